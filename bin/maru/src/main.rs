@@ -1,0 +1,3 @@
+//! A private cloud in one binary.
+
+fn main() {}

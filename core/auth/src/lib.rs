@@ -1,0 +1,1 @@
+//! Caller, token verifier seam, the oslo.policy language, role defaults, audit.

@@ -1,0 +1,12 @@
+//! What every crate of Maru shares: typed ids, the clock and randomness seams, and the one error type.
+//!
+//! Nothing here knows a cloud service. Code outside this crate never reads the clock or a random
+//! source directly: it goes through [`time`] and [`random`], which tests can steer.
+
+mod error;
+mod id;
+pub mod random;
+pub mod time;
+
+pub use error::{BoxError, Error, ErrorKind, Result};
+pub use id::{DomainId, ProjectId, RequestId, UserId};

@@ -1,0 +1,1 @@
+//! Work queues, the reconciler runtime, stored step lists.

@@ -1,0 +1,27 @@
+//! Byte lanes: on demand, authorised by the control plane, bounded, never changing intent.
+
+use async_trait::async_trait;
+use maru_base::Result;
+use tokio::io::{AsyncRead, AsyncWrite};
+
+/// A stream of bytes from somewhere.
+pub type ByteStream = Box<dyn AsyncRead + Send + Unpin>;
+
+/// A two-way stream of bytes.
+pub trait Duplex: AsyncRead + AsyncWrite + Send + Unpin {}
+impl<T: AsyncRead + AsyncWrite + Send + Unpin> Duplex for T {}
+
+/// What can be opened on a node.
+#[async_trait]
+pub trait Lanes: Send + Sync + 'static {
+    /// The newest `lines` lines of a server's serial log (all that is kept, if `None`).
+    async fn console_log(&self, server: &str, lines: Option<usize>) -> Result<Vec<u8>>;
+    /// A server's VNC socket.
+    async fn vnc(&self, server: &str) -> Result<Box<dyn Duplex>>;
+    /// A server's serial console.
+    async fn serial(&self, server: &str) -> Result<Box<dyn Duplex>>;
+    /// The bytes of a server's system disk as one flat qcow2, for a snapshot.
+    async fn disk_image(&self, server: &str) -> Result<ByteStream>;
+    /// Live figures of a server (Nova's diagnostics), as the hypervisor gives them.
+    async fn diagnostics(&self, server: &str) -> Result<serde_json::Value>;
+}

@@ -1,0 +1,315 @@
+//! The slice of intent: what one node shall have. A pure function of the store's snapshot.
+
+use ipnet::IpNet;
+use serde::{Deserialize, Serialize};
+use std::net::{IpAddr, Ipv4Addr};
+
+/// Names one item of a slice.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+pub enum ItemKey {
+    /// A virtual machine of this node.
+    Server(String),
+    /// A network that has a port here or a router here.
+    Network(String),
+    /// A port: of a server here, of a router here, or (declared neighbour) elsewhere on a network that is here.
+    Port(String),
+    /// A security group of a port here, or a remote group of one of its rules.
+    SecurityGroup(String),
+    /// A router that this node hosts.
+    Router(String),
+}
+
+/// One item of a slice.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub enum Item {
+    /// See [`Server`].
+    Server(Server),
+    /// See [`Network`].
+    Network(Network),
+    /// See [`Port`].
+    Port(Port),
+    /// See [`SecurityGroup`].
+    SecurityGroup(SecurityGroup),
+    /// See [`Router`].
+    Router(Router),
+}
+
+impl Item {
+    /// The item's name.
+    #[must_use]
+    pub fn key(&self) -> ItemKey {
+        match self {
+            Self::Server(x) => ItemKey::Server(x.id.clone()),
+            Self::Network(x) => ItemKey::Network(x.id.clone()),
+            Self::Port(x) => ItemKey::Port(x.id.clone()),
+            Self::SecurityGroup(x) => ItemKey::SecurityGroup(x.id.clone()),
+            Self::Router(x) => ItemKey::Router(x.id.clone()),
+        }
+    }
+}
+
+/// The power state that a server shall have.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Power {
+    /// Running.
+    Running,
+    /// Powered off (gracefully first, then hard); the disk stays.
+    Stopped,
+    /// In memory, not scheduled.
+    Paused,
+    /// Memory saved to disk, no process.
+    Suspended,
+}
+
+/// A virtual machine that shall be on this node.
+///
+/// Removing the item from the slice means: stop it and remove its disks.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Server {
+    /// Nova's server id.
+    pub id: String,
+    /// Project that owns it.
+    pub project_id: String,
+    /// User that made it.
+    pub user_id: String,
+    /// Display name.
+    pub name: String,
+    /// Host name inside the guest.
+    pub hostname: String,
+    /// The request that last changed the intent; follows the work into the agent's log.
+    pub request_id: String,
+    /// Virtual processors.
+    pub vcpus: u32,
+    /// Memory in MiB.
+    pub memory_mib: u64,
+    /// The disks, the first one is the boot disk.
+    pub disks: Vec<Disk>,
+    /// Ids of its ports in the order of its NICs.
+    pub ports: Vec<String>,
+    /// The power state it shall have.
+    pub power: Power,
+    /// Raised with each reboot request; the agent reboots when it is higher than the one it last carried out.
+    pub reboot: Reboot,
+    /// Raised when the boot disk shall be made anew from `disks[0]` (rebuild).
+    pub rebuild: u64,
+    /// Whether a config drive is attached.
+    pub config_drive: bool,
+    /// What the metadata service and the config drive say.
+    pub metadata: GuestMetadata,
+    /// Seconds a graceful stop may take before the hard one; 0 is hard at once.
+    pub stop_timeout: u32,
+}
+
+/// A counted reboot request.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct Reboot {
+    /// How many reboots were asked so far.
+    pub count: u64,
+    /// Whether the newest is a hard one.
+    pub hard: bool,
+}
+
+/// A disk of a server.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Disk {
+    /// Stable name within the server: `root`, `ephemeral0`, `swap`, or a volume id.
+    pub name: String,
+    /// What it is made from.
+    pub source: DiskSource,
+    /// Size in bytes; 0 keeps the image's own size.
+    pub size: u64,
+    /// `virtio`, `scsi`, `ide`, `usb`.
+    pub bus: String,
+    /// `disk` or `cdrom`.
+    pub device: String,
+}
+
+/// What a disk is made from.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub enum DiskSource {
+    /// An overlay over a base image, pulled by digest and cached.
+    Image {
+        /// Glance's image id (for logs).
+        image_id: String,
+        /// sha512 of the blob.
+        digest: String,
+        /// `qcow2` or `raw`: the format that inspection proved, never guessed again.
+        format: String,
+    },
+    /// An empty disk.
+    Blank,
+}
+
+/// What a guest is told about itself.
+#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
+pub struct GuestMetadata {
+    /// Public keys by name.
+    pub public_keys: Vec<(String, String)>,
+    /// The server's own metadata.
+    pub meta: std::collections::BTreeMap<String, String>,
+    /// The user's data, base64 as Nova keeps it.
+    pub user_data: Option<String>,
+    /// Availability zone.
+    pub availability_zone: String,
+    /// Order among the servers of one multi-create.
+    pub launch_index: u32,
+    /// Initial password, if the API made one.
+    pub admin_pass: Option<String>,
+    /// Flavor name, the EC2 `instance-type`.
+    pub instance_type: String,
+    /// Names of the security groups, for EC2's `security-groups`.
+    pub security_groups: Vec<String>,
+    /// Files to inject (old `personality`), path and base64 contents.
+    pub files: Vec<(String, String)>,
+}
+
+/// A network that is present on this node.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Network {
+    /// Neutron's network id.
+    pub id: String,
+    /// Segment number: VXLAN id and bridge name are derived from it. Unique in the cloud.
+    pub vni: u32,
+    /// Conntrack zone, one a network, 1..=65535, unique on the node's cloud.
+    pub zone: u16,
+    /// Bytes.
+    pub mtu: u32,
+    /// Whether this is the external network, joined to the uplink.
+    pub external: bool,
+    /// Administrative state.
+    pub admin_up: bool,
+    /// Its subnets.
+    pub subnets: Vec<Subnet>,
+}
+
+/// A subnet of a network.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Subnet {
+    /// Neutron's subnet id.
+    pub id: String,
+    /// Its block.
+    pub cidr: IpNet,
+    /// The gateway's address, if it has one.
+    pub gateway: Option<IpAddr>,
+    /// Whether addresses are given by DHCP.
+    pub dhcp: bool,
+    /// DNS servers to hand out.
+    pub dns: Vec<IpAddr>,
+    /// Routes to hand out: destination, next hop.
+    pub routes: Vec<(IpNet, IpAddr)>,
+    /// How IPv6 guests get addresses, if this is an IPv6 subnet: `slaac`, `dhcpv6-stateful`, `dhcpv6-stateless`.
+    pub ipv6_address_mode: Option<String>,
+    /// How router advertisements are sent.
+    pub ipv6_ra_mode: Option<String>,
+    /// Address of the DHCP and metadata port of this subnet (a `network:dhcp` port), where the agent answers.
+    pub dhcp_address: Option<IpAddr>,
+}
+
+/// A port.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Port {
+    /// Neutron's port id. The tap is named `tap` and its first 11 characters.
+    pub id: String,
+    /// Its network.
+    pub network_id: String,
+    /// Project that owns it.
+    pub project_id: String,
+    /// The node it is on; another node's port is a neighbour.
+    pub host: Option<String>,
+    /// The server or router it belongs to.
+    pub device_id: String,
+    /// `compute:nova`, `network:router_interface`, `network:router_gateway`, `network:dhcp`, `network:floatingip`.
+    pub device_owner: String,
+    /// MAC address, lower case with colons.
+    pub mac: String,
+    /// Its addresses: subnet id and address.
+    pub fixed_ips: Vec<(String, IpAddr)>,
+    /// Other addresses it may use: block and MAC (its own if `None`).
+    pub allowed_address_pairs: Vec<(IpNet, Option<String>)>,
+    /// Security groups; meaningless when `port_security` is off.
+    pub security_groups: Vec<String>,
+    /// Anti-spoofing and security groups on.
+    pub port_security: bool,
+    /// Administrative state; down means no traffic at all.
+    pub admin_up: bool,
+    /// Extra DHCP options: name or number, value, IP version.
+    pub extra_dhcp_opts: Vec<(String, String, u8)>,
+    /// The fully qualified name handed out by DHCP.
+    pub dns_name: String,
+}
+
+/// A security group.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct SecurityGroup {
+    /// Its id.
+    pub id: String,
+    /// Whether answers are let in by connection tracking.
+    pub stateful: bool,
+    /// Its rules.
+    pub rules: Vec<Rule>,
+    /// Addresses of all ports in this group, for rules that name it as remote.
+    pub members: Vec<IpAddr>,
+}
+
+/// One rule of a security group: everything is denied, rules allow.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Rule {
+    /// Its id.
+    pub id: String,
+    /// `true`: into the guest.
+    pub ingress: bool,
+    /// 4 or 6.
+    pub ip_version: u8,
+    /// IP protocol number; `None` is any.
+    pub protocol: Option<u8>,
+    /// Lowest port, or ICMP type.
+    pub port_min: Option<u16>,
+    /// Highest port, or ICMP code.
+    pub port_max: Option<u16>,
+    /// Remote block.
+    pub remote_cidr: Option<IpNet>,
+    /// Remote group.
+    pub remote_group: Option<String>,
+}
+
+/// A router that this node hosts.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Router {
+    /// Neutron's router id.
+    pub id: String,
+    /// Administrative state.
+    pub admin_up: bool,
+    /// Its gateway onto an external network.
+    pub gateway: Option<Gateway>,
+    /// Interface ports (they are items of the slice too).
+    pub interfaces: Vec<String>,
+    /// Extra routes: destination, next hop.
+    pub routes: Vec<(IpNet, IpAddr)>,
+    /// Floating IPs of ports behind it.
+    pub floating_ips: Vec<FloatingIp>,
+}
+
+/// A router's way out.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Gateway {
+    /// The gateway port (an item of the slice too).
+    pub port_id: String,
+    /// The external network.
+    pub network_id: String,
+    /// Whether tenants' addresses are translated to the gateway's.
+    pub snat: bool,
+}
+
+/// A floating IP: one to one.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct FloatingIp {
+    /// Its id.
+    pub id: String,
+    /// The outer address.
+    pub floating: Ipv4Addr,
+    /// The inner address.
+    pub fixed: Ipv4Addr,
+    /// The port it leads to.
+    pub port_id: String,
+}

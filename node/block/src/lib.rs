@@ -1,0 +1,1 @@
+//! Disks: image formats, overlays, the base-image cache.

@@ -1,0 +1,1 @@
+//! DHCPv4 and router advertisements answered out of the slice.

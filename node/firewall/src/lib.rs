@@ -1,0 +1,1 @@
+//! Security groups, anti-spoofing and NAT compiled to nftables.

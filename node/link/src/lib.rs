@@ -1,0 +1,1 @@
+//! Namespaces, bridges, taps, routers: tenant links by netlink.

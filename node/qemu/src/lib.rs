@@ -1,0 +1,1 @@
+//! The QEMU driver: QMP, argv, virtual machine state machine, cgroups.

@@ -1,0 +1,1 @@
+//! Runs parsers of tenant bytes in a locked-down child process.

@@ -1,0 +1,1 @@
+//! A simulated node: the agent contract without a machine.

@@ -1,0 +1,1 @@
+//! Stored types, pure rules and planners of the compute service (Nova v2.1).

@@ -1,0 +1,1 @@
+//! Stored types, pure rules and planners of the network service (Neutron v2.0).

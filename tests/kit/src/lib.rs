@@ -1,0 +1,1 @@
+//! A whole cloud in one process, for tests.

@@ -1,7 +1,14 @@
 //! The engine behind the store: one small trait.
 
+mod apply;
+mod hub;
+pub mod mem;
+
 use crate::{Conflict, Guard, Key, Op, Revision};
 use bytes::Bytes;
+use std::sync::Arc;
+
+pub use mem::Mem;
 
 /// A stored entry.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -47,6 +54,9 @@ pub struct Commit {
     pub changes: Vec<(Key, Option<Entry>, Option<Entry>)>,
 }
 
+/// Receives commits in order, on the engine's own thread; answers `false` to be let go.
+pub type Sink = Box<dyn Fn(&[Arc<Commit>]) -> bool + Send + Sync>;
+
 /// A transactional, revisioned key-value log.
 #[async_trait::async_trait]
 pub trait Engine: Send + Sync + 'static {
@@ -62,6 +72,16 @@ pub trait Engine: Send + Sync + 'static {
     async fn revision(&self) -> Result<Revision, String>;
     /// Drops history up to `revision`.
     async fn compact(&self, revision: Revision) -> Result<(), String>;
+    /// Calls `sink` with all commits after `from`, in order and before the commit is answered, so that the mirror of
+    /// an engine in this process needs no task and no thread hop. An engine that cannot gives the sink back and is
+    /// followed by [`Engine::watch`].
+    ///
+    /// # Errors
+    /// The sink, when the engine does not do this (or no longer has the history after `from`).
+    fn attach(&self, from: Revision, sink: Sink) -> Result<(), Sink> {
+        let _ = from;
+        Err(sink)
+    }
     /// A short name for status: `redb`.
     fn name(&self) -> &'static str;
 }

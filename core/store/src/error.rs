@@ -40,6 +40,19 @@ impl CommitError {
             _ => None,
         }
     }
+    /// The conflict behind an error that [`crate::Store::plan`] returned, if that is what it is: a service turns
+    /// [`Conflict::Exceeded`] into its own over-quota answer.
+    #[must_use]
+    pub fn conflict_of(error: &maru_base::Error) -> Option<&Conflict> {
+        let mut next = std::error::Error::source(error);
+        while let Some(cause) = next {
+            if let Some(Self::Conflict(conflict)) = cause.downcast_ref::<Self>() {
+                return Some(conflict);
+            }
+            next = cause.source();
+        }
+        None
+    }
 }
 
 impl From<CommitError> for maru_base::Error {

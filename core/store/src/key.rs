@@ -1,12 +1,12 @@
 //! Keys: parts joined by `/`, each part escaped so that no part can forge a separator.
 
-use std::fmt;
+use std::{fmt, sync::Arc};
 
 /// A store key such as `server/6f1c…` or `uniq/project/default/admin`.
 ///
 /// Within a part, `%`, `/` and bytes below 0x21 are written as `%XX`; so keys of one prefix sort by their parts.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, serde::Serialize, serde::Deserialize)]
-pub struct Key(String);
+pub struct Key(Arc<str>);
 
 impl Key {
     /// A key from its parts, each escaped.
@@ -18,22 +18,35 @@ impl Key {
             }
             escape(part.as_ref(), &mut text);
         }
-        Self(text)
+        Self(text.into())
     }
     /// The prefix under which all keys that begin with these whole parts lie (ends with `/`).
     pub fn prefix<P: AsRef<str>>(parts: &[P]) -> Self {
-        let mut key = Self::of(parts);
-        key.0.push('/');
-        key
+        Self(format!("{}/", Self::of(parts)).into())
     }
     /// A key from its stored text.
     pub fn from_raw(text: impl Into<String>) -> Self {
-        Self(text.into())
+        Self(text.into().into())
     }
     /// The stored text.
     #[must_use]
     pub fn as_str(&self) -> &str {
         &self.0
+    }
+    /// The first part, as stored (escaped).
+    #[must_use]
+    pub(crate) fn head(&self) -> &str {
+        self.0.split_once('/').map_or(&*self.0, |(head, _)| head)
+    }
+    /// What follows the first part, unescaped: the id of an object's key.
+    #[must_use]
+    pub(crate) fn tail(&self) -> Option<String> {
+        self.0.split_once('/').map(|(_, tail)| unescape(tail))
+    }
+    /// Whether this key lies under `prefix` (see [`Key::prefix`]).
+    #[must_use]
+    pub fn under(&self, prefix: &Self) -> bool {
+        self.0.starts_with(&*prefix.0)
     }
     /// The parts, unescaped.
     #[must_use]
@@ -82,8 +95,28 @@ impl fmt::Debug for Key {
         f.write_str(&self.0)
     }
 }
+impl std::borrow::Borrow<str> for Key {
+    fn borrow(&self) -> &str {
+        &self.0
+    }
+}
 impl AsRef<str> for Key {
     fn as_ref(&self) -> &str {
         &self.0
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    proptest! {
+        #[test]
+        fn parts_survive_and_never_forge_a_separator(a in ".{0,20}", b in ".{0,20}") {
+            let key = Key::of(&[&a, &b]);
+            prop_assert_eq!(key.parts(), vec![a.clone(), b]);
+            prop_assert!(key.under(&Key::prefix(&[&a])));
+        }
     }
 }

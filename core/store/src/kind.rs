@@ -97,6 +97,8 @@ pub(crate) trait ErasedKind: Send + Sync {
     fn decode(&self, bytes: &[u8]) -> Result<Arc<dyn Any + Send + Sync>, String>;
     /// The index values of a decoded object, one list per index in the order of `index_names`.
     fn index_values(&self, value: &(dyn Any + Send + Sync)) -> Vec<Vec<String>>;
+    /// Whether two decoded values are equal.
+    fn same(&self, a: &(dyn Any + Send + Sync), b: &(dyn Any + Send + Sync)) -> bool;
 }
 
 struct Erased<K>(std::marker::PhantomData<fn() -> K>);
@@ -122,6 +124,9 @@ impl<K: Kind> ErasedKind for Erased<K> {
             Some(v) => K::indexes().iter().map(|i| (i.values)(v)).collect(),
             None => Vec::new(),
         }
+    }
+    fn same(&self, a: &(dyn Any + Send + Sync), b: &(dyn Any + Send + Sync)) -> bool {
+        a.downcast_ref::<K>().is_some_and(|a| Some(a) == b.downcast_ref::<K>())
     }
 }
 

@@ -10,6 +10,7 @@ pub mod engine;
 mod error;
 mod key;
 mod kind;
+mod mirror;
 pub mod record;
 mod snapshot;
 mod store;

@@ -63,6 +63,16 @@ impl Snapshot {
     pub fn list<K: Kind>(&self) -> impl Iterator<Item = Object<K>> + '_ {
         self.inner.list::<K>()
     }
+    /// Objects of a kind in id order, after this id: the next page after a marker.
+    pub fn list_after<'a, K: Kind>(&'a self, id: &K::Id) -> impl Iterator<Item = Object<K>> + use<'a, K> {
+        self.inner.list_after::<K>(id.as_ref())
+    }
+    /// The store's incarnation: a restore begins a new one, and revisions compare only within one.
+    #[must_use]
+    pub fn incarnation(&self) -> String {
+        let key = Key::from_raw(crate::mirror::INCARNATION);
+        self.raw(&key).map(|(_, v)| String::from_utf8_lossy(&v).into_owned()).unwrap_or_default()
+    }
     /// Objects that have `value` in the declared index `index`, in id order.
     pub fn find<'a, K: Kind>(&'a self, index: &str, value: &str) -> impl Iterator<Item = Object<K>> + 'a {
         self.inner.find::<K>(index, value)

@@ -1,13 +1,41 @@
 //! The handle that services hold.
 
-use crate::{CommitError, Engine, Key, Kind, Object, Registry, Revision, Snapshot, Txn, Watch};
+use crate::{
+    CommitError, Conflict, Engine, Guard, Key, Kind, Object, Op, Registry, Revision, Snapshot, Txn, Watch,
+    engine::{Commit, Mem, Outcome, Request},
+    kind::decode_value,
+    limits,
+    mirror::{INCARNATION, Layout, Mirror},
+};
 use bytes::Bytes;
-use std::sync::Arc;
+use std::{
+    collections::HashSet,
+    sync::{Arc, Weak},
+    time::Duration,
+};
+
+pub(crate) use crate::mirror::MirrorState;
+
+/// How often [`Store::plan`] plans before it gives up.
+const PLANS: u32 = 30;
+/// How often an `Unknown` is looked up before the caller is told so.
+const RESOLVES: u32 = 40;
 
 /// The store: an engine and the mirror over it. Cheap to clone.
 #[derive(Clone)]
 pub struct Store {
-    _inner: Arc<()>,
+    handle: Arc<Handle>,
+}
+
+struct Handle {
+    engine: Arc<dyn Engine>,
+    mirror: Arc<Mirror>,
+}
+
+impl Drop for Handle {
+    fn drop(&mut self) {
+        self.mirror.end();
+    }
 }
 
 impl Store {
@@ -15,84 +43,268 @@ impl Store {
     ///
     /// # Errors
     /// When the engine cannot be read or a value cannot be decoded.
-    pub async fn open(_engine: Arc<dyn Engine>, _registry: Registry) -> maru_base::Result<Self> {
-        todo!()
+    pub async fn open(engine: Arc<dyn Engine>, registry: Registry) -> maru_base::Result<Self> {
+        let unreadable = |e: String| maru_base::Error::internal("the store cannot be opened", e);
+        // The first process to open a store begins its first incarnation; a conflict means that there is one.
+        engine.commit(first_incarnation()).await;
+        let layout = Layout::new(&registry);
+        let (revision, entries) = engine.range(&Key::from_raw(""), None, usize::MAX).await.map_err(unreadable)?;
+        let mirror = Mirror::load(layout, revision, &entries).map_err(unreadable)?;
+        drop(entries);
+        follow(&engine, &mirror).await.map_err(unreadable)?;
+        Ok(Self { handle: Arc::new(Handle { engine, mirror }) })
     }
-    /// A store in memory, for tests.
+    /// A store in memory, for tests. Needs no runtime and works with paused time.
     #[must_use]
-    pub fn in_memory(_registry: Registry) -> Self {
-        todo!()
+    pub fn in_memory(registry: Registry) -> Self {
+        let engine = Arc::new(Mem::new());
+        // An engine without entries cannot hold one that does not decode.
+        let mirror = Mirror::empty(Layout::new(&registry));
+        let sink = Arc::downgrade(&mirror);
+        let _ = engine.attach(0, Box::new(move |commits| pour(&sink, commits)));
+        engine.commit_now(&first_incarnation());
+        Self { handle: Arc::new(Handle { engine, mirror }) }
     }
     /// The newest state this process has.
     #[must_use]
     pub fn snapshot(&self) -> Snapshot {
-        todo!()
+        Snapshot { inner: self.handle.mirror.state() }
+    }
+    /// The engine below, for status and maintenance.
+    #[must_use]
+    pub fn engine(&self) -> &Arc<dyn Engine> {
+        &self.handle.engine
     }
     /// Commits a transaction; returns when this process's mirror shows it.
     ///
     /// # Errors
     /// See [`CommitError`].
-    pub async fn commit(&self, _txn: Txn) -> Result<Revision, CommitError> {
-        todo!()
+    pub async fn commit(&self, txn: Txn) -> Result<Revision, CommitError> {
+        check(&txn)?;
+        // Known not to have committed, a transaction is simply sent again under a new id.
+        for _ in 0..3 {
+            let id = maru_base::random::u128();
+            let request = Request { id, guards: txn.guards.clone(), ops: txn.ops.clone() };
+            let revision = match self.handle.engine.commit(request).await {
+                Outcome::Committed(revision) => revision,
+                Outcome::Conflict(conflict) => return Err(CommitError::Conflict(conflict)),
+                Outcome::Unknown(why) => match self.resolve(id, why).await? {
+                    Some(revision) => revision,
+                    None => continue,
+                },
+            };
+            self.wait_shown(revision).await?;
+            return Ok(revision);
+        }
+        Err(CommitError::Unavailable("the engine lost the transaction three times".to_owned()))
     }
+
+    /// What became of a request that was not answered.
+    async fn resolve(&self, id: u128, why: String) -> Result<Option<Revision>, CommitError> {
+        let mut why = why;
+        for attempt in 0..RESOLVES {
+            match self.handle.engine.resolve(id).await {
+                Ok(found) => return Ok(found),
+                Err(e) => why = e,
+            }
+            back_off(attempt, 250).await;
+        }
+        Err(CommitError::Unavailable(why))
+    }
+
+    async fn wait_shown(&self, revision: Revision) -> Result<(), CommitError> {
+        let mut marks = self.handle.mirror.mark.subscribe();
+        let seen = marks.wait_for(|mark| mark.revision >= revision || mark.ended).await;
+        match seen {
+            Ok(mark) if mark.revision >= revision => Ok(()),
+            _ => Err(CommitError::Unavailable("committed, but the mirror has stopped".to_owned())),
+        }
+    }
+
     /// Plans on a fresh snapshot and commits, planning again on a conflict (with jittered back-off, about 30 times).
     /// The plan returns the transaction and what to answer. A counter that would pass its limit is not tried again:
-    /// it comes back as [`CommitError::Conflict`] with `Conflict::Exceeded` inside the error's source.
+    /// it comes back as [`CommitError::Conflict`] with `Conflict::Exceeded` inside the error's source
+    /// (see [`CommitError::conflict_of`]).
     ///
     /// # Errors
     /// What the plan refused, or that it could not be committed.
-    pub async fn plan<T, F>(&self, _plan: F) -> maru_base::Result<T>
+    pub async fn plan<T, F>(&self, mut plan: F) -> maru_base::Result<T>
     where
         F: FnMut(&Snapshot) -> maru_base::Result<(Txn, T)>,
     {
-        todo!()
+        let mut attempt = 0;
+        loop {
+            let (txn, answer) = plan(&self.snapshot())?;
+            match self.commit(txn).await {
+                Ok(_) => return Ok(answer),
+                Err(CommitError::Conflict(Conflict::Guard { .. })) if attempt + 1 < PLANS => {}
+                Err(e) => return Err(e.into()),
+            }
+            // Over a shared engine the mirror may not have what the conflict was decided on.
+            self.sync().await?;
+            if attempt > 0 {
+                back_off(attempt, 50).await;
+            }
+            attempt += 1;
+        }
     }
-    /// Waits until the mirror has this revision.
-    pub async fn wait(&self, _revision: Revision) {
-        todo!()
+    /// Waits until the mirror has all that the engine has. Free on an engine of this process.
+    ///
+    /// # Errors
+    /// When the engine cannot be asked.
+    pub async fn sync(&self) -> maru_base::Result<Snapshot> {
+        let revision = self.handle.engine.revision().await.map_err(CommitError::Unavailable)?;
+        self.wait_shown(revision).await?;
+        Ok(self.snapshot())
     }
-    /// Waits until `check` holds of a snapshot, looking again after every change.
-    pub async fn until<F: FnMut(&Snapshot) -> bool>(&self, _check: F) -> Snapshot {
-        todo!()
+    /// Waits until the mirror has this revision (or the store has stopped).
+    pub async fn wait(&self, revision: Revision) {
+        let _ = self.wait_shown(revision).await;
+    }
+    /// Waits until `check` holds of a snapshot, looking again after every change. Once the store has stopped there
+    /// is no change to wait for: then this waits for ever.
+    pub async fn until<F: FnMut(&Snapshot) -> bool>(&self, mut check: F) -> Snapshot {
+        let mut marks = self.handle.mirror.mark.subscribe();
+        loop {
+            marks.mark_unchanged();
+            let snapshot = self.snapshot();
+            if check(&snapshot) {
+                return snapshot;
+            }
+            if marks.changed().await.is_err() {
+                std::future::pending::<()>().await;
+            }
+        }
     }
     /// Follows all changes under `prefix` after `from`.
     #[must_use]
-    pub fn watch(&self, _prefix: &Key, _from: Revision) -> Watch {
-        todo!()
+    pub fn watch(&self, prefix: &Key, from: Revision) -> Watch {
+        Watch::new(Arc::clone(&self.handle.mirror), prefix.clone(), from)
     }
     /// Reads objects of a `Stored` kind in id order, after `after`, at most `limit`.
     ///
     /// # Errors
     /// When the engine cannot be read.
-    pub async fn page<K: Kind>(&self, _after: Option<&K::Id>, _limit: usize) -> maru_base::Result<Vec<Object<K>>> {
-        todo!()
+    pub async fn page<K: Kind>(&self, after: Option<&K::Id>, limit: usize) -> maru_base::Result<Vec<Object<K>>> {
+        let after = after.map(crate::txn::object_key::<K>);
+        let prefix = Key::prefix(&[K::NAME]);
+        let read = self.handle.engine.range(&prefix, after.as_ref(), limit).await;
+        let (_, entries) = read.map_err(CommitError::Unavailable)?;
+        let objects = entries.into_iter().filter_map(|e| {
+            let id = e.key.tail()?;
+            let value = decode_value::<K>(&e.value).map_err(|e| maru_base::Error::internal("a stored value is unreadable", e));
+            Some(value.map(|value| Object {
+                id: K::Id::from(&id),
+                created: e.created,
+                revision: e.modified,
+                value: Arc::new(value),
+            }))
+        });
+        objects.collect()
     }
 }
 
-/// The mirror's state at one revision.
-pub(crate) struct MirrorState {}
+/// Starts what keeps the mirror current.
+async fn follow(engine: &Arc<dyn Engine>, mirror: &Arc<Mirror>) -> Result<(), String> {
+    let from = mirror.state().revision();
+    let weak = Arc::downgrade(mirror);
+    if engine.attach(from, Box::new(move |commits| pour(&weak, commits))).is_ok() {
+        return Ok(());
+    }
+    let receiver = engine.watch(from).await?;
+    tokio::spawn(pump(Arc::downgrade(engine), Arc::downgrade(mirror), receiver));
+    Ok(())
+}
 
-#[allow(unused_variables)]
-impl MirrorState {
-    pub(crate) fn revision(&self) -> Revision {
-        todo!()
+fn pour(mirror: &Weak<Mirror>, commits: &[Arc<Commit>]) -> bool {
+    mirror.upgrade().is_some_and(|mirror| mirror.apply(commits))
+}
+
+/// Feeds the mirror from an engine that is followed by a watch; after a loss it loads everything anew.
+async fn pump(
+    engine: Weak<dyn Engine>,
+    mirror: Weak<Mirror>,
+    mut receiver: tokio::sync::mpsc::Receiver<Arc<Commit>>,
+) {
+    const BATCH: usize = 512;
+    let mut batch = Vec::with_capacity(BATCH);
+    let mut marks = match mirror.upgrade() {
+        Some(mirror) => mirror.mark.subscribe(),
+        None => return,
+    };
+    loop {
+        let received = tokio::select! {
+            n = receiver.recv_many(&mut batch, BATCH) => n,
+            _ = marks.wait_for(|mark| mark.ended) => return,
+        };
+        if received > 0 {
+            if !pour(&mirror, &batch) {
+                return;
+            }
+            batch.clear();
+            continue;
+        }
+        // The watch ended: begin again from the present state.
+        let mut attempt = 0;
+        receiver = loop {
+            let (Some(engine), Some(mirror)) = (engine.upgrade(), mirror.upgrade()) else { return };
+            if mirror.mark.borrow().ended {
+                return;
+            }
+            match restart(&*engine, &mirror).await {
+                Ok(receiver) => break receiver,
+                Err(error) => tracing::warn!(error, "the mirror cannot be loaded anew yet"),
+            }
+            drop((engine, mirror));
+            back_off(attempt, 1_000).await;
+            attempt += 1;
+        };
     }
-    pub(crate) fn get<K: Kind>(&self, id: &str) -> Option<Object<K>> {
-        todo!()
+}
+
+async fn restart(engine: &dyn Engine, mirror: &Mirror) -> Result<tokio::sync::mpsc::Receiver<Arc<Commit>>, String> {
+    let from = mirror.state().revision();
+    if let Ok(receiver) = engine.watch(from).await {
+        return Ok(receiver);
     }
-    pub(crate) fn list<K: Kind>(&self) -> impl Iterator<Item = Object<K>> + '_ {
-        std::iter::empty()
+    let (revision, entries) = engine.range(&Key::from_raw(""), None, usize::MAX).await?;
+    mirror.reload(revision, &entries)?;
+    engine.watch(revision).await
+}
+
+fn first_incarnation() -> Request {
+    let key = Key::from_raw(INCARNATION);
+    Request {
+        id: maru_base::random::u128(),
+        guards: vec![Guard::Absent(key.clone())],
+        ops: vec![Op::Put(key, Bytes::from(maru_base::random::hex32()))],
     }
-    pub(crate) fn find<'a, K: Kind>(&'a self, index: &str, value: &str) -> impl Iterator<Item = Object<K>> + use<'a, K> {
-        std::iter::empty()
+}
+
+/// Sleeps a random time below a bound that doubles with each attempt.
+pub(crate) async fn back_off(attempt: u32, most_ms: u64) {
+    let bound = (1_u64 << attempt.min(16)).min(most_ms);
+    tokio::time::sleep(Duration::from_millis(1 + maru_base::random::below(bound))).await;
+}
+
+/// What is wrong with a transaction before any engine sees it.
+fn check(txn: &Txn) -> Result<(), CommitError> {
+    if let Some(fault) = &txn.fault {
+        return Err(CommitError::Malformed(fault.clone()));
     }
-    pub(crate) fn count<K: Kind>(&self) -> usize {
-        todo!()
+    let op_bytes = |op: &Op| op.key().as_str().len() + if let Op::Put(_, value) = op { value.len() } else { 0 };
+    let bytes = txn.ops.iter().map(op_bytes).sum::<usize>() + txn.guards.iter().map(|g| g.key().as_str().len()).sum::<usize>();
+    let sizes = [
+        ("guards", txn.guards.len(), limits::GUARDS),
+        ("operations", txn.ops.len(), limits::OPS),
+        ("bytes", bytes, limits::BYTES),
+    ];
+    if let Some((what, have, limit)) = sizes.into_iter().find(|(_, have, limit)| have > limit) {
+        return Err(CommitError::TooLarge { what, have, limit });
     }
-    pub(crate) fn raw(&self, key: &Key) -> Option<(Revision, Bytes)> {
-        todo!()
-    }
-    pub(crate) fn raw_under<'a>(&'a self, prefix: &Key) -> impl Iterator<Item = (Key, Bytes)> + use<'a> {
-        std::iter::empty()
+    let mut keys = HashSet::with_capacity(txn.ops.len());
+    match txn.ops.iter().find(|op| !keys.insert(op.key())) {
+        Some(op) => Err(CommitError::Malformed(format!("{} is written twice in one transaction", op.key()))),
+        None => Ok(()),
     }
 }

@@ -1,6 +1,6 @@
 //! Transactions: what must hold, and what is written if it does.
 
-use crate::{Key, Kind, Object, Revision, Space, kind::encode_value};
+use crate::{Key, Kind, Object, Revision, Space, kind::{decode_value, encode_value}};
 use bytes::Bytes;
 
 /// The limits of one transaction, the same on every engine.
@@ -24,6 +24,16 @@ pub enum Guard {
     At(Key, Revision),
     /// No key lies under this prefix.
     RangeEmpty(Key),
+}
+
+impl Guard {
+    /// The key (or prefix) it looks at.
+    #[must_use]
+    pub fn key(&self) -> &Key {
+        match self {
+            Self::Absent(k) | Self::Present(k) | Self::At(k, _) | Self::RangeEmpty(k) => k,
+        }
+    }
 }
 
 /// One write. A key appears once among the operations of a transaction.
@@ -232,6 +242,10 @@ impl Txn {
     }
     fn write<K: Kind>(&mut self, key: Key, value: &K) -> &mut Self {
         match encode_value(value) {
+            // A kind that cannot be read back would stop the mirror: builds with debug assertions find it at once.
+            Ok(bytes) if cfg!(debug_assertions) && decode_value::<K>(&bytes).as_ref() != Ok(value) => {
+                self.fault = Some(format!("{key} does not decode to what was written: {:?}", decode_value::<K>(&bytes)));
+            }
             Ok(bytes) => self.ops.push(Op::Put(key, Bytes::from(bytes))),
             Err(e) => self.fault = Some(format!("{key} cannot be encoded: {e}")),
         }

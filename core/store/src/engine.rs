@@ -1,14 +1,17 @@
 //! The engine behind the store: one small trait.
 
 mod apply;
+mod codec;
 mod hub;
 pub mod mem;
+pub mod redb;
 
 use crate::{Conflict, Guard, Key, Op, Revision};
 use bytes::Bytes;
 use std::sync::Arc;
 
 pub use mem::Mem;
+pub use redb::Redb;
 
 /// A stored entry.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -87,10 +87,18 @@ struct Inner {
 impl Error {
     /// An error of `kind` with a message for the user: what was refused, why, what would help.
     pub fn new(kind: ErrorKind, message: impl Into<String>) -> Self {
-        Self(Box::new(Inner { kind, code: None, field: None, message: message.into(), source: None }))
+        Self(Box::new(Inner {
+            kind,
+            code: None,
+            field: None,
+            message: message.into(),
+            source: None,
+        }))
     }
     /// 400.
-    pub fn bad_request(message: impl Into<String>) -> Self { Self::new(ErrorKind::BadRequest, message) }
+    pub fn bad_request(message: impl Into<String>) -> Self {
+        Self::new(ErrorKind::BadRequest, message)
+    }
     /// 400 that names the field at fault.
     pub fn invalid(field: impl Into<String>, message: impl Into<String>) -> Self {
         let mut e = Self::new(ErrorKind::BadRequest, message);
@@ -98,23 +106,37 @@ impl Error {
         e
     }
     /// 401.
-    pub fn unauthorized(message: impl Into<String>) -> Self { Self::new(ErrorKind::Unauthorized, message) }
+    pub fn unauthorized(message: impl Into<String>) -> Self {
+        Self::new(ErrorKind::Unauthorized, message)
+    }
     /// 403.
-    pub fn forbidden(message: impl Into<String>) -> Self { Self::new(ErrorKind::Forbidden, message) }
+    pub fn forbidden(message: impl Into<String>) -> Self {
+        Self::new(ErrorKind::Forbidden, message)
+    }
     /// 404.
-    pub fn not_found(message: impl Into<String>) -> Self { Self::new(ErrorKind::NotFound, message) }
+    pub fn not_found(message: impl Into<String>) -> Self {
+        Self::new(ErrorKind::NotFound, message)
+    }
     /// 409.
-    pub fn conflict(message: impl Into<String>) -> Self { Self::new(ErrorKind::Conflict, message) }
+    pub fn conflict(message: impl Into<String>) -> Self {
+        Self::new(ErrorKind::Conflict, message)
+    }
     /// 413.
-    pub fn too_large(message: impl Into<String>) -> Self { Self::new(ErrorKind::TooLarge, message) }
+    pub fn too_large(message: impl Into<String>) -> Self {
+        Self::new(ErrorKind::TooLarge, message)
+    }
     /// 500 with its cause; the user sees `message`, the log sees the chain.
     pub fn internal(message: impl Into<String>, source: impl Into<BoxError>) -> Self {
         Self::new(ErrorKind::Internal, message).with_source(source)
     }
     /// 501.
-    pub fn not_implemented(message: impl Into<String>) -> Self { Self::new(ErrorKind::NotImplemented, message) }
+    pub fn not_implemented(message: impl Into<String>) -> Self {
+        Self::new(ErrorKind::NotImplemented, message)
+    }
     /// 503.
-    pub fn unavailable(message: impl Into<String>) -> Self { Self::new(ErrorKind::Unavailable, message) }
+    pub fn unavailable(message: impl Into<String>) -> Self {
+        Self::new(ErrorKind::Unavailable, message)
+    }
 
     /// Sets the service's own name of this error (Neutron's `type`, e.g. `OverQuota`).
     #[must_use]
@@ -136,16 +158,24 @@ impl Error {
     }
     /// The kind.
     #[must_use]
-    pub fn kind(&self) -> ErrorKind { self.0.kind }
+    pub fn kind(&self) -> ErrorKind {
+        self.0.kind
+    }
     /// The service's own name of this error, if it set one.
     #[must_use]
-    pub fn code(&self) -> Option<&str> { self.0.code.as_deref() }
+    pub fn code(&self) -> Option<&str> {
+        self.0.code.as_deref()
+    }
     /// The field at fault, if one is.
     #[must_use]
-    pub fn field(&self) -> Option<&str> { self.0.field.as_deref() }
+    pub fn field(&self) -> Option<&str> {
+        self.0.field.as_deref()
+    }
     /// The message for the user.
     #[must_use]
-    pub fn message(&self) -> &str { &self.0.message }
+    pub fn message(&self) -> &str {
+        &self.0.message
+    }
     /// The whole chain in one line, for the log.
     #[must_use]
     pub fn chain(&self) -> String {
@@ -168,7 +198,10 @@ impl std::fmt::Display for Error {
 
 impl std::error::Error for Error {
     fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
-        self.0.source.as_deref().map(|e| e as &(dyn std::error::Error + 'static))
+        self.0
+            .source
+            .as_deref()
+            .map(|e| e as &(dyn std::error::Error + 'static))
     }
 }
 

@@ -26,7 +26,11 @@ pub fn fill(out: &mut [u8]) {
 /// A random number in `0..bound`; `bound` of 0 gives 0.
 #[must_use]
 pub fn below(bound: u64) -> u64 {
-    if bound == 0 { 0 } else { rand::rng().random_range(0..bound) }
+    if bound == 0 {
+        0
+    } else {
+        rand::rng().random_range(0..bound)
+    }
 }
 
 /// A random `u128`.

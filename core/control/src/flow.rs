@@ -45,8 +45,14 @@ impl Kind for Flow {
     const NAME: &'static str = "flow";
     fn indexes() -> Vec<Index<Self>> {
         vec![
-            Index { name: "kind", values: |f| vec![f.kind.clone()] },
-            Index { name: "subject", values: |f| vec![f.subject.clone()] },
+            Index {
+                name: "kind",
+                values: |f| vec![f.kind.clone()],
+            },
+            Index {
+                name: "subject",
+                values: |f| vec![f.subject.clone()],
+            },
         ]
     }
 }
@@ -144,13 +150,23 @@ impl FlowRunner {
     pub(crate) async fn run_one(&self, store: &Store, subject: &str) -> Result<Ran> {
         let snapshot = store.snapshot();
         let id = flow_id(self.spec.kind, subject);
-        let Some(flow) = snapshot.get::<Flow>(&id) else { return Ok(Ran::Idle) };
-        let at = self.spec.steps.iter().position(|s| s.name() == flow.step).ok_or_else(|| {
-            Error::new(
-                maru_base::ErrorKind::Internal,
-                format!("flow {id} stands at step '{}', which this release does not know", flow.step),
-            )
-        })?;
+        let Some(flow) = snapshot.get::<Flow>(&id) else {
+            return Ok(Ran::Idle);
+        };
+        let at = self
+            .spec
+            .steps
+            .iter()
+            .position(|s| s.name() == flow.step)
+            .ok_or_else(|| {
+                Error::new(
+                    maru_base::ErrorKind::Internal,
+                    format!(
+                        "flow {id} stands at step '{}', which this release does not know",
+                        flow.step
+                    ),
+                )
+            })?;
         let result = match self.spec.steps[at].run(&snapshot, &flow).await {
             Ok(result) => result,
             Err(error) => return self.failed(store, &snapshot, &flow, error).await,

@@ -149,7 +149,9 @@ impl Queue {
 }
 
 fn backoff(failures: u32) -> Duration {
-    let full = BACKOFF_MIN.saturating_mul(1 << failures.saturating_sub(1).min(16)).min(BACKOFF_MAX);
+    let full = BACKOFF_MIN
+        .saturating_mul(1 << failures.saturating_sub(1).min(16))
+        .min(BACKOFF_MAX);
     let half = full / 2;
     let jitter = maru_base::random::below(u64::try_from(half.as_millis()).unwrap_or(0) + 1);
     half + Duration::from_millis(jitter)
@@ -198,7 +200,10 @@ mod tests {
             waits.push(begun.elapsed());
             q.done("a", false, None);
         }
-        assert!(waits[1] >= Duration::from_millis(25) && waits[3] >= Duration::from_millis(100), "{waits:?}");
+        assert!(
+            waits[1] >= Duration::from_millis(25) && waits[3] >= Duration::from_millis(100),
+            "{waits:?}"
+        );
         assert_eq!(q.take().await, "a");
         q.done("a", true, None);
         assert!(q.is_empty());

@@ -50,7 +50,11 @@ impl Runtime {
     /// A runtime over a store, with a resync every minute.
     #[must_use]
     pub fn new(store: Store) -> Self {
-        Self { store, reconcilers: Vec::new(), resync: Duration::from_secs(60) }
+        Self {
+            store,
+            reconcilers: Vec::new(),
+            resync: Duration::from_secs(60),
+        }
     }
     /// Adds a reconciler.
     pub fn add(&mut self, reconciler: Arc<dyn Reconciler>) -> &mut Self {
@@ -67,7 +71,12 @@ impl Runtime {
         let mut tasks = JoinSet::new();
         for reconciler in self.reconcilers {
             let queue = Arc::new(Queue::new());
-            tasks.spawn(feed(self.store.clone(), Arc::clone(&reconciler), Arc::clone(&queue), self.resync));
+            tasks.spawn(feed(
+                self.store.clone(),
+                Arc::clone(&reconciler),
+                Arc::clone(&queue),
+                self.resync,
+            ));
             for _ in 0..reconciler.workers().max(1) {
                 tasks.spawn(work(self.store.clone(), Arc::clone(&reconciler), Arc::clone(&queue)));
             }

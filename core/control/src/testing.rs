@@ -36,10 +36,16 @@ pub struct Case {
 /// All runs for a step list.
 #[must_use]
 pub fn cases(spec: &FlowSpec) -> Vec<Case> {
-    let mut all = vec![Case { step: "", fault: Fault::None }];
+    let mut all = vec![Case {
+        step: "",
+        fault: Fault::None,
+    }];
     for step in &spec.steps {
         for fault in [Fault::Repeat, Fault::Error, Fault::Crash] {
-            all.push(Case { step: step.name(), fault });
+            all.push(Case {
+                step: step.name(),
+                fault,
+            });
         }
     }
     all
@@ -85,7 +91,10 @@ where
     let mut runner = FlowRunner::new(Arc::new(with_fault(make_spec(), case.step, fault)));
     let kind = runner.spec().kind;
     for _ in 0..10_000 {
-        let before = store.snapshot().get::<Flow>(&flow_id(kind, subject)).map(|f| f.step.clone());
+        let before = store
+            .snapshot()
+            .get::<Flow>(&flow_id(kind, subject))
+            .map(|f| f.step.clone());
         match runner.run_one(store, subject).await {
             Ok(Ran::Idle) => return Ok(()),
             Ok(Ran::Advanced) => {
@@ -101,7 +110,9 @@ where
             Err(error) => return Err(error),
         }
     }
-    Err(Error::unavailable(format!("the flow of {subject} did not end under {case:?}")))
+    Err(Error::unavailable(format!(
+        "the flow of {subject} did not end under {case:?}"
+    )))
 }
 
 fn with_fault(mut spec: FlowSpec, step: &str, fault: Fault) -> FlowSpec {
@@ -110,7 +121,11 @@ fn with_fault(mut spec: FlowSpec, step: &str, fault: Fault) -> FlowSpec {
         .into_iter()
         .map(|inner| {
             if inner.name() == step && matches!(fault, Fault::Repeat | Fault::Error) {
-                Box::new(Faulty { inner, fault, runs: AtomicU32::new(0) }) as Box<dyn Step>
+                Box::new(Faulty {
+                    inner,
+                    fault,
+                    runs: AtomicU32::new(0),
+                }) as Box<dyn Step>
             } else {
                 inner
             }

@@ -21,7 +21,9 @@ pub(crate) enum RequestBody {
 }
 
 fn too_large(limit: u64) -> Error {
-    Error::too_large(format!("The request body is larger than the {limit} bytes that this request takes."))
+    Error::too_large(format!(
+        "The request body is larger than the {limit} bytes that this request takes."
+    ))
 }
 
 impl RequestBody {
@@ -35,8 +37,9 @@ impl RequestBody {
                 let mut all = BytesMut::new();
                 let mut total = 0_u64;
                 while let Some(frame) = incoming.frame().await {
-                    let frame = frame
-                        .map_err(|e| Error::bad_request("The request body ended before it was complete.").with_source(e))?;
+                    let frame = frame.map_err(|e| {
+                        Error::bad_request("The request body ended before it was complete.").with_source(e)
+                    })?;
                     let Ok(data) = frame.into_data() else { continue };
                     total += data.len() as u64;
                     if total > limit {
@@ -66,7 +69,11 @@ impl RequestBody {
                 Box::pin(incoming.into_data_stream().map(move |chunk| {
                     let chunk = chunk.map_err(std::io::Error::other)?;
                     total += chunk.len() as u64;
-                    if total > limit { Err(std::io::Error::other(too_large(limit))) } else { Ok(chunk) }
+                    if total > limit {
+                        Err(std::io::Error::other(too_large(limit)))
+                    } else {
+                        Ok(chunk)
+                    }
                 }))
             }
         }

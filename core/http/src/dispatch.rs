@@ -7,9 +7,7 @@
 //! ```
 
 use crate::{
-    Access, Microversion, Microversions, Query, Reply, Request, Service,
-    body::RequestBody,
-    error_body,
+    Access, Microversion, Microversions, Query, Reply, Request, Service, body::RequestBody, error_body,
     reply::ReplyBody,
 };
 use bytes::Bytes;
@@ -64,7 +62,10 @@ impl Gateway {
                     if let Access::Rule(rule) = route.access
                         && !policy.knows(rule)
                     {
-                        return Err(format!("{} {}: policy rule {rule} is not declared", route.method, route.path));
+                        return Err(format!(
+                            "{} {}: policy rule {rule} is not declared",
+                            route.method, route.path
+                        ));
                     }
                     let full = format!("{prefix}{}", route.path);
                     let at = match by_path.get(&full) {
@@ -83,7 +84,15 @@ impl Gateway {
                 }
             }
         }
-        Ok(Self { services, router, paths, verifier, policy, audit, metrics: Arc::default() })
+        Ok(Self {
+            services,
+            router,
+            paths,
+            verifier,
+            policy,
+            audit,
+            metrics: Arc::default(),
+        })
     }
 
     /// The services, for meta-tests that walk all routes.
@@ -111,7 +120,13 @@ impl Gateway {
     /// Answers one request whose body is in memory; what in-process tests call.
     pub async fn call(&self, request: http::Request<Bytes>) -> http::Response<WireBody> {
         let (parts, body) = request.into_parts();
-        self.answer(parts, RequestBody::Ready(body), SocketAddr::from(([127, 0, 0, 1], 0)), "http").await
+        self.answer(
+            parts,
+            RequestBody::Ready(body),
+            SocketAddr::from(([127, 0, 0, 1], 0)),
+            "http",
+        )
+        .await
     }
 
     async fn answer(
@@ -144,7 +159,9 @@ impl Gateway {
         let micros = u64::try_from(begun.elapsed().as_micros()).unwrap_or(u64::MAX);
         let class = usize::from(status.as_u16() / 100).min(5);
         self.metrics.by_class[class].fetch_add(1, std::sync::atomic::Ordering::Relaxed);
-        self.metrics.micros.fetch_add(micros, std::sync::atomic::Ordering::Relaxed);
+        self.metrics
+            .micros
+            .fetch_add(micros, std::sync::atomic::Ordering::Relaxed);
         tracing::info!(
             request_id = %id, remote = %remote.ip(), method = %method, path = %path, status = status.as_u16(), micros,
             user = seen.caller.as_ref().map(|c| tracing::field::display(c.user_id.clone())), "access"
@@ -196,10 +213,19 @@ impl Gateway {
         }
         // The service whose prefix fits shapes the error even where no route does; an empty prefix fits last.
         seen.service = self.by_prefix(path);
-        let trimmed = if path.len() > 1 { path.trim_end_matches('/') } else { path };
-        let found = self.router.at(path).or_else(|_| self.router.at(if trimmed.is_empty() { "/" } else { trimmed }));
+        let trimmed = if path.len() > 1 {
+            path.trim_end_matches('/')
+        } else {
+            path
+        };
+        let found = self
+            .router
+            .at(path)
+            .or_else(|_| self.router.at(if trimmed.is_empty() { "/" } else { trimmed }));
         let Ok(matched) = found else {
-            return Err(Error::not_found("The resource could not be found: no such path is served."));
+            return Err(Error::not_found(
+                "The resource could not be found: no such path is served.",
+            ));
         };
         let methods = &self.paths[*matched.value];
         let head_as_get = (parts.method == Method::HEAD && !methods.contains_key(&Method::HEAD)).then_some(Method::GET);
@@ -208,7 +234,11 @@ impl Gateway {
             allowed.sort_unstable();
             return Err(Error::new(
                 ErrorKind::MethodNotAllowed,
-                format!("The method {} is not allowed here; allowed: {}.", parts.method, allowed.join(", ")),
+                format!(
+                    "The method {} is not allowed here; allowed: {}.",
+                    parts.method,
+                    allowed.join(", ")
+                ),
             ));
         };
         let service = &self.services[s];
@@ -221,7 +251,13 @@ impl Gateway {
                 .map_err(|_| Error::bad_request("The address of the request is not valid UTF-8."))?;
             params.push((name.to_owned(), value.into_owned()));
         }
-        let prefix = service.prefixes.iter().copied().filter(|p| path.starts_with(p)).max_by_key(|p| p.len()).unwrap_or("");
+        let prefix = service
+            .prefixes
+            .iter()
+            .copied()
+            .filter(|p| path.starts_with(p))
+            .max_by_key(|p| p.len())
+            .unwrap_or("");
         if let Some(versions) = &service.microversions {
             seen.version = Some(negotiate(versions, &parts.headers)?);
         }
@@ -236,7 +272,9 @@ impl Gateway {
             // A public route takes a token if it is good and does not mind if it is not.
             (Some(token), None) => self.verifier.verify(token).await.ok(),
             (None, Some(_)) => {
-                return Err(Error::unauthorized("The request you have made requires authentication."));
+                return Err(Error::unauthorized(
+                    "The request you have made requires authentication.",
+                ));
             }
             (None, None) => None,
         };
@@ -264,7 +302,10 @@ impl Gateway {
     }
 
     fn by_prefix(&self, path: &str) -> Option<usize> {
-        let fits = |p: &str| path.strip_prefix(p).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'));
+        let fits = |p: &str| {
+            path.strip_prefix(p)
+                .is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
+        };
         self.services
             .iter()
             .enumerate()
@@ -285,7 +326,9 @@ impl Gateway {
         let mut response = http::Response::new(match reply.body {
             ReplyBody::Empty => Empty::new().map_err(|e| match e {}).boxed_unsync(),
             ReplyBody::Bytes(bytes) => Full::new(bytes).map_err(|e| match e {}).boxed_unsync(),
-            ReplyBody::Stream(stream) => StreamBody::new(stream.map(|c| c.map(hyper::body::Frame::data))).boxed_unsync(),
+            ReplyBody::Stream(stream) => {
+                StreamBody::new(stream.map(|c| c.map(hyper::body::Frame::data))).boxed_unsync()
+            }
         });
         *response.status_mut() = reply.status;
         *response.headers_mut() = reply.headers;
@@ -299,7 +342,10 @@ impl Gateway {
             let mut vary = String::from("OpenStack-API-Version");
             if let Some(legacy) = v.header.legacy {
                 if let Ok(name) = http::HeaderName::try_from(legacy) {
-                    headers.insert(name, HeaderValue::try_from(at.to_string()).unwrap_or(HeaderValue::from_static("")));
+                    headers.insert(
+                        name,
+                        HeaderValue::try_from(at.to_string()).unwrap_or(HeaderValue::from_static("")),
+                    );
                 }
                 vary.push_str(", ");
                 vary.push_str(legacy);
@@ -310,14 +356,18 @@ impl Gateway {
             set(headers, "x-compute-request-id", id);
         }
         if service.is_some_and(|s| s.name == "identity") {
-            headers.entry("vary").or_insert(HeaderValue::from_static("X-Auth-Token"));
+            headers
+                .entry("vary")
+                .or_insert(HeaderValue::from_static("X-Auth-Token"));
         }
         if method == Method::HEAD {
             // The length of what GET would answer stays; the bytes do not.
             if let Some(n) = hyper::body::Body::size_hint(response.body()).exact()
                 && n > 0
             {
-                response.headers_mut().insert(header::CONTENT_LENGTH, HeaderValue::from(n));
+                response
+                    .headers_mut()
+                    .insert(header::CONTENT_LENGTH, HeaderValue::from(n));
             }
             *response.body_mut() = Empty::new().map_err(|e| match e {}).boxed_unsync();
         }
@@ -346,7 +396,10 @@ fn error_reply(service: Option<&Service>, error: &Error, id: &RequestId, scheme:
     let (content_type, text) = error_body::render(style, error, id);
     let mut reply = Reply::bytes(error.kind().status(), content_type, text);
     if error.kind() == ErrorKind::Unauthorized {
-        reply = reply.header("www-authenticate", &format!("Keystone uri=\"{scheme}://{host}/identity\""));
+        reply = reply.header(
+            "www-authenticate",
+            &format!("Keystone uri=\"{scheme}://{host}/identity\""),
+        );
     }
     if error.kind() == ErrorKind::Unavailable {
         reply = reply.header("retry-after", "1");

@@ -67,7 +67,10 @@ pub(crate) fn render(style: ErrorStyle, error: &Error, request_id: &str) -> (&'s
 }
 
 fn escape(text: &str) -> String {
-    text.replace('&', "&amp;").replace('<', "&lt;").replace('>', "&gt;").replace('"', "&quot;")
+    text.replace('&', "&amp;")
+        .replace('<', "&lt;")
+        .replace('>', "&gt;")
+        .replace('"', "&quot;")
 }
 
 /// The standard title of a status.

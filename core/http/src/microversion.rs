@@ -25,7 +25,10 @@ impl Microversion {
         if !digits(major) || !digits(minor) || (minor.len() > 1 && minor.starts_with('0')) || major.starts_with('0') {
             return None;
         }
-        Some(Self { major: major.parse().ok()?, minor: minor.parse().ok()? })
+        Some(Self {
+            major: major.parse().ok()?,
+            minor: minor.parse().ok()?,
+        })
     }
 }
 

@@ -39,7 +39,10 @@ impl Page {
                 }
             },
         };
-        Ok(Self { limit, marker: query.get("marker").filter(|m| !m.is_empty()).map(str::to_owned) })
+        Ok(Self {
+            limit,
+            marker: query.get("marker").filter(|m| !m.is_empty()).map(str::to_owned),
+        })
     }
     /// Cuts one page out of a sorted list. Gives the items and whether more follow.
     ///
@@ -48,7 +51,10 @@ impl Page {
     pub fn cut<T>(&self, mut items: Vec<T>, id: impl Fn(&T) -> &str) -> Result<(Vec<T>, bool)> {
         if let Some(marker) = &self.marker {
             let at = items.iter().position(|i| id(i) == marker.as_str()).ok_or_else(|| {
-                Error::invalid("marker", format!("The marker '{marker}' was not found; begin again without one."))
+                Error::invalid(
+                    "marker",
+                    format!("The marker '{marker}' was not found; begin again without one."),
+                )
             })?;
             items.drain(..=at);
         }
@@ -69,13 +75,19 @@ pub fn sort_keys(query: &Query, allowed: &[&str]) -> Result<Vec<(String, Directi
         .enumerate()
         .map(|(i, key)| {
             if !allowed.contains(&key) {
-                return Err(Error::invalid("sort_key", format!("'{key}' cannot be sorted by; choose from {}.", allowed.join(", "))));
+                return Err(Error::invalid(
+                    "sort_key",
+                    format!("'{key}' cannot be sorted by; choose from {}.", allowed.join(", ")),
+                ));
             }
             let dir = match dirs.get(i).or(dirs.last()).copied().unwrap_or("asc") {
                 "asc" => Direction::Ascending,
                 "desc" => Direction::Descending,
                 other => {
-                    return Err(Error::invalid("sort_dir", format!("'{other}' is not a sort direction; use asc or desc.")));
+                    return Err(Error::invalid(
+                        "sort_dir",
+                        format!("'{other}' is not a sort direction; use asc or desc."),
+                    ));
                 }
             };
             Ok((key.to_owned(), dir))

@@ -52,7 +52,10 @@ impl Query {
         match text.to_ascii_lowercase().as_str() {
             "1" | "t" | "true" | "on" | "y" | "yes" => Ok(Some(true)),
             "0" | "f" | "false" | "off" | "n" | "no" => Ok(Some(false)),
-            _ => Err(Error::invalid(key, format!("Invalid value for {key}: '{text}' is not a boolean (true or false)."))),
+            _ => Err(Error::invalid(
+                key,
+                format!("Invalid value for {key}: '{text}' is not a boolean (true or false)."),
+            )),
         }
     }
     /// A whole number that is not negative.
@@ -62,7 +65,10 @@ impl Query {
     pub fn number(&self, key: &str) -> Result<Option<u64>> {
         let Some(text) = self.get(key) else { return Ok(None) };
         text.parse().map(Some).map_err(|_| {
-            Error::invalid(key, format!("Invalid value for {key}: '{text}' is not a non-negative integer."))
+            Error::invalid(
+                key,
+                format!("Invalid value for {key}: '{text}' is not a non-negative integer."),
+            )
         })
     }
     /// The query string again, without the given keys.

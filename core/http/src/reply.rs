@@ -28,7 +28,11 @@ impl Reply {
     /// An answer without a body.
     #[must_use]
     pub fn empty(status: u16) -> Self {
-        Self { status: code(status), headers: HeaderMap::new(), body: ReplyBody::Empty }
+        Self {
+            status: code(status),
+            headers: HeaderMap::new(),
+            body: ReplyBody::Empty,
+        }
     }
     /// A JSON answer.
     ///
@@ -48,7 +52,11 @@ impl Reply {
     pub fn bytes(status: u16, content_type: &'static str, bytes: impl Into<Bytes>) -> Self {
         let mut headers = HeaderMap::new();
         headers.insert(http::header::CONTENT_TYPE, HeaderValue::from_static(content_type));
-        Self { status: code(status), headers, body: ReplyBody::Bytes(bytes.into()) }
+        Self {
+            status: code(status),
+            headers,
+            body: ReplyBody::Bytes(bytes.into()),
+        }
     }
     /// A streamed answer; `length` in bytes, if known.
     #[must_use]
@@ -58,7 +66,11 @@ impl Reply {
         if let Some(n) = length {
             headers.insert(http::header::CONTENT_LENGTH, HeaderValue::from(n));
         }
-        Self { status: code(status), headers, body: ReplyBody::Stream(stream) }
+        Self {
+            status: code(status),
+            headers,
+            body: ReplyBody::Stream(stream),
+        }
     }
     /// Sets a header; one that is not valid in HTTP is left out.
     #[must_use]

@@ -40,12 +40,17 @@ impl Request {
     /// # Errors
     /// 401 on a public route without a token.
     pub fn caller(&self) -> Result<&Arc<Caller>> {
-        self.caller.as_ref().ok_or_else(|| Error::unauthorized("The request you have made requires authentication."))
+        self.caller
+            .as_ref()
+            .ok_or_else(|| Error::unauthorized("The request you have made requires authentication."))
     }
     /// A path parameter; empty if the route has none of that name.
     #[must_use]
     pub fn param(&self, name: &str) -> &str {
-        self.params.iter().find(|(n, _)| n == name).map_or("", |(_, v)| v.as_str())
+        self.params
+            .iter()
+            .find(|(n, _)| n == name)
+            .map_or("", |(_, v)| v.as_str())
     }
     /// A header's text.
     #[must_use]
@@ -72,12 +77,18 @@ impl Request {
     /// # Errors
     /// 403 that names the rule.
     pub fn authorize_rule(&self, rule: &str, target: &Target) -> Result<()> {
-        if self.may(rule, target) { Ok(()) } else { Err(denied(rule)) }
+        if self.may(rule, target) {
+            Ok(())
+        } else {
+            Err(denied(rule))
+        }
     }
     /// Whether the caller may do `rule` to `target`.
     #[must_use]
     pub fn may(&self, rule: &str, target: &Target) -> bool {
-        self.caller.as_ref().is_some_and(|caller| self.policy.allows(rule, caller, target))
+        self.caller
+            .as_ref()
+            .is_some_and(|caller| self.policy.allows(rule, caller, target))
     }
     /// The whole body, at most the route's limit.
     ///
@@ -99,10 +110,14 @@ impl Request {
             if field == "." {
                 Error::bad_request(format!("The request body is not valid: {cause}."))
             } else {
-                Error::invalid(field.clone(), format!("Invalid input for field/attribute {field}: {cause}."))
+                Error::invalid(
+                    field.clone(),
+                    format!("Invalid input for field/attribute {field}: {cause}."),
+                )
             }
         })?;
-        de.end().map_err(|e| Error::bad_request(format!("The request body is not valid JSON: {e}.")))?;
+        de.end()
+            .map_err(|e| Error::bad_request(format!("The request body is not valid JSON: {e}.")))?;
         Ok(value)
     }
     /// The body as untyped JSON.

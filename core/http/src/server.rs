@@ -32,7 +32,9 @@ impl Listener {
     pub async fn bind(address: SocketAddr, tls: Option<Tls>) -> Result<Self> {
         let tcp = TcpListener::bind(address).await.map_err(|e| {
             Error::internal(
-                format!("Cannot listen on {address}; another process may have it. Choose another address with --listen."),
+                format!(
+                    "Cannot listen on {address}; another process may have it. Choose another address with --listen."
+                ),
                 e,
             )
         })?;
@@ -43,7 +45,9 @@ impl Listener {
     /// # Errors
     /// When the socket is gone.
     pub fn local_addr(&self) -> Result<SocketAddr> {
-        self.tcp.local_addr().map_err(|e| Error::internal("The listener has no address.", e))
+        self.tcp
+            .local_addr()
+            .map_err(|e| Error::internal("The listener has no address.", e))
     }
 }
 
@@ -108,7 +112,11 @@ async fn connection<S>(
         async move { Ok::<_, std::convert::Infallible>(gateway.handle(request, remote, scheme).await) }
     });
     let mut builder = hyper_util::server::conn::auto::Builder::new(TokioExecutor::new());
-    builder.http1().timer(TokioTimer::new()).header_read_timeout(HEAD_TIMEOUT).max_buf_size(256 << 10);
+    builder
+        .http1()
+        .timer(TokioTimer::new())
+        .header_read_timeout(HEAD_TIMEOUT)
+        .max_buf_size(256 << 10);
     builder.http2().timer(TokioTimer::new()).max_concurrent_streams(128);
     let serving = builder.serve_connection_with_upgrades(TokioIo::new(stream), service);
     tokio::pin!(serving);

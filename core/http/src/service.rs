@@ -57,7 +57,10 @@ impl<A: Send + Sync + 'static> Routes<A> {
     /// An empty table; every handler gets `app`.
     #[must_use]
     pub fn new(app: Arc<A>) -> Self {
-        Self { app, routes: Vec::new() }
+        Self {
+            app,
+            routes: Vec::new(),
+        }
     }
     /// Adds a route that is guarded by a policy rule. The usual body limit is 1 MiB; see [`Routes::limit`].
     #[must_use]

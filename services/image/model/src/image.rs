@@ -20,8 +20,9 @@ maru_base::typed_id!(
 );
 
 /// Disk formats that the API takes.
-pub const DISK_FORMATS: &[&str] =
-    &["ami", "ari", "aki", "vhd", "vhdx", "vmdk", "raw", "qcow2", "vdi", "iso", "ploop"];
+pub const DISK_FORMATS: &[&str] = &[
+    "ami", "ari", "aki", "vhd", "vhdx", "vmdk", "raw", "qcow2", "vdi", "iso", "ploop",
+];
 
 /// Container formats that the API takes.
 pub type ContainerFormat = String;
@@ -133,9 +134,18 @@ impl Kind for Image {
     const NAME: &'static str = "image";
     fn indexes() -> Vec<Index<Self>> {
         vec![
-            Index { name: "owner", values: |i| vec![i.owner.to_string()] },
-            Index { name: "visibility", values: |i| vec![i.visibility.as_str().to_owned()] },
-            Index { name: "digest", values: |i| i.digest.iter().cloned().collect() },
+            Index {
+                name: "owner",
+                values: |i| vec![i.owner.to_string()],
+            },
+            Index {
+                name: "visibility",
+                values: |i| vec![i.visibility.as_str().to_owned()],
+            },
+            Index {
+                name: "digest",
+                values: |i| i.digest.iter().cloned().collect(),
+            },
         ]
     }
 }
@@ -146,16 +156,22 @@ pub fn visible_to(snapshot: &Snapshot, image: &Object<Image>, caller: &Caller) -
     if caller.is_admin() || matches!(image.visibility, Visibility::Public | Visibility::Community) {
         return true;
     }
-    let Some(project) = caller.project_id() else { return false };
+    let Some(project) = caller.project_id() else {
+        return false;
+    };
     if image.owner == *project {
         return true;
     }
     image.visibility == Visibility::Shared
-        && snapshot.get::<crate::Member>(&crate::member_id(&image.id, project)).is_some()
+        && snapshot
+            .get::<crate::Member>(&crate::member_id(&image.id, project))
+            .is_some()
 }
 
 /// The image with this id, if the caller may know of it.
 #[must_use]
 pub fn find_visible(snapshot: &Snapshot, caller: &Caller, id: &ImageId) -> Option<Object<Image>> {
-    snapshot.get::<Image>(id).filter(|image| visible_to(snapshot, image, caller))
+    snapshot
+        .get::<Image>(id)
+        .filter(|image| visible_to(snapshot, image, caller))
 }

@@ -48,8 +48,14 @@ impl Kind for Member {
     const NAME: &'static str = "image_member";
     fn indexes() -> Vec<Index<Self>> {
         vec![
-            Index { name: "image", values: |m| vec![m.image_id.to_string()] },
-            Index { name: "project", values: |m| vec![m.project_id.to_string()] },
+            Index {
+                name: "image",
+                values: |m| vec![m.image_id.to_string()],
+            },
+            Index {
+                name: "project",
+                values: |m| vec![m.project_id.to_string()],
+            },
         ]
     }
 }

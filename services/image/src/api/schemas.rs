@@ -1,0 +1,100 @@
+//! `/v2/schemas/{name}`: the JSON schemas that clients build their models from.
+
+use crate::App;
+use maru_base::{Error, Result};
+use maru_http::{Reply, Request};
+use maru_image_model::DISK_FORMATS;
+use serde_json::{Map, Value, json};
+use std::sync::Arc;
+
+pub(super) async fn show(_app: Arc<App>, request: Request) -> Result<Reply> {
+    let name = request.param("name");
+    let document = match name {
+        "image" => image(),
+        "images" => collection("images", "image", image()),
+        "member" => member(),
+        "members" => collection("members", "member", member()),
+        _ => {
+            return Err(Error::not_found(format!(
+                "There is no schema '{name}'; there are image, images, member, members."
+            )));
+        }
+    };
+    Reply::json(200, &document)
+}
+
+fn collection(name: &str, item: &str, schema: Value) -> Value {
+    let mut properties = Map::new();
+    properties.insert(name.to_owned(), json!({"type": "array", "items": schema}));
+    properties.insert("schema".into(), json!({"type": "string"}));
+    if name == "images" {
+        properties.insert("first".into(), json!({"type": "string"}));
+        properties.insert("next".into(), json!({"type": "string"}));
+    }
+    let links = if name == "images" {
+        json!([{"rel": "first", "href": "{first}"}, {"rel": "next", "href": "{next}"}, {"rel": "describedby", "href": "{schema}"}])
+    } else {
+        json!([{"rel": "describedby", "href": "{schema}"}])
+    };
+    let _ = item;
+    json!({"name": name, "properties": properties, "links": links})
+}
+
+fn member() -> Value {
+    json!({
+        "name": "member",
+        "properties": {
+            "created_at": {"type": "string", "description": "When the member was added, ISO 8601"},
+            "image_id": {"type": "string", "description": "The image", "pattern": UUID},
+            "member_id": {"type": "string", "description": "The project the image is offered to"},
+            "schema": {"readOnly": true, "type": "string"},
+            "status": {"type": "string", "enum": ["pending", "accepted", "rejected"], "description": "The member's answer"},
+            "updated_at": {"type": "string", "description": "When the member last changed, ISO 8601"},
+        },
+    })
+}
+
+const UUID: &str = "^([0-9a-fA-F]){8}-([0-9a-fA-F]){4}-([0-9a-fA-F]){4}-([0-9a-fA-F]){4}-([0-9a-fA-F]){12}$";
+
+fn image() -> Value {
+    let text = |what: &str| json!({"type": ["null", "string"], "maxLength": 255, "description": what});
+    let number = |what: &str| json!({"type": "integer", "minimum": 0, "maximum": 2_147_483_647, "description": what});
+    let fixed = |kind: Value, what: &str| json!({"type": kind, "readOnly": true, "description": what});
+    let mut formats: Vec<Value> = vec![Value::Null];
+    formats.extend(DISK_FORMATS.iter().map(|f| json!(f)));
+    json!({
+        "name": "image",
+        "properties": {
+            "id": {"type": "string", "pattern": UUID, "description": "The image's id"},
+            "name": text("Name"),
+            "status": {"type": "string", "readOnly": true, "description": "Where the image stands",
+                "enum": ["queued", "saving", "active", "killed", "deleted", "uploading", "importing", "pending_delete", "deactivated"]},
+            "visibility": {"type": "string", "enum": ["community", "public", "private", "shared"], "description": "Who sees it"},
+            "protected": {"type": "boolean", "description": "Whether it refuses deletion"},
+            "os_hidden": {"type": "boolean", "description": "Whether lists leave it out"},
+            "checksum": {"type": ["null", "string"], "readOnly": true, "maxLength": 32, "description": "md5 of the data"},
+            "os_hash_algo": {"type": ["null", "string"], "readOnly": true, "maxLength": 64, "description": "Algorithm of os_hash_value"},
+            "os_hash_value": {"type": ["null", "string"], "readOnly": true, "maxLength": 128, "description": "Digest of the data"},
+            "owner": text("Owning project"),
+            "size": fixed(json!(["null", "integer"]), "Bytes of data"),
+            "virtual_size": fixed(json!(["null", "integer"]), "Bytes that the disk inside shows"),
+            "container_format": {"type": ["null", "string"], "description": "Container format",
+                "enum": [null, "ami", "ari", "aki", "bare", "ovf", "ova", "docker", "compressed"]},
+            "disk_format": {"type": ["null", "string"], "description": "Disk format", "enum": formats},
+            "created_at": fixed(json!("string"), "When it was made, ISO 8601"),
+            "updated_at": fixed(json!("string"), "When it last changed, ISO 8601"),
+            "tags": {"type": "array", "items": {"type": "string", "maxLength": 255}, "description": "Tags"},
+            "min_ram": number("Least memory for a server, MiB"),
+            "min_disk": number("Least disk for a server, GiB"),
+            "self": fixed(json!("string"), "Path of the image"),
+            "file": fixed(json!("string"), "Path of its data"),
+            "schema": fixed(json!("string"), "Path of this schema"),
+        },
+        "additionalProperties": {"type": "string"},
+        "links": [
+            {"rel": "self", "href": "{self}"},
+            {"rel": "enclosure", "href": "{file}"},
+            {"rel": "describedby", "href": "{schema}"},
+        ],
+    })
+}

@@ -29,36 +29,55 @@
 //! # Metadata at 169.254.169.254
 //!
 //! The responder namespace of a network holds `169.254.169.254/32`, and the DHCP addresses of its subnets, on one device.
-//! Guests get there in two ways, and both keep the guest's source address, which is what identifies it:
+//! Guests get there in these ways, and all keep the guest's source address, which is what identifies it:
 //!
-//! * without a router: DHCP option 121 (RFC 3442) names the DHCP address as next hop of 169.254.169.254/32;
-//! * with a router, also for guests without that option: the router has, for each interface, a routing rule "from this
-//!   interface to 169.254.169.254" with the network's DHCP address as next hop. No NAT is done; the responder answers the guest
-//!   directly on the link.
+//! * without a router: DHCP option 121 (RFC 3442) names the DHCP address as next hop of 169.254.169.254/32. A guest that looks
+//!   for 169.254.0.0/16 on its link (zeroconf) is answered too, since the responder answers ARP for the address;
+//! * with a router, also for guests without that option: the router has, for each interface, a routing rule "what comes in here
+//!   for 169.254.169.254" whose table has the address on that same link. No NAT is done; the responder answers the guest
+//!   directly on the link. So it does for subnets without DHCP.
 //!
 //! The same device has `fe80::a9fe:a9fe`, the metadata address of IPv6 guests.
+//!
+//! # Router advertisements
+//!
+//! A guest takes the sender of an advertisement as its gateway, so they are sent from the router's own interfaces:
+//! [`RouterLinks::interfaces`] names namespace and device; [`in_namespace`] opens the socket there.
 
+mod arp;
+mod driver;
 mod model;
 mod names;
+mod nl;
+mod ns;
+mod plan;
+mod tap;
 
 pub use model::{
     Known, LinkConfig, Netns, NetworkLinks, Observed, ObservedPort, PortLink, Responder, RouterInterface, RouterLinks,
     RouterSpec, Uplink,
 };
 pub use names::{bridge_name, tap_name};
+pub use ns::in_namespace;
 
+use driver::Driver;
 use maru_agent_api::slice::{Network, Port};
 use maru_base::{Error, Result};
 use std::os::fd::OwnedFd;
+use std::sync::{Arc, Mutex, PoisonError};
 
-/// The driver of one instance's links. Cheap to share behind an `Arc`; calls are carried out one after another.
-#[derive(Debug)]
+/// The driver of one instance's links. Cheap to clone; calls are carried out one after another, off the async threads.
+#[derive(Debug, Clone)]
 pub struct Links {
-    config: LinkConfig,
+    instance: Arc<str>,
+    driver: Arc<Mutex<Driver>>,
 }
 
-fn later() -> Error {
-    Error::not_implemented("the link driver is not there yet")
+/// Runs blocking work off the async threads.
+async fn blocking<T: Send + 'static>(work: impl FnOnce() -> Result<T> + Send + 'static) -> Result<T> {
+    tokio::task::spawn_blocking(work)
+        .await
+        .map_err(|e| Error::internal("A step on the machine's links panicked; the log has where.", e))?
 }
 
 impl Links {
@@ -68,19 +87,30 @@ impl Links {
     /// A malformed instance name, no right to make namespaces, or a kernel without br_netfilter; the message says what helps.
     pub async fn open(config: LinkConfig) -> Result<Self> {
         names::check_instance(&config.instance)?;
-        Ok(Self { config })
+        let instance = Arc::from(config.instance.as_str());
+        let driver = blocking(move || Driver::open(config)).await?;
+        Ok(Self {
+            instance,
+            driver: Arc::new(Mutex::new(driver)),
+        })
+    }
+
+    async fn run<T: Send + 'static>(&self, work: impl FnOnce(&mut Driver) -> Result<T> + Send + 'static) -> Result<T> {
+        let driver = Arc::clone(&self.driver);
+        // A panic in an earlier step left no half-made value behind: the driver's only state is its sockets.
+        blocking(move || work(&mut driver.lock().unwrap_or_else(PoisonError::into_inner))).await
     }
 
     /// The namespace with all bridges and taps; the firewall's rules belong there.
     #[must_use]
     pub fn namespace(&self) -> Netns {
-        Netns::named(&self.config.instance)
+        Netns::named(&self.instance)
     }
 
     /// The namespace of a router, whether it is there or not.
     #[must_use]
     pub fn router_namespace(&self, router_id: &str) -> Netns {
-        Netns::named(&names::router_namespace(&self.config.instance, router_id))
+        Netns::named(&names::router_namespace(&self.instance, router_id))
     }
 
     /// Where DHCP, metadata and DNS of a network are answered, whether it is there or not. `port` is the network's
@@ -88,7 +118,7 @@ impl Links {
     #[must_use]
     pub fn responder(&self, network_id: &str, port: Option<&Port>) -> Responder {
         Responder {
-            netns: Netns::named(&names::responder_namespace(&self.config.instance, network_id)),
+            netns: Netns::named(&names::responder_namespace(&self.instance, network_id)),
             device: names::RESPONDER_DEVICE.into(),
             mac: port.map_or_else(|| names::responder_mac(network_id), |p| p.mac.clone()),
         }
@@ -99,8 +129,10 @@ impl Links {
     ///
     /// # Errors
     /// What the kernel refused and what would help.
-    pub async fn ensure_network(&self, _network: &Network, _dhcp_port: Option<&Port>) -> Result<NetworkLinks> {
-        Err(later())
+    pub async fn ensure_network(&self, network: &Network, dhcp_port: Option<&Port>) -> Result<NetworkLinks> {
+        let mac = self.responder(&network.id, dhcp_port).mac;
+        let network = network.clone();
+        self.run(move |d| d.ensure_network(&network, &mac)).await
     }
 
     /// Removes the bridge, the responder and the way out of a network. Ports still on the bridge are removed by their own calls.
@@ -108,40 +140,45 @@ impl Links {
     ///
     /// # Errors
     /// What the kernel refused.
-    pub async fn remove_network(&self, _network_id: &str) -> Result<()> {
-        Err(later())
+    pub async fn remove_network(&self, network_id: &str) -> Result<()> {
+        let id = network_id.to_owned();
+        self.run(move |d| d.remove_network(&id)).await
     }
 
     /// Makes the port's persistent tap on the network's bridge, **down** if it is new. Idempotent; an existing tap keeps its state.
     ///
     /// # Errors
     /// Another port has the same first 11 characters, the network's bridge is missing, or the kernel refused.
-    pub async fn ensure_port(&self, _port: &Port, _network: &Network) -> Result<PortLink> {
-        Err(later())
+    pub async fn ensure_port(&self, port: &Port, network: &Network) -> Result<PortLink> {
+        let (port, network) = (port.clone(), network.clone());
+        self.run(move |d| d.ensure_port(&port, &network)).await
     }
 
     /// Brings the tap up (`up`) or down; to be called when the firewall of the port is in place.
     ///
     /// # Errors
     /// There is no such tap.
-    pub async fn port_up(&self, _port_id: &str, _up: bool) -> Result<()> {
-        Err(later())
+    pub async fn port_up(&self, port_id: &str, up: bool) -> Result<()> {
+        let id = port_id.to_owned();
+        self.run(move |d| d.port_up(&id, up)).await
     }
 
     /// Opens the tap for a hypervisor process (`-netdev tap,fd=N`, with `IFF_VNET_HDR`). The descriptor is close-on-exec.
     ///
     /// # Errors
     /// There is no such tap, or another process has it open (`EBUSY`).
-    pub async fn open_tap(&self, _port_id: &str) -> Result<OwnedFd> {
-        Err(later())
+    pub async fn open_tap(&self, port_id: &str) -> Result<OwnedFd> {
+        let id = port_id.to_owned();
+        self.run(move |d| d.open_tap(&id)).await
     }
 
     /// Removes the port's tap. No error if there is none.
     ///
     /// # Errors
     /// What the kernel refused.
-    pub async fn remove_port(&self, _port_id: &str) -> Result<()> {
-        Err(later())
+    pub async fn remove_port(&self, port_id: &str) -> Result<()> {
+        let id = port_id.to_owned();
+        self.run(move |d| d.remove_port(&id)).await
     }
 
     /// Makes the router's empty namespace, so that its NAT rules can be loaded before it has links.
@@ -149,8 +186,8 @@ impl Links {
     /// # Errors
     /// What the kernel refused.
     pub async fn ensure_router_namespace(&self, router_id: &str) -> Result<Netns> {
-        names::check_id("router", router_id)?;
-        Ok(self.router_namespace(router_id))
+        let id = router_id.to_owned();
+        self.run(move |d| d.ensure_router_namespace(&id)).await
     }
 
     /// Gives the router its interfaces, addresses, routes and floating addresses, and announces new ones (gratuitous ARP).
@@ -158,16 +195,28 @@ impl Links {
     ///
     /// # Errors
     /// What the kernel refused; a port or network that the spec lacks.
-    pub async fn ensure_router(&self, _spec: &RouterSpec<'_>) -> Result<RouterLinks> {
-        Err(later())
+    pub async fn ensure_router(&self, spec: &RouterSpec<'_>) -> Result<RouterLinks> {
+        let router = spec.router.clone();
+        let ports: Vec<Port> = spec.ports.iter().map(|p| (*p).clone()).collect();
+        let networks: Vec<Network> = spec.networks.iter().map(|n| (*n).clone()).collect();
+        self.run(move |d| {
+            let spec = RouterSpec {
+                router: &router,
+                ports: ports.iter().collect(),
+                networks: networks.iter().collect(),
+            };
+            d.ensure_router(&spec)
+        })
+        .await
     }
 
     /// Removes the router's namespace and its links. No error if there is none.
     ///
     /// # Errors
     /// What the kernel refused.
-    pub async fn remove_router(&self, _router_id: &str) -> Result<()> {
-        Err(later())
+    pub async fn remove_router(&self, router_id: &str) -> Result<()> {
+        let id = router_id.to_owned();
+        self.run(move |d| d.remove_router(&id)).await
     }
 
     /// What of this instance is on the machine.
@@ -175,15 +224,29 @@ impl Links {
     /// # Errors
     /// What the kernel refused.
     pub async fn observe(&self) -> Result<Observed> {
-        Err(later())
+        self.run(Driver::observe).await
     }
 
     /// Removes what is on the machine and not `known`; returns what was removed.
     ///
     /// # Errors
     /// What the kernel refused.
-    pub async fn remove_unknown(&self, _known: &Known) -> Result<Observed> {
-        Err(later())
+    pub async fn remove_unknown(&self, known: &Known) -> Result<Observed> {
+        let known = known.clone();
+        self.run(move |d| {
+            let mut seen = d.observe()?;
+            seen.networks.retain(|id, _| !known.networks.contains(id));
+            seen.responders.retain(|id| !known.networks.contains(id));
+            seen.ports.retain(|id, _| !known.ports.contains(id));
+            seen.routers.retain(|id| !known.routers.contains(id));
+            seen.ports.keys().try_for_each(|id| d.remove_port(id))?;
+            seen.nameless.iter().try_for_each(|tap| d.remove_nameless(tap))?;
+            seen.routers.iter().try_for_each(|id| d.remove_router(id))?;
+            seen.networks.keys().try_for_each(|id| d.remove_network(id))?;
+            seen.responders.iter().try_for_each(|id| d.remove_responder(id))?;
+            Ok(seen)
+        })
+        .await
     }
 
     /// Removes everything of this instance from the machine, its namespace included (`maru down --guests`). A moved uplink
@@ -192,6 +255,6 @@ impl Links {
     /// # Errors
     /// What the kernel refused; everything else is removed all the same.
     pub async fn teardown(&self) -> Result<()> {
-        Err(later())
+        self.run(Driver::teardown).await
     }
 }

@@ -109,6 +109,8 @@ pub struct RouterLinks {
     pub interfaces: Vec<RouterInterface>,
     /// The interface towards the external network.
     pub gateway: Option<RouterInterface>,
+    /// Routes that the kernel refused, each with the reason; everything else holds.
+    pub faults: Vec<String>,
 }
 
 /// What the slice knows, by id.
@@ -144,4 +146,6 @@ pub struct Observed {
     pub routers: BTreeSet<String>,
     /// Responder namespaces, by network.
     pub responders: BTreeSet<String>,
+    /// Taps that a crash left without their port's id, by device name.
+    pub nameless: BTreeSet<String>,
 }

@@ -1,0 +1,36 @@
+# The two commands a newcomer needs are `make demo` and `make test`; both install what is missing (Debian 12, root).
+SHELL := /bin/bash
+export PATH := $(HOME)/.cargo/bin:$(PATH)
+# One optimised build serves the demo, the bench and the system tests.
+RELEASE := target/release/maru
+
+.PHONY: demo test check bench soak build guest clean help
+
+help:
+	@echo 'make demo    a cloud in namespaces of its own, a guest reached by SSH, a crash survived (KEEP=1 leaves it up)'
+	@echo 'make test    everything that must hold'
+	@echo 'make check   format, lints, invariants'
+	@echo 'make bench   figures against the promises of SPECIFICATION.md'
+	@echo 'make soak    long crash loops'
+
+build:
+	@MAKECMD=$(MAKECMDGOALS) scripts/bootstrap build
+	cargo build --release --locked -p maru
+
+guest:
+	@MAKECMD=$(MAKECMDGOALS) scripts/bootstrap run test
+	guest/build
+
+demo: build guest
+	@scripts/bootstrap client
+	tests/demo/demo
+
+check:
+	@scripts/bootstrap build
+	cargo fmt --all --check
+	cargo xtask check
+	cargo clippy --workspace --all-targets --locked -- -D warnings
+
+test:
+	@MAKECMD=test scripts/bootstrap build run test client
+	tests/run

@@ -1,5 +1,12 @@
 //! Records: append-only with retention, in files of their own (audit, instance actions and events; later samples).
 
+mod file;
+mod mem;
+mod segment;
+
+pub use file::{FileRecords, Retention};
+pub use mem::MemRecords;
+
 use maru_base::Result;
 
 /// Where records go. One stream per name (`audit`, `server-event`); each record belongs to a `subject` (a server's id).

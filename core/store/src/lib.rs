@@ -6,10 +6,13 @@
 //! - [`Watch`]: whole transactions as they happen.
 //! - [`record`]: append-only records with retention (audit, instance actions), in files of their own.
 
+#[cfg(feature = "conformance")]
+pub mod conformance;
 pub mod engine;
 mod error;
 mod key;
 mod kind;
+mod maintain;
 mod mirror;
 pub mod record;
 mod snapshot;
@@ -20,6 +23,7 @@ mod watch;
 pub use engine::{Engine, Entry};
 pub use error::CommitError;
 pub use key::Key;
+pub use maintain::{Backup, Digest, LEVEL};
 pub use kind::{Class, Index, Kind, Registry, Space};
 pub use snapshot::{Object, Snapshot};
 pub use store::Store;

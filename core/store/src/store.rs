@@ -45,10 +45,15 @@ impl Store {
     /// When the engine cannot be read or a value cannot be decoded.
     pub async fn open(engine: Arc<dyn Engine>, registry: Registry) -> maru_base::Result<Self> {
         let unreadable = |e: String| maru_base::Error::internal("the store cannot be opened", e);
-        // The first process to open a store begins its first incarnation; a conflict means that there is one.
-        engine.commit(first_incarnation()).await;
         let layout = Layout::new(&registry);
-        let (revision, entries) = engine.range(&Key::from_raw(""), None, usize::MAX).await.map_err(unreadable)?;
+        let everything = Key::from_raw("");
+        let (mut revision, mut entries) = engine.range(&everything, None, usize::MAX).await.map_err(unreadable)?;
+        crate::maintain::check_openable(&entries).map_err(unreadable)?;
+        if !entries.iter().any(|e| e.key.as_str() == INCARNATION) {
+            // The first process to open a store begins its first incarnation; in a conflict another one was first.
+            engine.commit(first_incarnation()).await;
+            (revision, entries) = engine.range(&everything, None, usize::MAX).await.map_err(unreadable)?;
+        }
         let mirror = Mirror::load(layout, revision, &entries).map_err(unreadable)?;
         drop(entries);
         follow(&engine, &mirror).await.map_err(unreadable)?;
@@ -272,6 +277,7 @@ async fn restart(engine: &dyn Engine, mirror: &Mirror) -> Result<tokio::sync::mp
     engine.watch(revision).await
 }
 
+/// What the first process that opens a store writes.
 fn first_incarnation() -> Request {
     let key = Key::from_raw(INCARNATION);
     Request {

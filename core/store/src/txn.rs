@@ -192,7 +192,22 @@ impl Txn {
         self.ops.push(Op::Put(key, Bytes::copy_from_slice(owner.as_bytes())));
         self
     }
-    /// Writes `epoch/<parent>` so that every rule over the parent's set of children meets in one key.
+    /// Guards and writes `epoch/<parent>`: of two transactions planned on the same state of the parent's set of children
+    /// only one commits, the other plans again. This is what a rule over a set needs (overlapping ranges, cycles, the
+    /// last admin), both where it is checked and where a child is added, changed or removed.
+    pub fn over_set(&mut self, read: &crate::Snapshot, parent: &str) -> &mut Self {
+        let key = Key::of(&["epoch", parent]);
+        if self.ops.iter().any(|op| *op.key() == key) {
+            return self;
+        }
+        self.guards.push(match read.raw(&key) {
+            Some((revision, _)) => Guard::At(key, revision),
+            None => Guard::Absent(key),
+        });
+        self.bump_epoch(parent)
+    }
+    /// Writes `epoch/<parent>` so that every rule over the parent's set of children meets in one key. It only tells
+    /// others of a change: a transaction that checked a rule itself needs [`Txn::over_set`].
     pub fn bump_epoch(&mut self, parent: &str) -> &mut Self {
         let key = Key::of(&["epoch", parent]);
         if !self.ops.iter().any(|op| *op.key() == key) {

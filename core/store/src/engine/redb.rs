@@ -70,6 +70,8 @@ struct Shared {
     /// The newest durable and published revision.
     revision: AtomicU64,
     failed: AtomicBool,
+    /// History up to here is no longer served, though some of it may still be in the log.
+    compacted: AtomicU64,
     /// Ids of the transactions that the log still has.
     txns: Mutex<HashMap<u128, Revision>>,
     options: Options,
@@ -126,6 +128,7 @@ impl Redb {
             hub: Hub::new(start.revision),
             revision: AtomicU64::new(start.revision),
             failed: AtomicBool::new(false),
+            compacted: AtomicU64::new(0),
             txns: Mutex::new(start.txns),
             options,
         });
@@ -189,6 +192,10 @@ impl Engine for Redb {
     async fn watch(&self, from: Revision) -> Result<tokio::sync::mpsc::Receiver<Arc<Commit>>, String> {
         self.alive()?;
         let shared = Arc::clone(&self.shared);
+        let compacted = shared.compacted.load(Ordering::Acquire);
+        if from < compacted {
+            return Err(format!("history up to {compacted} is compacted"));
+        }
         let watch = tokio::task::spawn_blocking(move || {
             shared.hub.watch(from, |after, upto| read::log(&shared.db, after, upto))
         });

@@ -121,6 +121,7 @@ impl Writer {
                 }
                 Job::Compact(revision, answer) => {
                     self.compact = self.compact.max(revision.min(self.shared.revision.load(Ordering::Acquire)));
+                    self.shared.compacted.store(self.compact, Ordering::Release);
                     self.shared.hub.compact(self.compact);
                     let _ = answer.send(());
                 }

@@ -1,0 +1,111 @@
+//! A router's NAT, compiled to one table in its own namespace. Pure.
+//!
+//! * out through the gateway: a guest with a floating address has that one, everyone else the gateway's (if SNAT is on);
+//! * in through the gateway to a floating address: to its guest. To a tenant's address without that: dropped while SNAT is
+//!   on, so that no neighbour on the external network can route into it;
+//! * from a tenant to a floating address of the same router (hairpin): translated on both sides, so that the answer comes
+//!   back through the router;
+//! * between the router's tenants: untouched. IPv6: routed, never translated.
+
+use crate::conntrack::Entry;
+use crate::model::{RouterNat, RuleFault};
+use std::collections::BTreeMap;
+use std::fmt::Write;
+use std::net::{IpAddr, Ipv4Addr};
+
+/// The NAT of one router.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct CompiledNat {
+    /// Text for `nft -f`: one transaction that replaces the table.
+    pub text: String,
+    /// What was left out and why.
+    pub faults: Vec<RuleFault>,
+    inward: BTreeMap<Ipv4Addr, Ipv4Addr>,
+    outward: BTreeMap<Ipv4Addr, Ipv4Addr>,
+    shared: Option<Ipv4Addr>,
+}
+
+/// Compiles the NAT of one router.
+#[must_use]
+pub fn compile_nat(nat: &RouterNat<'_>) -> CompiledNat {
+    let mut c = CompiledNat { text: String::from("table ip maru\ndelete table ip maru\n"), ..CompiledNat::default() };
+    let router = nat.router;
+    let Some(gateway) = router.gateway.as_ref().filter(|_| router.admin_up) else { return c };
+    let device = gateway.port_id.get(..11).unwrap_or(&gateway.port_id);
+    if !device.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-') {
+        c.faults.push(RuleFault { what: "port", id: gateway.port_id.clone(), reason: "its id cannot be a device's name".into() });
+        return c;
+    }
+    let device = format!("\"qg-{device}\"");
+    let own = nat.ports.iter().find(|p| p.id == gateway.port_id);
+    let own = own.and_then(|p| p.fixed_ips.iter().find_map(|(_, ip)| if let IpAddr::V4(a) = ip { Some(*a) } else { None }));
+    c.shared = own.filter(|_| gateway.snat);
+
+    let mut floating: Vec<_> = router.floating_ips.iter().collect();
+    floating.sort_by(|a, b| a.id.cmp(&b.id));
+    for f in floating {
+        if c.inward.contains_key(&f.floating) || c.outward.contains_key(&f.fixed) {
+            let reason = format!("{} or {} already has a translation on this router", f.floating, f.fixed);
+            c.faults.push(RuleFault { what: "floatingip", id: f.id.clone(), reason });
+            continue;
+        }
+        c.inward.insert(f.floating, f.fixed);
+        c.outward.insert(f.fixed, f.floating);
+    }
+
+    let t = &mut c.text;
+    t.push_str("table ip maru {\n");
+    for (name, map) in [("inward", &c.inward), ("outward", &c.outward)] {
+        let _ = write!(t, "\tmap {name} {{ type ipv4_addr : ipv4_addr;");
+        if !map.is_empty() {
+            let all: Vec<String> = map.iter().map(|(k, v)| format!("{k} : {v}")).collect();
+            let _ = write!(t, " elements = {{ {} }}", all.join(", "));
+        }
+        t.push_str(" }\n");
+    }
+    t.push_str("\tchain inbound {\n\t\ttype nat hook prerouting priority -100; policy accept;\n");
+    t.push_str("\t\tdnat to ip daddr map @inward\n\t}\n");
+    t.push_str("\tchain forwarding {\n\t\ttype filter hook forward priority 0; policy accept;\n");
+    // What is not of a tracked connection would pass untranslated.
+    let _ = writeln!(t, "\t\toifname {device} ct state invalid drop");
+    if c.shared.is_some() {
+        let _ = writeln!(t, "\t\tiifname {device} ct state new ct status & dnat != dnat drop");
+        let _ = writeln!(t, "\t\tiifname {device} ct state invalid drop");
+    }
+    t.push_str("\t}\n\tchain outbound {\n\t\ttype nat hook postrouting priority 100; policy accept;\n");
+    let _ = writeln!(t, "\t\tiifname {device} accept");
+    let _ = writeln!(t, "\t\toifname != {device} ct status & dnat != dnat accept");
+    t.push_str("\t\tsnat to ip saddr map @outward\n");
+    if let Some(shared) = c.shared {
+        let _ = writeln!(t, "\t\toifname {device} snat to {shared}");
+    }
+    if let Some(own) = own {
+        let _ = writeln!(t, "\t\toifname != {device} snat to {own}");
+    }
+    t.push_str("\t}\n}\n");
+    c
+}
+
+impl CompiledNat {
+    /// The connections whose translation is not today's any more: they end, so that an address that moved to another tenant
+    /// carries nothing of the former one.
+    pub(crate) fn ended<'a>(&self, entries: &'a [Entry]) -> Vec<&'a Entry> {
+        entries
+            .iter()
+            .filter(|e| {
+                let (IpAddr::V4(source), IpAddr::V4(target), Some((IpAddr::V4(answers_from), IpAddr::V4(answers_to)))) =
+                    (e.flow.source, e.flow.target, e.reply)
+                else {
+                    return false;
+                };
+                let wrong_in = e.target_nat && self.inward.get(&target) != Some(&answers_from);
+                // A connection begun before its guest had a floating address keeps the shared one, as upstream.
+                let wrong_out = e.source_nat
+                    && answers_to != source
+                    && self.outward.get(&source) != Some(&answers_to)
+                    && self.shared != Some(answers_to);
+                wrong_in || wrong_out
+            })
+            .collect()
+    }
+}

@@ -1,1 +1,49 @@
 //! Stored types, pure rules and planners of the compute service (Nova v2.1).
+//!
+//! A [`Server`] is intent and the states that the API shows; an [`ObservedServer`] is what its node last said. The
+//! functions that the node service calls are all pure: [`plan_node_up`], [`guest_intent`], [`plan_observe_server`],
+//! [`plan_server_removed`].
+
+mod action;
+mod aggregate;
+mod flavor;
+mod group;
+mod intent;
+mod keypair;
+pub mod network;
+mod node;
+mod observe;
+pub mod quota;
+pub mod rules;
+pub mod schedule;
+mod server;
+mod states;
+
+pub use action::{ActionEvent, ActionId, ServerAction, action_id, begin_action, event, finish_action, mark_deleted};
+pub use aggregate::{Aggregate, AggregateId, DEFAULT_ZONE, numeric_id, zone_of, zones};
+pub use flavor::{Flavor, FlavorId, find_visible as find_visible_flavor, plan_create_flavor, plan_delete_flavor};
+pub use group::{GroupId, ServerGroup};
+pub use intent::{DiskSource, GuestDisk, GuestIntent, GuestMetadata, guest_intent};
+pub use keypair::{KeyKind, KeyPair, KeyPairId, keypair_id};
+pub use node::{ComputeService, NodeFacts, ServiceId, find_service, plan_node_down, plan_node_up, plan_upsert_service};
+pub use observe::{plan_delete_server, quota_of, Observation, ObservedServer, ObservedServerId, observed, plan_observe_server, plan_server_removed};
+pub use quota::{QuotaClass, QuotaClassId, QuotaSet, QuotaSetId};
+pub use server::{
+    BlockDevice, Fault, Lock, Networks, Reboot, Server, ServerFlavor, ServerId, ServerImage, ServerKey, ServerPort, WantedPort,
+};
+pub use states::{Power, PowerState, Task, VmState, status};
+
+/// Registers the kinds of this model.
+pub fn register(registry: &mut maru_store::Registry) {
+    registry
+        .register::<Flavor>()
+        .register::<KeyPair>()
+        .register::<Server>()
+        .register::<ObservedServer>()
+        .register::<ServerAction>()
+        .register::<ServerGroup>()
+        .register::<ComputeService>()
+        .register::<Aggregate>()
+        .register::<QuotaSet>()
+        .register::<QuotaClass>();
+}

@@ -1,0 +1,236 @@
+//! What a node says of a server, and how the server's states follow.
+//!
+//! ```text
+//!   intent fulfilled (power, reboot and rebuild counters)  ─► task done, vm_state follows the power intent
+//!   fault, final, answering the present intent             ─► error, task done
+//!   no task, running was intended, machine is off          ─► stopped (as upstream: a guest that shuts down stays off)
+//! ```
+
+use crate::{
+    Fault, Power, PowerState, Server, ServerId, Task, VmState,
+    action::{ServerAction, action_id, begin_action, event, finish_action, mark_deleted},
+    network, quota,
+};
+use maru_base::Result;
+use maru_placement_model::{ConsumerId, plan_release};
+use maru_store::{Kind, Object, Snapshot, Txn};
+use serde::{Deserialize, Serialize};
+
+maru_base::typed_id!(
+    /// Id of an observed server: the server's id.
+    ObservedServerId
+);
+
+/// What a node last said of a server.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct ObservedServer {
+    /// The revision of the intent that this answers.
+    pub revision: u64,
+    /// What the machine does.
+    pub power: PowerState,
+    /// Reboots carried out.
+    pub reboots: u64,
+    /// Rebuilds carried out.
+    pub rebuilds: u64,
+    /// What cannot be carried out.
+    pub fault: Option<String>,
+    /// Whether the fault is final.
+    pub fault_final: bool,
+    /// What is really attached: port ids and disk names.
+    pub attached: Vec<String>,
+}
+
+impl Kind for ObservedServer {
+    type Id = ObservedServerId;
+    const NAME: &'static str = "observed_server";
+}
+
+/// A report; the same as what is stored.
+pub type Observation = ObservedServer;
+
+/// What was last observed of a server; all empty before the first report.
+#[must_use]
+pub fn observed(snapshot: &Snapshot, server: &str) -> ObservedServer {
+    snapshot.get::<ObservedServer>(&ObservedServerId::from(server)).map(|o| (*o.value).clone()).unwrap_or_default()
+}
+
+/// Stores a report and moves the server's states. A report of a server that is gone is ignored.
+///
+/// # Errors
+/// None today; a `Result` like every planner.
+pub fn plan_observe_server(snapshot: &Snapshot, txn: &mut Txn, id: &ServerId, seen: &Observation) -> Result<()> {
+    let Some(server) = snapshot.get::<Server>(id) else { return Ok(()) };
+    let key = ObservedServerId::from(id.as_str());
+    match snapshot.get::<ObservedServer>(&key) {
+        // Reports of one session are ordered; one that answers an older intent than the last is late.
+        Some(old) if old.revision > seen.revision => return Ok(()),
+        Some(old) if *old.value == *seen => {}
+        Some(old) => {
+            txn.update(&old, seen);
+        }
+        None => {
+            txn.create(&key, seen);
+        }
+    }
+    if let Some((new, story)) = follow(&server, seen) {
+        txn.update(&server, &new);
+        if let Some(story) = story {
+            let done = event(story.event, server.updated, server.host.as_deref(), story.error.as_deref());
+            finish_action(snapshot, txn, id, &server.request_id, done, true);
+        }
+    }
+    Ok(())
+}
+
+struct Story {
+    event: &'static str,
+    error: Option<String>,
+}
+
+/// The server as the report leaves it; `None` when nothing changes.
+fn follow(server: &Object<Server>, seen: &ObservedServer) -> Option<(Server, Option<Story>)> {
+    if server.task == Some(Task::Deleting) || !server.placed {
+        return None;
+    }
+    let now = maru_base::time::now();
+    let answers = seen.revision > server.asked_after;
+    let mut new = (*server.value).clone();
+    if answers && seen.fault_final && (server.task.is_some() || server.vm_state != VmState::Error) {
+        let why = seen.fault.clone().unwrap_or_else(|| "the node gave no reason".to_owned());
+        let building = server.vm_state == VmState::Building;
+        new.vm_state = VmState::Error;
+        new.task = None;
+        new.updated = now;
+        new.fault = Some(Fault {
+            code: 500,
+            message: if building { "The node could not make the server.".to_owned() } else { "The node could not carry out the request.".to_owned() },
+            details: why.clone(),
+            created: now,
+        });
+        return Some((new, server.task.map(|task| Story { event: event_name(task), error: Some(why) })));
+    }
+    let fulfilled = server.power.fulfilled_by(seen.power)
+        && seen.reboots >= server.reboot.count
+        && seen.rebuilds >= server.rebuild
+        && seen.fault.is_none();
+    if fulfilled && let Some(task) = server.task {
+        new.task = None;
+        new.vm_state = server.power.vm_state();
+        new.updated = now;
+        new.fault = None;
+        if new.launched_at.is_none() || task == Task::Rebuilding {
+            new.launched_at = Some(now);
+        }
+        return Some((new, Some(Story { event: event_name(task), error: None })));
+    }
+    // A guest that powered itself off, or died, stays off until it is asked to start.
+    let off = matches!(seen.power, PowerState::Shutdown | PowerState::Crashed);
+    if server.task.is_none() && answers && off && server.power == Power::Running && server.vm_state == VmState::Active {
+        new.power = Power::Stopped;
+        new.vm_state = VmState::Stopped;
+        new.updated = now;
+        return Some((new, None));
+    }
+    None
+}
+
+/// Upstream's name of the event that does a task.
+pub(crate) const fn event_name(task: Task) -> &'static str {
+    match task {
+        Task::Scheduling | Task::Networking | Task::Spawning => "compute__do_build_and_run_instance",
+        Task::Rebooting | Task::RebootingHard => "compute_reboot_instance",
+        Task::PoweringOff => "compute_stop_instance",
+        Task::PoweringOn => "compute_start_instance",
+        Task::Pausing => "compute_pause_instance",
+        Task::Unpausing => "compute_unpause_instance",
+        Task::Suspending => "compute_suspend_instance",
+        Task::Resuming => "compute_resume_instance",
+        Task::Rebuilding => "compute_rebuild_instance",
+        Task::Deleting => "compute_terminate_instance",
+    }
+}
+
+/// Finishes a deletion: nothing of the server is left on any node. Frees ports, allocation, quota and the record.
+/// Nothing when it is gone already, or when it is not being deleted (a node that lost it does not delete it).
+///
+/// # Errors
+/// What the network planners refuse.
+pub fn plan_server_removed(snapshot: &Snapshot, txn: &mut Txn, id: &ServerId) -> Result<()> {
+    let Some(server) = snapshot.get::<Server>(id) else { return Ok(()) };
+    if server.task != Some(Task::Deleting) {
+        return Ok(());
+    }
+    plan_forget(snapshot, txn, &server, &server.request_id)
+}
+
+/// Frees all that a server holds and removes it. For servers that no node has, or that their node has removed.
+///
+/// # Errors
+/// What the network planners refuse.
+pub(crate) fn plan_forget(snapshot: &Snapshot, txn: &mut Txn, server: &Object<Server>, request_id: &str) -> Result<()> {
+    network::plan_unplug(snapshot, txn, server)?;
+    plan_release(snapshot, txn, &ConsumerId::from(server.id.as_str()))?;
+    for (resource, amount) in quota_of(server) {
+        quota::consume(snapshot, txn, &server.project_id, resource, -amount);
+    }
+    let done = event(event_name(Task::Deleting), server.updated, server.host.as_deref(), None);
+    mark_deleted(snapshot, txn, &server.id, Some((request_id, done)));
+    if let Some(observed) = snapshot.get::<ObservedServer>(&ObservedServerId::from(server.id.as_str())) {
+        txn.delete(&observed);
+    }
+    txn.delete(server);
+    Ok(())
+}
+
+/// What a server counts for in its project's quota.
+#[must_use]
+pub fn quota_of(server: &Server) -> [(&'static str, i64); 3] {
+    [
+        ("instances", 1),
+        ("cores", i64::from(server.flavor.vcpus)),
+        ("ram", i64::try_from(server.flavor.memory_mb).unwrap_or(i64::MAX)),
+    ]
+}
+
+/// Asks for deletion: at once when no node can have it, else the node removes it first. Records the action, too.
+///
+/// # Errors
+/// What the network planners refuse.
+pub fn plan_delete_server(
+    snapshot: &Snapshot,
+    txn: &mut Txn,
+    server: &Object<Server>,
+    request_id: &str,
+    user: &maru_base::UserId,
+) -> Result<()> {
+    if server.task == Some(Task::Deleting) {
+        return Ok(());
+    }
+    if server.placed && server.host.is_some() {
+        begin_action(txn, &server.id, &server.project_id, user, request_id, "delete");
+        let mut new = (*server.value).clone();
+        new.touch(request_id, snapshot);
+        new.task = Some(Task::Deleting);
+        txn.update(server, &new);
+        return Ok(());
+    }
+    plan_forget(snapshot, txn, server, request_id)?;
+    let now = maru_base::time::now();
+    txn.put(
+        &action_id(&server.id, request_id),
+        &ServerAction {
+            server_id: server.id.clone(),
+            request_id: request_id.to_owned(),
+            action: "delete".to_owned(),
+            user_id: user.clone(),
+            project_id: server.project_id.clone(),
+            start: now,
+            updated: now,
+            message: None,
+            events: vec![event(event_name(Task::Deleting), now, None, None)],
+            finished: true,
+            deleted: Some(now),
+        },
+    );
+    Ok(())
+}

@@ -1,0 +1,178 @@
+//! The states of a server: `vm_state` (what it is), `task_state` (what is being done), power (what the machine does).
+
+use serde::{Deserialize, Serialize};
+
+/// What a server is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum VmState {
+    /// Being made.
+    Building,
+    /// Running.
+    Active,
+    /// In memory, not scheduled.
+    Paused,
+    /// Memory on disk.
+    Suspended,
+    /// Powered off.
+    Stopped,
+    /// Failed; see the fault.
+    Error,
+}
+
+impl VmState {
+    /// The word of the API.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Building => "building",
+            Self::Active => "active",
+            Self::Paused => "paused",
+            Self::Suspended => "suspended",
+            Self::Stopped => "stopped",
+            Self::Error => "error",
+        }
+    }
+}
+
+/// What is being done to a server.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Task {
+    /// A host is being chosen.
+    Scheduling,
+    /// Ports are being made.
+    Networking,
+    /// The node is making it.
+    Spawning,
+    /// Soft reboot.
+    Rebooting,
+    /// Hard reboot.
+    RebootingHard,
+    /// Being stopped.
+    PoweringOff,
+    /// Being started.
+    PoweringOn,
+    /// Being paused.
+    Pausing,
+    /// Being unpaused.
+    Unpausing,
+    /// Being suspended.
+    Suspending,
+    /// Being resumed.
+    Resuming,
+    /// Its boot disk is being made anew.
+    Rebuilding,
+    /// Being deleted.
+    Deleting,
+}
+
+impl Task {
+    /// The word of the API.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Scheduling => "scheduling",
+            Self::Networking => "networking",
+            Self::Spawning => "spawning",
+            Self::Rebooting => "rebooting",
+            Self::RebootingHard => "rebooting_hard",
+            Self::PoweringOff => "powering-off",
+            Self::PoweringOn => "powering-on",
+            Self::Pausing => "pausing",
+            Self::Unpausing => "unpausing",
+            Self::Suspending => "suspending",
+            Self::Resuming => "resuming",
+            Self::Rebuilding => "rebuilding",
+            Self::Deleting => "deleting",
+        }
+    }
+}
+
+/// The power state that a server shall have.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Power {
+    /// Running.
+    Running,
+    /// Powered off; the disk stays.
+    Stopped,
+    /// In memory, not scheduled.
+    Paused,
+    /// Memory on disk, no process.
+    Suspended,
+}
+
+impl Power {
+    /// The machine state that fulfils it.
+    #[must_use]
+    pub const fn fulfilled_by(self, seen: PowerState) -> bool {
+        matches!(
+            (self, seen),
+            (Self::Running, PowerState::Running)
+                | (Self::Stopped, PowerState::Shutdown | PowerState::Crashed)
+                | (Self::Paused, PowerState::Paused)
+                | (Self::Suspended, PowerState::Suspended)
+        )
+    }
+    /// What a server that reached it is.
+    #[must_use]
+    pub const fn vm_state(self) -> VmState {
+        match self {
+            Self::Running => VmState::Active,
+            Self::Stopped => VmState::Stopped,
+            Self::Paused => VmState::Paused,
+            Self::Suspended => VmState::Suspended,
+        }
+    }
+}
+
+/// What the machine does, as its node sees it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum PowerState {
+    /// Not made yet.
+    #[default]
+    Nostate,
+    /// Running.
+    Running,
+    /// Paused.
+    Paused,
+    /// Powered off.
+    Shutdown,
+    /// Its process ended unasked.
+    Crashed,
+    /// Saved to disk.
+    Suspended,
+}
+
+impl PowerState {
+    /// The API's number.
+    #[must_use]
+    pub const fn number(self) -> u8 {
+        match self {
+            Self::Nostate => 0,
+            Self::Running => 1,
+            Self::Paused => 3,
+            Self::Shutdown => 4,
+            Self::Crashed => 6,
+            Self::Suspended => 7,
+        }
+    }
+}
+
+/// The status that the API derives from what a server is and what is being done to it.
+#[must_use]
+pub const fn status(vm: VmState, task: Option<Task>) -> &'static str {
+    match (vm, task) {
+        (VmState::Active, Some(Task::Rebooting)) => "REBOOT",
+        (VmState::Active | VmState::Stopped | VmState::Paused | VmState::Suspended | VmState::Error, Some(Task::RebootingHard)) => "HARD_REBOOT",
+        (VmState::Active | VmState::Stopped | VmState::Error, Some(Task::Rebuilding)) => "REBUILD",
+        (VmState::Active, _) => "ACTIVE",
+        (VmState::Building, _) => "BUILD",
+        (VmState::Stopped, _) => "SHUTOFF",
+        (VmState::Paused, _) => "PAUSED",
+        (VmState::Suspended, _) => "SUSPENDED",
+        (VmState::Error, _) => "ERROR",
+    }
+}

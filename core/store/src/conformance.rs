@@ -7,6 +7,7 @@ pub mod faults;
 pub mod history;
 pub mod races;
 pub mod rules;
+pub mod server;
 
 use crate::{Class, Engine, Index, Kind, Registry, Store};
 use std::{sync::Arc, time::Duration};

@@ -2,6 +2,7 @@
 
 mod apply;
 mod codec;
+pub mod etcd;
 mod hub;
 pub mod mem;
 pub mod redb;
@@ -10,6 +11,7 @@ use crate::{Conflict, Guard, Key, Op, Revision};
 use bytes::Bytes;
 use std::sync::Arc;
 
+pub use etcd::Etcd;
 pub use mem::Mem;
 pub use redb::Redb;
 

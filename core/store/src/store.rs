@@ -18,6 +18,10 @@ pub(crate) use crate::mirror::MirrorState;
 
 /// How often [`Store::plan`] plans before it gives up.
 const PLANS: u32 = 30;
+/// How long a committed transaction may take to the mirror.
+const SHOWN: Duration = Duration::from_secs(10);
+/// A mirror that is unconfirmed for longer must not answer reads.
+const CONFIRMED: Duration = Duration::from_secs(1);
 /// How often an `Unknown` is looked up before the caller is told so.
 const RESOLVES: u32 = 40;
 
@@ -118,11 +122,20 @@ impl Store {
     }
 
     async fn wait_shown(&self, revision: Revision) -> Result<(), CommitError> {
+        self.wait_shown_for(revision, SHOWN).await
+    }
+
+    async fn wait_shown_for(&self, revision: Revision, patience: Duration) -> Result<(), CommitError> {
+        // No timer for what is there: the engines of this process show before they answer.
+        if self.handle.mirror.mark.borrow().revision >= revision {
+            return Ok(());
+        }
         let mut marks = self.handle.mirror.mark.subscribe();
-        let seen = marks.wait_for(|mark| mark.revision >= revision || mark.ended).await;
-        match seen {
-            Ok(mark) if mark.revision >= revision => Ok(()),
-            _ => Err(CommitError::Unavailable("committed, but the mirror has stopped".to_owned())),
+        let wait = marks.wait_for(|mark| mark.revision >= revision || mark.ended);
+        match tokio::time::timeout(patience, wait).await {
+            Ok(Ok(mark)) if mark.revision >= revision => Ok(()),
+            Ok(_) => Err(CommitError::Unavailable("the mirror has stopped".to_owned())),
+            Err(_) => Err(CommitError::Unavailable(format!("the mirror has not reached revision {revision}"))),
         }
     }
 
@@ -162,9 +175,22 @@ impl Store {
         self.wait_shown(revision).await?;
         Ok(self.snapshot())
     }
+    /// A snapshot that is confirmed to have everything that was committed before this call, by any process: what a GET
+    /// answers from. Free on an engine of this process; over a shared one callers share a read of its clock, and a
+    /// mirror that cannot be confirmed within a second is `Unavailable`.
+    ///
+    /// # Errors
+    /// See above.
+    pub async fn current(&self) -> maru_base::Result<Snapshot> {
+        let unconfirmed = |_| CommitError::Unavailable("the mirror cannot be confirmed".to_owned());
+        let newest = tokio::time::timeout(CONFIRMED, self.handle.engine.revision()).await.map_err(unconfirmed)?;
+        self.wait_shown_for(newest.map_err(CommitError::Unavailable)?, CONFIRMED).await?;
+        Ok(self.snapshot())
+    }
     /// Waits until the mirror has this revision (or the store has stopped).
     pub async fn wait(&self, revision: Revision) {
-        let _ = self.wait_shown(revision).await;
+        let mut marks = self.handle.mirror.mark.subscribe();
+        let _ = marks.wait_for(|mark| mark.revision >= revision || mark.ended).await;
     }
     /// Waits until `check` holds of a snapshot, looking again after every change. Once the store has stopped there
     /// is no change to wait for: then this waits for ever.
@@ -233,6 +259,8 @@ async fn pump(
 ) {
     const BATCH: usize = 512;
     let mut batch = Vec::with_capacity(BATCH);
+    // Whether this watch has brought anything: one that ends at once would do so again from the same revision.
+    let mut progress = true;
     let mut marks = match mirror.upgrade() {
         Some(mirror) => mirror.mark.subscribe(),
         None => return,
@@ -247,6 +275,7 @@ async fn pump(
                 return;
             }
             batch.clear();
+            progress = true;
             continue;
         }
         // The watch ended: begin again from the present state.
@@ -256,7 +285,7 @@ async fn pump(
             if mirror.mark.borrow().ended {
                 return;
             }
-            match restart(&*engine, &mirror).await {
+            match restart(&*engine, &mirror, !progress).await {
                 Ok(receiver) => break receiver,
                 Err(error) => tracing::warn!(error, "the mirror cannot be loaded anew yet"),
             }
@@ -264,14 +293,20 @@ async fn pump(
             back_off(attempt, 1_000).await;
             attempt += 1;
         };
+        progress = false;
     }
 }
 
-async fn restart(engine: &dyn Engine, mirror: &Mirror) -> Result<tokio::sync::mpsc::Receiver<Arc<Commit>>, String> {
+async fn restart(
+    engine: &dyn Engine,
+    mirror: &Mirror,
+    anew: bool,
+) -> Result<tokio::sync::mpsc::Receiver<Arc<Commit>>, String> {
     let from = mirror.state().revision();
-    if let Ok(receiver) = engine.watch(from).await {
+    if !anew && let Ok(receiver) = engine.watch(from).await {
         return Ok(receiver);
     }
+    tracing::warn!(from, engine = engine.name(), "the mirror is loaded anew");
     let (revision, entries) = engine.range(&Key::from_raw(""), None, usize::MAX).await?;
     mirror.reload(revision, &entries)?;
     engine.watch(revision).await

@@ -35,18 +35,30 @@ async fn main() {
         // The pipe's checksums must be done too, and the copy on the disk, as ours are.
         let script = "cd \"$1\" && cat source | tee >(md5sum >m) >(sha512sum >s) >copy; \
                       until [ -s m ] && [ -s s ]; do :; done; sync copy; rm m s copy";
-        assert!(Command::new("bash").args(["-c", script, "bash"]).arg(&folder).status().unwrap().success());
+        assert!(
+            Command::new("bash")
+                .args(["-c", script, "bash"])
+                .arg(&folder)
+                .status()
+                .unwrap()
+                .success()
+        );
         theirs.push(megabytes as f64 * 1.048576 / start.elapsed().as_secs_f64());
 
         let start = Instant::now();
         let file = tokio::fs::File::open(&source).await.unwrap();
-        let info = maru_blob::put(&blobs, ReaderStream::with_capacity(file, 128 << 10).into_stream()).await.unwrap();
+        let info = maru_blob::put(&blobs, ReaderStream::with_capacity(file, 128 << 10).into_stream())
+            .await
+            .unwrap();
         ours.push(megabytes as f64 * 1.048576 / start.elapsed().as_secs_f64());
         blobs.delete(&info.digest).await.unwrap();
     }
     let (ours, theirs) = (median(ours), median(theirs));
     println!(r#"{{"name":"blob upload","value":{ours:.0},"unit":"MB/s","tee":{theirs:.0}}}"#);
     let ratio = ours / theirs;
-    println!(r#"{{"name":"blob upload beside tee","value":{ratio:.2},"unit":"ratio","promise":0.8,"holds":{}}}"#, ratio >= 0.8);
+    println!(
+        r#"{{"name":"blob upload beside tee","value":{ratio:.2},"unit":"ratio","promise":0.8,"holds":{}}}"#,
+        ratio >= 0.8
+    );
     std::fs::remove_dir_all(&folder).unwrap();
 }

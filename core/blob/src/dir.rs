@@ -33,7 +33,10 @@ async fn off<T: Send + 'static>(
     doing: &'static str,
     work: impl FnOnce() -> io::Result<T> + Send + 'static,
 ) -> Result<T> {
-    spawn_blocking(work).await.map_err(|e| Error::internal("The disk could not be used.", e))?.map_err(|e| failed(doing, e))
+    spawn_blocking(work)
+        .await
+        .map_err(|e| Error::internal("The disk could not be used.", e))?
+        .map_err(|e| failed(doing, e))
 }
 
 /// Removes what uploads of an ended process left. An upload that runs holds a lock on its file.
@@ -61,7 +64,10 @@ impl DirBlobs {
             sweep(&tmp)
         })
         .await?;
-        Ok(Self { folder, name: name.into() })
+        Ok(Self {
+            folder,
+            name: name.into(),
+        })
     }
 
     fn place(&self, digest: &str) -> Option<PathBuf> {
@@ -76,7 +82,11 @@ impl Blobs for DirBlobs {
         let folder = self.folder.clone();
         let path = temporary.clone();
         let file = off("stored", move || {
-            let file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&path)?;
+            let file = OpenOptions::new()
+                .write(true)
+                .create_new(true)
+                .mode(0o600)
+                .open(&path)?;
             file.lock()?;
             Ok(file)
         });
@@ -96,11 +106,18 @@ impl Blobs for DirBlobs {
             let text = format!("The range {}-{} is not within {total} bytes.", range.start, range.end);
             return Err(Error::new(ErrorKind::RangeNotSatisfiable, text));
         }
-        Ok(BlobReader::new(file, total, range.start.min(total), range.end.min(total)))
+        Ok(BlobReader::new(
+            file,
+            total,
+            range.start.min(total),
+            range.end.min(total),
+        ))
     }
 
     async fn size(&self, digest: &str) -> Result<Option<u64>> {
-        let Some(path) = self.place(digest) else { return Ok(None) };
+        let Some(path) = self.place(digest) else {
+            return Ok(None);
+        };
         let size = move || match fs::metadata(path) {
             Ok(metadata) => Ok(Some(metadata.len())),
             Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(None),
@@ -143,6 +160,11 @@ impl Blobs for DirBlobs {
     }
 
     async fn locations(&self, digest: &str) -> Result<Vec<String>> {
-        Ok(self.size(digest).await?.map(|_| self.name.clone()).into_iter().collect())
+        Ok(self
+            .size(digest)
+            .await?
+            .map(|_| self.name.clone())
+            .into_iter()
+            .collect())
     }
 }

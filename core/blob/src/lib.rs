@@ -52,7 +52,9 @@ where
     let mut writer = blobs.begin().await?;
     let mut stream = std::pin::pin!(stream);
     while let Some(chunk) = stream.next().await {
-        writer.write(chunk.map_err(|e| maru_base::Error::internal("The upload broke off.", e))?).await?;
+        writer
+            .write(chunk.map_err(|e| maru_base::Error::internal("The upload broke off.", e))?)
+            .await?;
     }
     writer.finish().await
 }

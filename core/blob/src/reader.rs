@@ -40,7 +40,15 @@ fn read_at(file: &File, at: u64, length: u64) -> io::Result<Bytes> {
 impl BlobReader {
     pub(crate) fn new(file: File, total: u64, start: u64, end: u64) -> Self {
         let (file, chunk) = (Arc::new(file), Bytes::new());
-        Self { file, total, length: end - start, at: start, end, ahead: None, chunk }
+        Self {
+            file,
+            total,
+            length: end - start,
+            at: start,
+            end,
+            ahead: None,
+            chunk,
+        }
     }
     /// Size of the whole blob.
     #[must_use]
@@ -63,7 +71,9 @@ impl BlobReader {
 
     fn poll_chunk(&mut self, context: &mut Context<'_>) -> Poll<io::Result<Option<Bytes>>> {
         self.read_ahead();
-        let Some(ahead) = &mut self.ahead else { return Poll::Ready(Ok(None)) };
+        let Some(ahead) = &mut self.ahead else {
+            return Poll::Ready(Ok(None));
+        };
         let read = std::task::ready!(Pin::new(ahead).poll(context));
         self.ahead = None;
         let chunk = read.map_err(io::Error::other)??;

@@ -106,9 +106,16 @@ fn store(mut file: File, mut batches: mpsc::Receiver<Batch>) -> io::Result<File>
 
 /// What a failed write means to the user.
 pub(crate) fn failed(doing: &str, e: io::Error) -> Error {
-    let full = matches!(e.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded | io::ErrorKind::FileTooLarge);
+    let full = matches!(
+        e.kind(),
+        io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded | io::ErrorKind::FileTooLarge
+    );
     let kind = if full { ErrorKind::TooLarge } else { ErrorKind::Internal };
-    let why = if full { "There is not enough disk space." } else { "The disk reported an error." };
+    let why = if full {
+        "There is not enough disk space."
+    } else {
+        "The disk reported an error."
+    };
     Error::new(kind, format!("The data could not be {doing}. {why}")).with_source(e)
 }
 
@@ -117,10 +124,23 @@ impl BlobWriter {
     pub(crate) fn new(file: File, temporary: PathBuf, folder: PathBuf) -> Result<Self> {
         let temporary = Temporary(Some(temporary));
         let start = || -> io::Result<_> {
-            Ok((lane("md5", hash::<Md5>)?, lane("sha512", hash::<Sha512>)?, lane("file", move |b| store(file, b))?))
+            Ok((
+                lane("md5", hash::<Md5>)?,
+                lane("sha512", hash::<Sha512>)?,
+                lane("file", move |b| store(file, b))?,
+            ))
         };
         let (md5, sha512, file) = start().map_err(|e| failed("stored", e))?;
-        Ok(Self { buffer: Vec::new(), buffered: 0, size: 0, md5, sha512, file, temporary, folder })
+        Ok(Self {
+            buffer: Vec::new(),
+            buffered: 0,
+            size: 0,
+            md5,
+            sha512,
+            file,
+            temporary,
+            folder,
+        })
     }
 
     /// Bytes taken so far.
@@ -148,7 +168,11 @@ impl BlobWriter {
 
     /// Gives the buffer to all three threads, or to none when dropped on the way.
     async fn hand_over(&mut self) -> Result<()> {
-        let room = tokio::join!(self.file.batches.reserve(), self.md5.batches.reserve(), self.sha512.batches.reserve());
+        let room = tokio::join!(
+            self.file.batches.reserve(),
+            self.md5.batches.reserve(),
+            self.sha512.batches.reserve()
+        );
         let (Ok(file), Ok(md5), Ok(sha512)) = room else {
             // Only the file's thread can end early, and then it has said why.
             return Err(match (&mut self.file.result).await {
@@ -170,16 +194,35 @@ impl BlobWriter {
     /// When they cannot be written; nothing is left then.
     pub async fn finish(mut self) -> Result<BlobInfo> {
         self.hand_over().await?;
-        let Self { md5, sha512, file, temporary, folder, size, .. } = self;
+        let Self {
+            md5,
+            sha512,
+            file,
+            temporary,
+            folder,
+            size,
+            ..
+        } = self;
         drop((md5.batches, sha512.batches, file.batches));
         let lost = |e| Error::internal("The upload broke off.", e);
         let (file, md5, sha512) = tokio::join!(file.result, md5.result, sha512.result);
         let file = file.map_err(lost)?.map_err(|e| failed("stored", e))?;
-        let info = BlobInfo { md5: md5.map_err(lost)?, digest: sha512.map_err(lost)?, sha512: String::new(), size };
-        let info = BlobInfo { sha512: info.digest.clone(), ..info };
+        let info = BlobInfo {
+            md5: md5.map_err(lost)?,
+            digest: sha512.map_err(lost)?,
+            sha512: String::new(),
+            size,
+        };
+        let info = BlobInfo {
+            sha512: info.digest.clone(),
+            ..info
+        };
         let digest = info.digest.clone();
         let place = move || place(file, temporary, &folder.join(&digest[..2]), &digest);
-        spawn_blocking(place).await.map_err(|e| Error::internal("The upload broke off.", e))?.map_err(|e| failed("stored", e))?;
+        spawn_blocking(place)
+            .await
+            .map_err(|e| Error::internal("The upload broke off.", e))?
+            .map_err(|e| failed("stored", e))?;
         Ok(info)
     }
 }

@@ -12,7 +12,10 @@ async fn open(folder: &tempfile::TempDir) -> DirBlobs {
 }
 
 async fn upload(blobs: &DirBlobs, content: &[u8], chunk: usize) -> BlobInfo {
-    let chunks: Vec<_> = content.chunks(chunk).map(|c| Ok::<_, std::io::Error>(Bytes::copy_from_slice(c))).collect();
+    let chunks: Vec<_> = content
+        .chunks(chunk)
+        .map(|c| Ok::<_, std::io::Error>(Bytes::copy_from_slice(c)))
+        .collect();
     put(blobs, stream::iter(chunks)).await.unwrap()
 }
 
@@ -30,10 +33,17 @@ async fn the_digests_are_those_of_the_standard_tools() {
     let blobs = open(&folder).await;
     let info = upload(&blobs, b"abc", 1).await;
     assert_eq!(info.md5, "900150983cd24fb0d6963f7d28e17f72");
-    assert!(info.sha512.starts_with("ddaf35a193617abacc417349ae204131"), "{}", info.sha512);
+    assert!(
+        info.sha512.starts_with("ddaf35a193617abacc417349ae204131"),
+        "{}",
+        info.sha512
+    );
     assert_eq!((info.size, &info.digest), (3, &info.sha512));
     let empty = upload(&blobs, b"", 1).await;
-    assert_eq!((empty.md5.as_str(), empty.size), ("d41d8cd98f00b204e9800998ecf8427e", 0));
+    assert_eq!(
+        (empty.md5.as_str(), empty.size),
+        ("d41d8cd98f00b204e9800998ecf8427e", 0)
+    );
     let mut all = vec![info.digest.clone(), empty.digest];
     all.sort();
     assert_eq!(blobs.list().await.unwrap(), all);
@@ -46,8 +56,19 @@ async fn what_went_in_comes_out_whole_and_in_ranges() {
     let blobs = open(&folder).await;
     let content = pattern(3_500_001);
     let info = upload(&blobs, &content, 70_001).await;
-    assert_eq!(upload(&blobs, &content, 999_999).await, info, "the same content is the same blob");
-    let chunks: Vec<Bytes> = blobs.open(&info.digest, None).await.unwrap().into_stream().try_collect().await.unwrap();
+    assert_eq!(
+        upload(&blobs, &content, 999_999).await,
+        info,
+        "the same content is the same blob"
+    );
+    let chunks: Vec<Bytes> = blobs
+        .open(&info.digest, None)
+        .await
+        .unwrap()
+        .into_stream()
+        .try_collect()
+        .await
+        .unwrap();
     assert!(chunks.concat() == content);
     for range in [0..1, 1_048_575..1_048_577, 5..3_500_001, 3_500_000..9_999_999] {
         let mut reader = blobs.open(&info.digest, Some(range.clone())).await.unwrap();
@@ -55,14 +76,27 @@ async fn what_went_in_comes_out_whole_and_in_ranges() {
         let mut got = Vec::new();
         reader.read_to_end(&mut got).await.unwrap();
         assert!(got == content[usize::try_from(range.start).unwrap()..end], "{range:?}");
-        assert_eq!((reader.length(), reader.total()), (got.len() as u64, content.len() as u64));
+        assert_eq!(
+            (reader.length(), reader.total()),
+            (got.len() as u64, content.len() as u64)
+        );
     }
-    let refused = blobs.open(&info.digest, Some(3_500_001..3_500_002)).await.err().unwrap();
+    let refused = blobs
+        .open(&info.digest, Some(3_500_001..3_500_002))
+        .await
+        .err()
+        .unwrap();
     assert_eq!(refused.kind(), ErrorKind::RangeNotSatisfiable);
-    assert_eq!(std::fs::read(blobs.path(&info.digest).unwrap()).unwrap().len(), content.len());
+    assert_eq!(
+        std::fs::read(blobs.path(&info.digest).unwrap()).unwrap().len(),
+        content.len()
+    );
     blobs.delete(&info.digest).await.unwrap();
     blobs.delete(&info.digest).await.unwrap();
-    assert_eq!(blobs.open(&info.digest, None).await.err().unwrap().kind(), ErrorKind::NotFound);
+    assert_eq!(
+        blobs.open(&info.digest, None).await.err().unwrap().kind(),
+        ErrorKind::NotFound
+    );
     assert!(blobs.path(&info.digest).is_none() && blobs.size(&info.digest).await.unwrap().is_none());
 }
 
@@ -78,7 +112,11 @@ async fn a_broken_upload_leaves_nothing_and_a_running_one_survives_another_start
     writer.write(Bytes::from_static(b"running")).await.unwrap();
     std::fs::write(folder.path().join("tmp/left-by-a-crash"), "x").unwrap();
     let again = open(&folder).await;
-    assert_eq!(temporary_files(folder.path()), 1, "the left one is gone, the running one is there");
+    assert_eq!(
+        temporary_files(folder.path()),
+        1,
+        "the left one is gone, the running one is there"
+    );
     let info = writer.finish().await.unwrap();
     assert_eq!(again.size(&info.digest).await.unwrap(), Some(7));
     drop(blobs.begin().await.unwrap());
@@ -90,7 +128,11 @@ async fn only_a_digest_becomes_a_path() {
     let folder = tempfile::tempdir().unwrap();
     let blobs = open(&folder).await;
     for name in ["../../etc/passwd", "", "AB", &"A".repeat(128), &"/".repeat(128)] {
-        assert_eq!(blobs.open(name, None).await.err().unwrap().kind(), ErrorKind::NotFound, "{name}");
+        assert_eq!(
+            blobs.open(name, None).await.err().unwrap().kind(),
+            ErrorKind::NotFound,
+            "{name}"
+        );
         assert!(blobs.path(name).is_none());
         blobs.delete(name).await.unwrap();
     }

@@ -27,13 +27,21 @@ impl Kind for Object {
     type Id = Id;
     const NAME: &'static str = "object";
     fn indexes() -> Vec<Index<Self>> {
-        vec![Index { name: "project", values: |o| vec![o.project.clone()] }]
+        vec![Index {
+            name: "project",
+            values: |o| vec![o.project.clone()],
+        }]
     }
 }
 
 fn object(n: usize) -> Object {
     let metadata = (0..8).map(|i| (format!("key{i}"), format!("value {n}"))).collect();
-    Object { name: format!("object {n}"), project: format!("p{}", n % 50), metadata, fill: "x".repeat(700) }
+    Object {
+        name: format!("object {n}"),
+        project: format!("p{}", n % 50),
+        metadata,
+        fill: "x".repeat(700),
+    }
 }
 
 fn registry() -> Registry {
@@ -78,7 +86,13 @@ async fn main() {
         total += task.await.unwrap();
     }
     let rate = f64::from(total) / start.elapsed().as_secs_f64();
-    line("store commits, one 1 KiB object and one guard, 64 clients", rate, "1/s", 5000.0, rate >= 5000.0);
+    line(
+        "store commits, one 1 KiB object and one guard, 64 clients",
+        rate,
+        "1/s",
+        5000.0,
+        rate >= 5000.0,
+    );
 
     // Fill up to 100,000 objects, then open again.
     let have = store.snapshot().count::<Object>();
@@ -97,8 +111,20 @@ async fn main() {
     let store = open(&path).await;
     let ms = start.elapsed().as_secs_f64() * 1e3;
     assert_eq!(store.snapshot().count::<Object>(), have);
-    line(&format!("store open with {have} objects"), ms, "ms", 1000.0, ms <= 1000.0);
-    line("store file", std::fs::metadata(&path).unwrap().len() as f64 / 1e6, "MB", 0.0, true);
+    line(
+        &format!("store open with {have} objects"),
+        ms,
+        "ms",
+        1000.0,
+        ms <= 1000.0,
+    );
+    line(
+        "store file",
+        std::fs::metadata(&path).unwrap().len() as f64 / 1e6,
+        "MB",
+        0.0,
+        true,
+    );
     drop(store);
     let _ = std::fs::remove_file(&path);
 }

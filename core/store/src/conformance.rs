@@ -28,7 +28,10 @@ impl Kind for Item {
     type Id = ItemId;
     const NAME: &'static str = "item";
     fn indexes() -> Vec<Index<Self>> {
-        vec![Index { name: "parent", values: |i| vec![i.parent.clone()] }]
+        vec![Index {
+            name: "parent",
+            values: |i| vec![i.parent.clone()],
+        }]
     }
 }
 
@@ -56,7 +59,10 @@ pub async fn open(engine: &Arc<dyn Engine>) -> Store {
 
 #[must_use]
 pub fn item(parent: &str, n: i64) -> Item {
-    Item { parent: parent.to_owned(), n }
+    Item {
+        parent: parent.to_owned(),
+        n,
+    }
 }
 
 /// The mirror is what the engine says: the end of every test.
@@ -67,7 +73,9 @@ pub async fn agrees(store: &Store) {
 
 /// A deadline for a wait, so that a hang is a failure that says where.
 pub async fn within<T>(what: &str, wait: impl Future<Output = T>) -> T {
-    tokio::time::timeout(Duration::from_secs(60), wait).await.unwrap_or_else(|_| panic!("waited in vain: {what}"))
+    tokio::time::timeout(Duration::from_secs(60), wait)
+        .await
+        .unwrap_or_else(|_| panic!("waited in vain: {what}"))
 }
 
 /// Defines the suite's tests for an engine; the argument is an async expression that makes a fresh one, and what must

@@ -70,7 +70,10 @@ fn unescape(part: &str) -> String {
     let mut rest = part;
     while let Some(at) = rest.find('%') {
         out.push_str(&rest[..at]);
-        match rest.get(at + 1..at + 3).and_then(|hex| u8::from_str_radix(hex, 16).ok()) {
+        match rest
+            .get(at + 1..at + 3)
+            .and_then(|hex| u8::from_str_radix(hex, 16).ok())
+        {
             Some(byte) => {
                 out.push(char::from(byte));
                 rest = &rest[at + 3..];

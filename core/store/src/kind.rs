@@ -139,7 +139,10 @@ struct Envelope<V> {
 
 /// Encodes a value with its version.
 pub(crate) fn encode_value<K: Kind>(value: &K) -> Result<Vec<u8>, serde_json::Error> {
-    serde_json::to_vec(&Envelope { v: K::VERSION, d: value })
+    serde_json::to_vec(&Envelope {
+        v: K::VERSION,
+        d: value,
+    })
 }
 
 /// Decodes a value, walking the upgrades from its version to the present one.
@@ -152,7 +155,11 @@ pub(crate) fn decode_value<K: Kind>(bytes: &[u8]) -> Result<K, String> {
     let Envelope { mut v, mut d } =
         serde_json::from_slice::<Envelope<serde_json::Value>>(bytes).map_err(|e| format!("{}: {e}", K::NAME))?;
     if v > K::VERSION {
-        return Err(format!("{} has version {v}, this release reads up to {}", K::NAME, K::VERSION));
+        return Err(format!(
+            "{} has version {v}, this release reads up to {}",
+            K::NAME,
+            K::VERSION
+        ));
     }
     while v < K::VERSION {
         d = K::upgrade(v, d)?;

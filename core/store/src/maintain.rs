@@ -86,7 +86,10 @@ fn hex(bytes: &[u8]) -> String {
 }
 
 fn unhex(text: &str) -> Option<Vec<u8>> {
-    (0..text.len()).step_by(2).map(|i| u8::from_str_radix(text.get(i..i + 2)?, 16).ok()).collect()
+    (0..text.len())
+        .step_by(2)
+        .map(|i| u8::from_str_radix(text.get(i..i + 2)?, 16).ok())
+        .collect()
 }
 
 fn digest_of(mut prints: Vec<(Key, Revision, Revision, u64)>) -> String {
@@ -114,9 +117,13 @@ pub(crate) fn check_openable(entries: &[Entry]) -> std::result::Result<(), Strin
     if find(RESTORING).is_some() {
         return Err("a restore into it did not finish: restore again into an empty store".to_owned());
     }
-    let level = find(LEVEL_KEY).and_then(|e| std::str::from_utf8(&e.value).ok()?.parse::<u32>().ok()).unwrap_or(LEVEL);
+    let level = find(LEVEL_KEY)
+        .and_then(|e| std::str::from_utf8(&e.value).ok()?.parse::<u32>().ok())
+        .unwrap_or(LEVEL);
     if level > LEVEL {
-        return Err(format!("it is at level {level}, this release reads up to {LEVEL}: start a newer release"));
+        return Err(format!(
+            "it is at level {level}, this release reads up to {LEVEL}: start a newer release"
+        ));
     }
     Ok(())
 }
@@ -126,7 +133,9 @@ impl Store {
     #[must_use]
     pub fn level(&self) -> u32 {
         let stored = self.snapshot().raw(&Key::from_raw(LEVEL_KEY));
-        stored.and_then(|(_, v)| std::str::from_utf8(&v).ok()?.parse().ok()).unwrap_or(LEVEL)
+        stored
+            .and_then(|(_, v)| std::str::from_utf8(&v).ok()?.parse().ok())
+            .unwrap_or(LEVEL)
     }
 
     /// Raises the level: a stored step, after which processes of a lower level refuse to start.
@@ -135,14 +144,19 @@ impl Store {
     /// When this release does not know the level, or it would be lowered.
     pub async fn raise_level(&self, level: u32) -> Result<()> {
         if level > LEVEL {
-            return Err(Error::bad_request(format!("This release reads up to level {LEVEL}, not {level}.")));
+            return Err(Error::bad_request(format!(
+                "This release reads up to level {LEVEL}, not {level}."
+            )));
         }
         let key = Key::from_raw(LEVEL_KEY);
         self.plan(|snapshot| {
             let mut txn = Txn::new();
             match snapshot.raw(&key) {
                 Some((revision, value)) => {
-                    let have: u32 = std::str::from_utf8(&value).ok().and_then(|t| t.parse().ok()).unwrap_or(LEVEL);
+                    let have: u32 = std::str::from_utf8(&value)
+                        .ok()
+                        .and_then(|t| t.parse().ok())
+                        .unwrap_or(LEVEL);
                     if level < have {
                         return Err(Error::conflict(format!("The level is {have} and is never lowered.")));
                     }
@@ -172,7 +186,9 @@ impl Store {
                 continue;
             }
             let mirrored = || entries.iter().filter(|e| state.mirrors(&e.key));
-            let prints = mirrored().map(|e| (e.key.clone(), e.created, e.modified, hash_of(&e.value))).collect();
+            let prints = mirrored()
+                .map(|e| (e.key.clone(), e.created, e.modified, hash_of(&e.value)))
+                .collect();
             return Ok(Digest {
                 revision,
                 mirror: digest_of(state.fingerprints()),
@@ -180,7 +196,9 @@ impl Store {
                 differences: mirrored().filter_map(|e| state.agrees(e).err()).take(10).collect(),
             });
         }
-        Err(Error::unavailable("The store is written to all the time; the comparison needs a moment without writes."))
+        Err(Error::unavailable(
+            "The store is written to all the time; the comparison needs a moment without writes.",
+        ))
     }
 
     /// Writes everything to a file, as of one revision. The file is complete and on the disk when this returns.
@@ -193,7 +211,10 @@ impl Store {
         let path = path.to_owned();
         let written = tokio::task::spawn_blocking(move || write_backup(&path, revision, incarnation, &entries));
         let failed = |e| Error::internal("The backup could not be written.", e);
-        written.await.map_err(|e| failed(std::io::Error::other(e)))?.map_err(failed)
+        written
+            .await
+            .map_err(|e| failed(std::io::Error::other(e)))?
+            .map_err(failed)
     }
 
     /// Fills an empty engine from a backup. The store begins a new incarnation: what agents run on their machines may
@@ -209,8 +230,13 @@ impl Store {
         let (backup, entries) = read.await.map_err(|e| damaged(e.to_string()))?.map_err(damaged)?;
         let marker = Key::from_raw(RESTORING);
         let begin = vec![Op::Put(marker.clone(), Bytes::from_static(b"1"))];
-        if commit(engine, vec![Guard::RangeEmpty(Key::from_raw(""))], begin).await?.is_none() {
-            return Err(Error::conflict("A backup is restored into an empty store only; this one is not."));
+        if commit(engine, vec![Guard::RangeEmpty(Key::from_raw(""))], begin)
+            .await?
+            .is_none()
+        {
+            return Err(Error::conflict(
+                "A backup is restored into an empty store only; this one is not.",
+            ));
         }
         let mut batch = Vec::new();
         let mut bytes = 0;
@@ -234,7 +260,11 @@ impl Store {
 
 /// Commits without a mirror; `None` on a conflict.
 async fn commit(engine: &Arc<dyn Engine>, guards: Vec<Guard>, ops: Vec<Op>) -> Result<Option<Revision>> {
-    let request = Request { id: maru_base::random::u128(), guards, ops };
+    let request = Request {
+        id: maru_base::random::u128(),
+        guards,
+        ops,
+    };
     match engine.commit(request).await {
         Outcome::Committed(revision) => Ok(Some(revision)),
         Outcome::Conflict(_) => Ok(None),
@@ -253,22 +283,39 @@ fn write_backup(path: &Path, revision: Revision, incarnation: String, entries: &
         file.write_all(&line)?;
         file.write_all(b"\n")
     };
-    let head = Head { format: FORMAT.to_owned(), revision, incarnation: incarnation.clone() };
+    let head = Head {
+        format: FORMAT.to_owned(),
+        revision,
+        incarnation: incarnation.clone(),
+    };
     put(serde_json::to_vec(&head)?)?;
     for entry in entries {
         let text = std::str::from_utf8(&entry.value).ok().map(str::to_owned);
         let x = text.is_none().then(|| hex(&entry.value));
-        put(serde_json::to_vec(&Line { k: entry.key.clone(), t: text, x })?)?;
+        put(serde_json::to_vec(&Line {
+            k: entry.key.clone(),
+            t: text,
+            x,
+        })?)?;
     }
-    let end = End { entries: entries.len(), sha256: hex(&hasher.finalize()) };
+    let end = End {
+        entries: entries.len(),
+        sha256: hex(&hasher.finalize()),
+    };
     file.write_all(&serde_json::to_vec(&end)?)?;
     file.write_all(b"\n")?;
-    file.into_inner().map_err(std::io::IntoInnerError::into_error)?.sync_all()?;
+    file.into_inner()
+        .map_err(std::io::IntoInnerError::into_error)?
+        .sync_all()?;
     std::fs::rename(&beside, path)?;
     if let Some(folder) = path.parent().filter(|p| !p.as_os_str().is_empty()) {
         File::open(folder)?.sync_all()?;
     }
-    Ok(Backup { incarnation, revision, entries: entries.len() })
+    Ok(Backup {
+        incarnation,
+        revision,
+        entries: entries.len(),
+    })
 }
 
 type Contents = (Backup, Vec<(Key, Bytes)>);
@@ -293,7 +340,14 @@ fn read_backup(path: &Path) -> std::result::Result<Contents, String> {
             if end.sha256 != hex(&hasher.finalize()) || end.entries != entries.len() {
                 return Err("its checksum is wrong".to_owned());
             }
-            return Ok((Backup { incarnation: head.incarnation, revision: head.revision, entries: entries.len() }, entries));
+            return Ok((
+                Backup {
+                    incarnation: head.incarnation,
+                    revision: head.revision,
+                    entries: entries.len(),
+                },
+                entries,
+            ));
         }
         let Line { k, t, x } = serde_json::from_str(&held).map_err(|e| format!("line {}: {e}", entries.len() + 2))?;
         let value = match (t, x) {

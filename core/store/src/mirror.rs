@@ -1,7 +1,7 @@
 //! The mirror: per kind an ordered persistent map and its declared indexes, all of one revision, published at once.
 
 use crate::{
-    Class, Key, Kind, Object, Registry, Revision,
+    Class, Key, Kind, Object, Registry, Revision, Space,
     engine::{Commit, Entry},
     kind::ErasedKind,
 };
@@ -36,13 +36,22 @@ pub(crate) struct Layout {
 impl Layout {
     pub(crate) fn new(registry: &Registry) -> Self {
         Self {
-            by_name: registry.kinds.iter().enumerate().map(|(i, k)| (k.name().to_owned(), i)).collect(),
+            by_name: registry
+                .kinds
+                .iter()
+                .enumerate()
+                .map(|(i, k)| (k.name().to_owned(), i))
+                .collect(),
             index_names: registry.kinds.iter().map(|k| k.index_names()).collect(),
             kinds: registry.kinds.clone(),
         }
     }
     fn kind_of(&self, key: &Key) -> Option<usize> {
         self.by_name.get(key.head()).copied()
+    }
+    /// The space that a key's kind belongs to; raw keys go with the objects they are written with.
+    pub(crate) fn space_of(&self, key: &Key) -> Option<Space> {
+        self.kind_of(key).map(|place| self.kinds[place].space())
     }
 }
 
@@ -96,7 +105,7 @@ pub(crate) struct Seen {
 /// The mirror's state at one revision.
 #[derive(Clone)]
 pub(crate) struct MirrorState {
-    layout: Arc<Layout>,
+    pub(crate) layout: Arc<Layout>,
     revision: Revision,
     tables: Vec<Arc<Table>>,
     raw: OrdMap<Key, Raw>,
@@ -117,9 +126,22 @@ impl MirrorState {
         let tables = layout
             .index_names
             .iter()
-            .map(|names| Arc::new(Table { objects: OrdMap::new(), indexes: vec![OrdSet::new(); names.len()] }))
+            .map(|names| {
+                Arc::new(Table {
+                    objects: OrdMap::new(),
+                    indexes: vec![OrdSet::new(); names.len()],
+                })
+            })
             .collect();
-        Self { layout, revision, tables, raw: OrdMap::new(), log: Vector::new(), log_floor: revision, log_bytes: 0 }
+        Self {
+            layout,
+            revision,
+            tables,
+            raw: OrdMap::new(),
+            log: Vector::new(),
+            log_floor: revision,
+            log_bytes: 0,
+        }
     }
 
     /// Takes one entry in (`new`) or out, and says what watchers see.
@@ -129,20 +151,35 @@ impl MirrorState {
             let as_any = |raw: Raw| Arc::new(raw.value) as Value;
             let before = match new {
                 Some(e) => {
-                    let raw = Raw { created: e.created, modified: e.modified, value: e.value.clone() };
+                    let raw = Raw {
+                        created: e.created,
+                        modified: e.modified,
+                        value: e.value.clone(),
+                    };
                     self.raw.insert(key.clone(), raw)
                 }
                 None => self.raw.remove(key),
             };
             let after = new.map(|e| Arc::new(e.value.clone()) as Value);
-            return Ok(crate::Change { key: key.clone(), old: before.map(as_any), new: after });
+            return Ok(crate::Change {
+                key: key.clone(),
+                old: before.map(as_any),
+                new: after,
+            });
         };
         let kind = &*layout.kinds[place];
-        let decode = |e: &Entry| kind.decode(&e.value).map_err(|e| format!("{key} cannot be decoded: {e}"));
+        let decode = |e: &Entry| {
+            kind.decode(&e.value)
+                .map_err(|e| format!("{key} cannot be decoded: {e}"))
+        };
         let value = new.map(decode).transpose()?;
         if kind.class() != Class::Mirrored {
             let old = old.map(decode).transpose()?;
-            return Ok(crate::Change { key: key.clone(), old, new: value });
+            return Ok(crate::Change {
+                key: key.clone(),
+                old,
+                new: value,
+            });
         }
         let table = Arc::make_mut(&mut self.tables[place]);
         let id: Arc<str> = id.into();
@@ -153,14 +190,27 @@ impl MirrorState {
         if let (Some(e), Some(value)) = (new, &value) {
             table.index(kind, &id, value, true);
             let hash = hash_of(&e.value);
-            let slot = Slot { created: e.created, modified: e.modified, hash, value: Arc::clone(value) };
+            let slot = Slot {
+                created: e.created,
+                modified: e.modified,
+                hash,
+                value: Arc::clone(value),
+            };
             table.objects.insert(id, slot);
         }
-        Ok(crate::Change { key: key.clone(), old: before, new: value })
+        Ok(crate::Change {
+            key: key.clone(),
+            old: before,
+            new: value,
+        })
     }
 
     fn apply(&mut self, commit: &Commit) -> Result<(), String> {
-        let mut seen = Seen { revision: commit.revision, changes: Vec::with_capacity(commit.changes.len()), bytes: 0 };
+        let mut seen = Seen {
+            revision: commit.revision,
+            changes: Vec::with_capacity(commit.changes.len()),
+            bytes: 0,
+        };
         for (key, old, new) in &commit.changes {
             seen.bytes += key.as_str().len() + new.as_ref().map_or(0, |e| e.value.len());
             seen.changes.push(self.set(key, old.as_ref(), new.as_ref())?);
@@ -185,7 +235,11 @@ impl MirrorState {
         let (mut low, mut high) = (0, self.log.len());
         while low < high {
             let middle = (low + high) / 2;
-            if self.log[middle].revision <= from { low = middle + 1 } else { high = middle }
+            if self.log[middle].revision <= from {
+                low = middle + 1
+            } else {
+                high = middle
+            }
         }
         for seen in self.log.focus().narrow(low..).into_iter() {
             let touched: Vec<_> = seen.changes.iter().filter(|c| c.key.under(prefix)).cloned().collect();
@@ -212,16 +266,26 @@ impl MirrorState {
         object(id, self.table::<K>()?.objects.get(id)?)
     }
     pub(crate) fn list<K: Kind>(&self) -> impl Iterator<Item = Object<K>> + '_ {
-        self.table::<K>().into_iter().flat_map(|t| t.objects.iter()).filter_map(|(id, slot)| object(id, slot))
+        self.table::<K>()
+            .into_iter()
+            .flat_map(|t| t.objects.iter())
+            .filter_map(|(id, slot)| object(id, slot))
     }
     pub(crate) fn list_after<K: Kind>(&self, id: &str) -> impl Iterator<Item = Object<K>> + use<'_, K> {
-        let start = (std::ops::Bound::Excluded(Arc::<str>::from(id)), std::ops::Bound::Unbounded);
+        let start = (
+            std::ops::Bound::Excluded(Arc::<str>::from(id)),
+            std::ops::Bound::Unbounded,
+        );
         self.table::<K>()
             .into_iter()
             .flat_map(move |t| t.objects.range(start.clone()))
             .filter_map(|(id, slot)| object(id, slot))
     }
-    pub(crate) fn find<'a, K: Kind>(&'a self, index: &str, value: &str) -> impl Iterator<Item = Object<K>> + use<'a, K> {
+    pub(crate) fn find<'a, K: Kind>(
+        &'a self,
+        index: &str,
+        value: &str,
+    ) -> impl Iterator<Item = Object<K>> + use<'a, K> {
         let value: Arc<str> = value.into();
         let found = self.table::<K>().and_then(|t| {
             let place = self.layout.by_name.get(K::NAME)?;
@@ -256,8 +320,11 @@ impl MirrorState {
 
     /// Key, creation, last write and hash of the bytes of all that is mirrored, in no special order.
     pub(crate) fn fingerprints(&self) -> Vec<(Key, Revision, Revision, u64)> {
-        let mut all: Vec<_> =
-            self.raw.iter().map(|(k, r)| (k.clone(), r.created, r.modified, hash_of(&r.value))).collect();
+        let mut all: Vec<_> = self
+            .raw
+            .iter()
+            .map(|(k, r)| (k.clone(), r.created, r.modified, hash_of(&r.value)))
+            .collect();
         for (kind, table) in self.layout.kinds.iter().zip(&self.tables) {
             let of = |(id, s): (&Arc<str>, &Slot)| (Key::of(&[kind.name(), id]), s.created, s.modified, s.hash);
             all.extend(table.objects.iter().map(of));
@@ -273,17 +340,26 @@ impl MirrorState {
     }
     /// Whether what the mirror holds under `entry`'s key is what its bytes decode to, and all indexes name it.
     pub(crate) fn agrees(&self, entry: &Entry) -> Result<(), String> {
-        let Some((place, id)) = self.layout.kind_of(&entry.key).and_then(|p| Some((p, entry.key.tail()?))) else {
+        let Some((place, id)) = self
+            .layout
+            .kind_of(&entry.key)
+            .and_then(|p| Some((p, entry.key.tail()?)))
+        else {
             return Ok(());
         };
         let (kind, table) = (&*self.layout.kinds[place], &*self.tables[place]);
-        let Some(slot) = table.objects.get(&*id) else { return Err(format!("{} is not mirrored", entry.key)) };
+        let Some(slot) = table.objects.get(&*id) else {
+            return Err(format!("{} is not mirrored", entry.key));
+        };
         if !kind.same(&*kind.decode(&entry.value)?, &*slot.value) {
             return Err(format!("{} differs from what is stored", entry.key));
         }
         let id: Arc<str> = id.into();
         for (index, values) in table.indexes.iter().zip(kind.index_values(&*slot.value)) {
-            if values.into_iter().any(|v| !index.contains(&(Arc::from(v), Arc::clone(&id)))) {
+            if values
+                .into_iter()
+                .any(|v| !index.contains(&(Arc::from(v), Arc::clone(&id))))
+            {
                 return Err(format!("{} is missing in an index", entry.key));
             }
         }
@@ -293,7 +369,12 @@ impl MirrorState {
 
 fn object<K: Kind>(id: &str, slot: &Slot) -> Option<Object<K>> {
     let value = Arc::clone(&slot.value).downcast::<K>().ok()?;
-    Some(Object { id: K::Id::from(id), created: slot.created, revision: slot.modified, value })
+    Some(Object {
+        id: K::Id::from(id),
+        created: slot.created,
+        revision: slot.modified,
+        value,
+    })
 }
 
 /// How far the mirror is.
@@ -331,8 +412,15 @@ impl Mirror {
     }
 
     fn with(state: MirrorState) -> Arc<Self> {
-        let mark = watch::Sender::new(Mark { revision: state.revision, ended: false });
-        Arc::new(Self { state: ArcSwap::from_pointee(state), applying: Mutex::new(()), mark })
+        let mark = watch::Sender::new(Mark {
+            revision: state.revision,
+            ended: false,
+        });
+        Arc::new(Self {
+            state: ArcSwap::from_pointee(state),
+            applying: Mutex::new(()),
+            mark,
+        })
     }
 
     pub(crate) fn state(&self) -> Arc<MirrorState> {
@@ -349,7 +437,10 @@ impl Mirror {
         // An index function is code of a service: its panic must not take the engine's writer with it.
         let done = catch_unwind(AssertUnwindSafe(|| {
             let known = next.revision;
-            commits.iter().filter(|c| c.revision > known).try_for_each(|c| next.apply(c))
+            commits
+                .iter()
+                .filter(|c| c.revision > known)
+                .try_for_each(|c| next.apply(c))
         }));
         match done {
             Ok(Ok(())) => {

@@ -17,7 +17,12 @@ pub struct Object<K: Kind> {
 
 impl<K: Kind> Clone for Object<K> {
     fn clone(&self) -> Self {
-        Self { id: self.id.clone(), created: self.created, revision: self.revision, value: Arc::clone(&self.value) }
+        Self {
+            id: self.id.clone(),
+            created: self.created,
+            revision: self.revision,
+            value: Arc::clone(&self.value),
+        }
     }
 }
 
@@ -71,7 +76,9 @@ impl Snapshot {
     #[must_use]
     pub fn incarnation(&self) -> String {
         let key = Key::from_raw(crate::mirror::INCARNATION);
-        self.raw(&key).map(|(_, v)| String::from_utf8_lossy(&v).into_owned()).unwrap_or_default()
+        self.raw(&key)
+            .map(|(_, v)| String::from_utf8_lossy(&v).into_owned())
+            .unwrap_or_default()
     }
     /// Objects that have `value` in the declared index `index`, in id order.
     pub fn find<'a, K: Kind>(&'a self, index: &str, value: &str) -> impl Iterator<Item = Object<K>> + 'a {
@@ -85,12 +92,15 @@ impl Snapshot {
     /// The owner of a unique name, see [`crate::Txn::claim`].
     #[must_use]
     pub fn owner(&self, kind: &str, scope: &str, name: &str) -> Option<String> {
-        self.raw(&Key::of(&["uniq", kind, scope, name])).map(|(_, v)| String::from_utf8_lossy(&v).into_owned())
+        self.raw(&Key::of(&["uniq", kind, scope, name]))
+            .map(|(_, v)| String::from_utf8_lossy(&v).into_owned())
     }
     /// The value of a counter; 0 when absent.
     #[must_use]
     pub fn counter(&self, key: &Key) -> i64 {
-        self.raw(key).and_then(|(_, v)| std::str::from_utf8(&v).ok()?.parse().ok()).unwrap_or(0)
+        self.raw(key)
+            .and_then(|(_, v)| std::str::from_utf8(&v).ok()?.parse().ok())
+            .unwrap_or(0)
     }
     /// A raw key (`uniq/`, `alloc/`, `epoch/`, `counter/`): revision and value.
     #[must_use]

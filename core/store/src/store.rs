@@ -61,7 +61,9 @@ impl Store {
         let mirror = Mirror::load(layout, revision, &entries).map_err(unreadable)?;
         drop(entries);
         follow(&engine, &mirror).await.map_err(unreadable)?;
-        Ok(Self { handle: Arc::new(Handle { engine, mirror }) })
+        Ok(Self {
+            handle: Arc::new(Handle { engine, mirror }),
+        })
     }
     /// A store in memory, for tests. Needs no runtime and works with paused time.
     #[must_use]
@@ -72,12 +74,16 @@ impl Store {
         let sink = Arc::downgrade(&mirror);
         let _ = engine.attach(0, Box::new(move |commits| pour(&sink, commits)));
         engine.commit_now(&first_incarnation());
-        Self { handle: Arc::new(Handle { engine, mirror }) }
+        Self {
+            handle: Arc::new(Handle { engine, mirror }),
+        }
     }
     /// The newest state this process has.
     #[must_use]
     pub fn snapshot(&self) -> Snapshot {
-        Snapshot { inner: self.handle.mirror.state() }
+        Snapshot {
+            inner: self.handle.mirror.state(),
+        }
     }
     /// The engine below, for status and maintenance.
     #[must_use]
@@ -89,11 +95,15 @@ impl Store {
     /// # Errors
     /// See [`CommitError`].
     pub async fn commit(&self, txn: Txn) -> Result<Revision, CommitError> {
-        check(&txn)?;
+        check(&txn, &self.handle.mirror.state().layout)?;
         // Known not to have committed, a transaction is simply sent again under a new id.
         for _ in 0..3 {
             let id = maru_base::random::u128();
-            let request = Request { id, guards: txn.guards.clone(), ops: txn.ops.clone() };
+            let request = Request {
+                id,
+                guards: txn.guards.clone(),
+                ops: txn.ops.clone(),
+            };
             let revision = match self.handle.engine.commit(request).await {
                 Outcome::Committed(revision) => revision,
                 Outcome::Conflict(conflict) => return Err(CommitError::Conflict(conflict)),
@@ -105,7 +115,9 @@ impl Store {
             self.wait_shown(revision).await?;
             return Ok(revision);
         }
-        Err(CommitError::Unavailable("the engine lost the transaction three times".to_owned()))
+        Err(CommitError::Unavailable(
+            "the engine lost the transaction three times".to_owned(),
+        ))
     }
 
     /// What became of a request that was not answered.
@@ -135,7 +147,9 @@ impl Store {
         match tokio::time::timeout(patience, wait).await {
             Ok(Ok(mark)) if mark.revision >= revision => Ok(()),
             Ok(_) => Err(CommitError::Unavailable("the mirror has stopped".to_owned())),
-            Err(_) => Err(CommitError::Unavailable(format!("the mirror has not reached revision {revision}"))),
+            Err(_) => Err(CommitError::Unavailable(format!(
+                "the mirror has not reached revision {revision}"
+            ))),
         }
     }
 
@@ -183,8 +197,11 @@ impl Store {
     /// See above.
     pub async fn current(&self) -> maru_base::Result<Snapshot> {
         let unconfirmed = |_| CommitError::Unavailable("the mirror cannot be confirmed".to_owned());
-        let newest = tokio::time::timeout(CONFIRMED, self.handle.engine.revision()).await.map_err(unconfirmed)?;
-        self.wait_shown_for(newest.map_err(CommitError::Unavailable)?, CONFIRMED).await?;
+        let newest = tokio::time::timeout(CONFIRMED, self.handle.engine.revision())
+            .await
+            .map_err(unconfirmed)?;
+        self.wait_shown_for(newest.map_err(CommitError::Unavailable)?, CONFIRMED)
+            .await?;
         Ok(self.snapshot())
     }
     /// Waits until the mirror has this revision (or the store has stopped).
@@ -223,7 +240,8 @@ impl Store {
         let (_, entries) = read.map_err(CommitError::Unavailable)?;
         let objects = entries.into_iter().filter_map(|e| {
             let id = e.key.tail()?;
-            let value = decode_value::<K>(&e.value).map_err(|e| maru_base::Error::internal("a stored value is unreadable", e));
+            let value =
+                decode_value::<K>(&e.value).map_err(|e| maru_base::Error::internal("a stored value is unreadable", e));
             Some(value.map(|value| Object {
                 id: K::Id::from(&id),
                 created: e.created,
@@ -239,7 +257,10 @@ impl Store {
 async fn follow(engine: &Arc<dyn Engine>, mirror: &Arc<Mirror>) -> Result<(), String> {
     let from = mirror.state().revision();
     let weak = Arc::downgrade(mirror);
-    if engine.attach(from, Box::new(move |commits| pour(&weak, commits))).is_ok() {
+    if engine
+        .attach(from, Box::new(move |commits| pour(&weak, commits)))
+        .is_ok()
+    {
         return Ok(());
     }
     let receiver = engine.watch(from).await?;
@@ -252,11 +273,7 @@ fn pour(mirror: &Weak<Mirror>, commits: &[Arc<Commit>]) -> bool {
 }
 
 /// Feeds the mirror from an engine that is followed by a watch; after a loss it loads everything anew.
-async fn pump(
-    engine: Weak<dyn Engine>,
-    mirror: Weak<Mirror>,
-    mut receiver: tokio::sync::mpsc::Receiver<Arc<Commit>>,
-) {
+async fn pump(engine: Weak<dyn Engine>, mirror: Weak<Mirror>, mut receiver: tokio::sync::mpsc::Receiver<Arc<Commit>>) {
     const BATCH: usize = 512;
     let mut batch = Vec::with_capacity(BATCH);
     // Whether this watch has brought anything: one that ends at once would do so again from the same revision.
@@ -281,7 +298,9 @@ async fn pump(
         // The watch ended: begin again from the present state.
         let mut attempt = 0;
         receiver = loop {
-            let (Some(engine), Some(mirror)) = (engine.upgrade(), mirror.upgrade()) else { return };
+            let (Some(engine), Some(mirror)) = (engine.upgrade(), mirror.upgrade()) else {
+                return;
+            };
             if mirror.mark.borrow().ended {
                 return;
             }
@@ -329,12 +348,13 @@ pub(crate) async fn back_off(attempt: u32, most_ms: u64) {
 }
 
 /// What is wrong with a transaction before any engine sees it.
-fn check(txn: &Txn) -> Result<(), CommitError> {
+fn check(txn: &Txn, layout: &Layout) -> Result<(), CommitError> {
     if let Some(fault) = &txn.fault {
         return Err(CommitError::Malformed(fault.clone()));
     }
     let op_bytes = |op: &Op| op.key().as_str().len() + if let Op::Put(_, value) = op { value.len() } else { 0 };
-    let bytes = txn.ops.iter().map(op_bytes).sum::<usize>() + txn.guards.iter().map(|g| g.key().as_str().len()).sum::<usize>();
+    let bytes =
+        txn.ops.iter().map(op_bytes).sum::<usize>() + txn.guards.iter().map(|g| g.key().as_str().len()).sum::<usize>();
     let sizes = [
         ("guards", txn.guards.len(), limits::GUARDS),
         ("operations", txn.ops.len(), limits::OPS),
@@ -343,9 +363,20 @@ fn check(txn: &Txn) -> Result<(), CommitError> {
     if let Some((what, have, limit)) = sizes.into_iter().find(|(_, have, limit)| have > limit) {
         return Err(CommitError::TooLarge { what, have, limit });
     }
+    let mut spaces = txn.ops.iter().filter_map(|op| layout.space_of(op.key()));
+    if let Some(first) = spaces.next()
+        && let Some(other) = spaces.find(|space| *space != first)
+    {
+        return Err(CommitError::Malformed(format!(
+            "it writes in two spaces, {first:?} and {other:?}"
+        )));
+    }
     let mut keys = HashSet::with_capacity(txn.ops.len());
     match txn.ops.iter().find(|op| !keys.insert(op.key())) {
-        Some(op) => Err(CommitError::Malformed(format!("{} is written twice in one transaction", op.key()))),
+        Some(op) => Err(CommitError::Malformed(format!(
+            "{} is written twice in one transaction",
+            op.key()
+        ))),
         None => Ok(()),
     }
 }

@@ -1,6 +1,9 @@
 //! Transactions: what must hold, and what is written if it does.
 
-use crate::{Key, Kind, Object, Revision, Space, kind::{decode_value, encode_value}};
+use crate::{
+    Key, Kind, Object, Revision, Space,
+    kind::{decode_value, encode_value},
+};
 use bytes::Bytes;
 
 /// The limits of one transaction, the same on every engine.
@@ -162,7 +165,11 @@ impl Txn {
     pub fn add(&mut self, key: Key, delta: i64, limit: Option<i64>) -> &mut Self {
         // Several planners may touch one counter: they merge into one operation.
         for op in &mut self.ops {
-            if let Op::Add { key: k, delta: d, limit: l } = op
+            if let Op::Add {
+                key: k,
+                delta: d,
+                limit: l,
+            } = op
                 && *k == key
             {
                 *d += delta;
@@ -211,7 +218,10 @@ impl Txn {
     pub fn bump_epoch(&mut self, parent: &str) -> &mut Self {
         let key = Key::of(&["epoch", parent]);
         if !self.ops.iter().any(|op| *op.key() == key) {
-            self.ops.push(Op::Put(key, Bytes::copy_from_slice(maru_base::random::hex32().as_bytes())));
+            self.ops.push(Op::Put(
+                key,
+                Bytes::copy_from_slice(maru_base::random::hex32().as_bytes()),
+            ));
         }
         self
     }
@@ -259,7 +269,10 @@ impl Txn {
         match encode_value(value) {
             // A kind that cannot be read back would stop the mirror: builds with debug assertions find it at once.
             Ok(bytes) if cfg!(debug_assertions) && decode_value::<K>(&bytes).as_ref() != Ok(value) => {
-                self.fault = Some(format!("{key} does not decode to what was written: {:?}", decode_value::<K>(&bytes)));
+                self.fault = Some(format!(
+                    "{key} does not decode to what was written: {:?}",
+                    decode_value::<K>(&bytes)
+                ));
             }
             Ok(bytes) => self.ops.push(Op::Put(key, Bytes::from(bytes))),
             Err(e) => self.fault = Some(format!("{key} cannot be encoded: {e}")),

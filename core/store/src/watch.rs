@@ -3,7 +3,10 @@
 //! A watcher pulls from the mirror's bounded log of recent transactions, so that a slow one costs nothing and can block
 //! nobody: when the log has moved past it, it gets [`WatchItem::Expired`].
 
-use crate::{Key, Revision, mirror::{Mark, Mirror}};
+use crate::{
+    Key, Revision,
+    mirror::{Mark, Mirror},
+};
 use std::sync::Arc;
 use tokio::sync::watch;
 
@@ -54,7 +57,13 @@ pub struct Watch {
 impl Watch {
     pub(crate) fn new(mirror: Arc<Mirror>, prefix: Key, from: Revision) -> Self {
         let marks = mirror.mark.subscribe();
-        Self { mirror, marks, prefix, at: from, expired: false }
+        Self {
+            mirror,
+            marks,
+            prefix,
+            at: from,
+            expired: false,
+        }
     }
 
     /// The next item; `None` when the store is closed, or after `Expired`. Dropping the future loses nothing.

@@ -24,7 +24,10 @@ async fn an_etcd_with_low_limits_is_refused_with_the_flags_to_set() {
     for flags in [&["--max-txn-ops=4096"][..], &["--max-request-bytes=10485760"]] {
         let server = Server::start_with(flags).await;
         let refused = Etcd::connect(&[server.endpoint()], "maru").await.err().unwrap();
-        assert!(refused.contains("--max-txn-ops=4096 --max-request-bytes=10485760"), "{refused}");
+        assert!(
+            refused.contains("--max-txn-ops=4096 --max-request-bytes=10485760"),
+            "{refused}"
+        );
     }
 }
 
@@ -32,12 +35,16 @@ async fn an_etcd_with_low_limits_is_refused_with_the_flags_to_set() {
 async fn a_killed_etcd_is_met_again_and_the_watch_goes_on() {
     let mut server = Server::start().await;
     // Two processes, as it were: each with its own connection.
-    let (one, two) = (conformance::open(&connect(&server).await).await, conformance::open(&connect(&server).await).await);
+    let (one, two) = (
+        conformance::open(&connect(&server).await).await,
+        conformance::open(&connect(&server).await).await,
+    );
     let mut watch = two.watch(&Key::prefix(&["item"]), two.snapshot().revision());
     let mut expected = Vec::new();
     for n in 0..3 {
         let mut txn = Txn::new();
-        txn.create(&ItemId::from(format!("{n}")), &item("p", n)).add(Key::of(&["count"]), 1, None);
+        txn.create(&ItemId::from(format!("{n}")), &item("p", n))
+            .add(Key::of(&["count"]), 1, None);
         expected.push(within("a commit", commit_in_the_end(&one, txn)).await);
         server.kill();
         let refused = within("a refusal", two.current()).await;

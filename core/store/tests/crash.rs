@@ -28,8 +28,13 @@ fn registry() -> Registry {
 
 async fn open(path: &Path) -> Store {
     // A short log, so that its dropping is killed too.
-    let options = Options { log_commits: 200, ..Options::default() };
-    Store::open(Arc::new(Redb::open(path, options).unwrap()), registry()).await.unwrap()
+    let options = Options {
+        log_commits: 200,
+        ..Options::default()
+    };
+    Store::open(Arc::new(Redb::open(path, options).unwrap()), registry())
+        .await
+        .unwrap()
 }
 
 fn counter(task: usize) -> Key {
@@ -54,7 +59,7 @@ fn step(task: usize, n: i64) -> Txn {
 async fn writer_process() {
     let Some(path) = std::env::var_os(FILE) else { return };
     let store = open(Path::new(&path)).await;
-    let tasks: Vec<_> = (0..TASKS)
+    let tasks: Vec<tokio::task::JoinHandle<()>> = (0..TASKS)
         .map(|task| {
             let store = store.clone();
             tokio::spawn(async move {
@@ -110,7 +115,10 @@ fn run_and_kill(path: &Path, life: Duration) -> HashMap<usize, (i64, u64)> {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn nothing_acknowledged_is_lost_when_the_writer_is_killed() {
-    let rounds: u64 = std::env::var("MARU_STORE_KILLS").ok().and_then(|n| n.parse().ok()).unwrap_or(50);
+    let rounds: u64 = std::env::var("MARU_STORE_KILLS")
+        .ok()
+        .and_then(|n| n.parse().ok())
+        .unwrap_or(50);
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("store.redb");
     let (mut acknowledged, mut lost) = (0, 0);
@@ -118,7 +126,9 @@ async fn nothing_acknowledged_is_lost_when_the_writer_is_killed() {
     for round in 0..rounds {
         let life = Duration::from_micros(5_000 + maru_base::random::below(150_000));
         let owned = path.clone();
-        let acks = tokio::task::spawn_blocking(move || run_and_kill(&owned, life)).await.unwrap();
+        let acks = tokio::task::spawn_blocking(move || run_and_kill(&owned, life))
+            .await
+            .unwrap();
         let store = open(&path).await;
         let snapshot = store.snapshot();
         for (task, (n, revision)) in acks {
@@ -127,18 +137,31 @@ async fn nothing_acknowledged_is_lost_when_the_writer_is_killed() {
             // The step after the last acknowledged one may have been committed too, no other.
             if done < n || done > n + 1 || snapshot.revision() < revision {
                 lost += 1;
-                let _ = writeln!(std::io::stderr(), "round {round}: task {task} was told {n}@{revision}, there is {done}");
+                let _ = writeln!(
+                    std::io::stderr(),
+                    "round {round}: task {task} was told {n}@{revision}, there is {done}"
+                );
             }
         }
         for task in 0..TASKS {
             let done = snapshot.counter(&counter(task));
             let found = snapshot.get::<Item>(&ItemId::from(format!("{task}"))).map(|o| o.n);
-            assert_eq!(found, (done % DELETE != 0).then_some(done), "half a transaction is there, round {round}");
+            assert_eq!(
+                found,
+                (done % DELETE != 0).then_some(done),
+                "half a transaction is there, round {round}"
+            );
         }
         conformance::agrees(&store).await;
     }
     // Straight to the file, past the capture of the test harness: the count is part of the report.
-    let _ = writeln!(std::io::stderr(), "store kills: {rounds}, lost: {lost} (of {acknowledged} acknowledged)");
+    let _ = writeln!(
+        std::io::stderr(),
+        "store kills: {rounds}, lost: {lost} (of {acknowledged} acknowledged)"
+    );
     assert_eq!(lost, 0);
-    assert!(acknowledged > i64::try_from(rounds).unwrap(), "the writer hardly wrote: {acknowledged}");
+    assert!(
+        acknowledged > i64::try_from(rounds).unwrap(),
+        "the writer hardly wrote: {acknowledged}"
+    );
 }

@@ -11,14 +11,29 @@ fn open(folder: &tempfile::TempDir) -> FileRecords {
 
 async fn both_reads(records: &dyn Records) {
     for n in 0..10 {
-        records.append("server-event", if n % 2 == 0 { "even" } else { "odd" }, json!(n)).await.unwrap();
+        records
+            .append("server-event", if n % 2 == 0 { "even" } else { "odd" }, json!(n))
+            .await
+            .unwrap();
     }
     records.append("audit", "even", json!("elsewhere")).await.unwrap();
-    assert_eq!(records.of_subject("server-event", "even", 3).await.unwrap(), [json!(4), json!(6), json!(8)]);
+    assert_eq!(
+        records.of_subject("server-event", "even", 3).await.unwrap(),
+        [json!(4), json!(6), json!(8)]
+    );
     assert_eq!(records.tail("server-event", 2).await.unwrap(), [json!(8), json!(9)]);
     records.append("server-event", "even", json!(10)).await.unwrap();
-    assert_eq!(records.of_subject("server-event", "even", 1).await.unwrap(), [json!(10)]);
-    assert!(records.of_subject("server-event", "nobody", 9).await.unwrap().is_empty());
+    assert_eq!(
+        records.of_subject("server-event", "even", 1).await.unwrap(),
+        [json!(10)]
+    );
+    assert!(
+        records
+            .of_subject("server-event", "nobody", 9)
+            .await
+            .unwrap()
+            .is_empty()
+    );
     assert!(records.tail("nothing", 9).await.unwrap().is_empty());
 }
 
@@ -33,7 +48,10 @@ async fn records_are_found_by_subject_and_by_stream() {
 }
 
 fn last_segment(folder: &tempfile::TempDir) -> PathBuf {
-    let mut all: Vec<_> = fs::read_dir(folder.path().join("audit")).unwrap().map(|e| e.unwrap().path()).collect();
+    let mut all: Vec<_> = fs::read_dir(folder.path().join("audit"))
+        .unwrap()
+        .map(|e| e.unwrap().path())
+        .collect();
     all.sort();
     all.pop().unwrap()
 }
@@ -52,7 +70,10 @@ async fn a_torn_tail_is_dropped_wherever_it_was_torn() {
         let records = open(&folder);
         assert_eq!(records.tail("audit", 9).await.unwrap(), [json!("kept")], "cut at {cut}");
         records.append("audit", "a", json!("after")).await.unwrap();
-        assert_eq!(records.of_subject("audit", "a", 9).await.unwrap(), [json!("kept"), json!("after")]);
+        assert_eq!(
+            records.of_subject("audit", "a", 9).await.unwrap(),
+            [json!("kept"), json!("after")]
+        );
         drop(records);
         fs::write(last_segment(&folder), &whole).unwrap();
     }
@@ -66,10 +87,17 @@ async fn a_torn_tail_is_dropped_wherever_it_was_torn() {
 #[tokio::test]
 async fn the_oldest_segments_go_by_size_and_by_age() {
     let folder = tempfile::tempdir().unwrap();
-    let small = Retention { bytes: 8_000, days: 3, segment_bytes: 1_000 };
+    let small = Retention {
+        bytes: 8_000,
+        days: 3,
+        segment_bytes: 1_000,
+    };
     let records = FileRecords::open(folder.path(), small).unwrap();
     for n in 0..300 {
-        records.append("audit", "a", json!({ "n": n, "fill": "x".repeat(80) })).await.unwrap();
+        records
+            .append("audit", "a", json!({ "n": n, "fill": "x".repeat(80) }))
+            .await
+            .unwrap();
     }
     let kept = records.of_subject("audit", "a", 999).await.unwrap();
     assert!(kept.len() > 30 && kept.len() < 150, "{}", kept.len());
@@ -78,9 +106,14 @@ async fn the_oldest_segments_go_by_size_and_by_age() {
     assert!((5..=12).contains(&files), "{files}");
     maru_base::time::advance(4 * 86_400);
     for n in 0..40 {
-        records.append("audit", "a", json!({ "n": n + 300, "fill": "x".repeat(80) })).await.unwrap();
+        records
+            .append("audit", "a", json!({ "n": n + 300, "fill": "x".repeat(80) }))
+            .await
+            .unwrap();
     }
-    let oldest = records.of_subject("audit", "a", 999).await.unwrap()[0]["n"].as_i64().unwrap();
+    let oldest = records.of_subject("audit", "a", 999).await.unwrap()[0]["n"]
+        .as_i64()
+        .unwrap();
     assert!(oldest >= 285, "{oldest}");
 }
 

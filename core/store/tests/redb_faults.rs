@@ -25,7 +25,11 @@ fn engine(disk: &Disk) -> (Arc<dyn Engine>, Arc<AtomicUsize>) {
     let on_failure = Arc::new(move |_: &str| {
         counted.fetch_add(1, Ordering::SeqCst);
     });
-    let options = Options { on_failure, log_commits: 50, ..Options::default() };
+    let options = Options {
+        on_failure,
+        log_commits: 50,
+        ..Options::default()
+    };
     (Arc::new(Redb::with_backend(disk.backend(), options).unwrap()), ends)
 }
 
@@ -34,7 +38,14 @@ fn put(n: u64) -> Request {
     Request {
         id: u128::from(n),
         guards: vec![Guard::Absent(key.clone())],
-        ops: vec![Op::Put(key, "x".repeat(500).into()), Op::Add { key: Key::of(&["count"]), delta: 1, limit: None }],
+        ops: vec![
+            Op::Put(key, "x".repeat(500).into()),
+            Op::Add {
+                key: Key::of(&["count"]),
+                delta: 1,
+                limit: None,
+            },
+        ],
     }
 }
 
@@ -62,7 +73,10 @@ async fn check(disk: &Disk, acknowledged: &BTreeMap<u64, u64>, what: &str) -> u6
     let (engine, ends) = engine(disk);
     let (revision, entries) = engine.range(&Key::prefix(&["f"]), None, usize::MAX).await.unwrap();
     for (n, at) in acknowledged {
-        assert!(*at <= revision, "{what}: revision {revision} is before an acknowledged one");
+        assert!(
+            *at <= revision,
+            "{what}: revision {revision} is before an acknowledged one"
+        );
         let entry = entries.iter().find(|e| e.key == Key::of(&["f", &n.to_string()]));
         assert_eq!(entry.map(|e| e.modified), Some(*at), "{what}: {n} was acknowledged");
         let resolved = engine.resolve(u128::from(*n)).await.unwrap();
@@ -70,7 +84,11 @@ async fn check(disk: &Disk, acknowledged: &BTreeMap<u64, u64>, what: &str) -> u6
     }
     // All or nothing: the counter counts exactly the objects.
     let store = Store::open(Arc::clone(&engine), conformance::registry()).await.unwrap();
-    assert_eq!(usize::try_from(store.snapshot().counter(&Key::of(&["count"]))).unwrap(), entries.len(), "{what}");
+    assert_eq!(
+        usize::try_from(store.snapshot().counter(&Key::of(&["count"]))).unwrap(),
+        entries.len(),
+        "{what}"
+    );
     conformance::agrees(&store).await;
     assert_eq!(ends.load(Ordering::SeqCst), 0);
     store.snapshot().revision()
@@ -87,7 +105,10 @@ async fn rounds(what: &str, rounds: u64, inject: impl Fn(&Disk)) {
         acknowledged.extend(acks);
         if !unknown.is_empty() {
             stopped += 1;
-            assert!(engine.resolve(1).await.is_err() && engine.revision().await.is_err(), "{what}: it went on");
+            assert!(
+                engine.resolve(1).await.is_err() && engine.revision().await.is_err(),
+                "{what}: it went on"
+            );
             assert!(matches!(engine.commit(put(u64::MAX)).await, Outcome::Unknown(_)));
         }
         let (engine, was_stopped) = (engine, !unknown.is_empty());
@@ -97,17 +118,26 @@ async fn rounds(what: &str, rounds: u64, inject: impl Fn(&Disk)) {
         disk.power_cut();
         check(&disk, &acknowledged, what).await;
     }
-    assert!(stopped * 3 >= rounds, "{what}: the fault hit only {stopped} of {rounds} rounds");
+    assert!(
+        stopped * 3 >= rounds,
+        "{what}: the fault hit only {stopped} of {rounds} rounds"
+    );
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn failed_syncs_lose_nothing_acknowledged() {
-    rounds("failed sync", 25, |disk| disk.fail_sync(1 + maru_base::random::below(30))).await;
+    rounds("failed sync", 25, |disk| {
+        disk.fail_sync(1 + maru_base::random::below(30))
+    })
+    .await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn torn_writes_lose_nothing_acknowledged() {
-    rounds("torn write", 25, |disk| disk.tear_write(1 + maru_base::random::below(150))).await;
+    rounds("torn write", 25, |disk| {
+        disk.tear_write(1 + maru_base::random::below(150))
+    })
+    .await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -151,7 +181,10 @@ async fn histories_hold_on_the_simulated_disk() {
 async fn one_process_opens_the_file_and_history_survives_a_restart() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("store.redb");
-    let options = || Options { log_commits: 20, ..Options::default() };
+    let options = || Options {
+        log_commits: 20,
+        ..Options::default()
+    };
     let engine = Redb::open(&path, options()).unwrap();
     assert!(Redb::open(&path, options()).is_err(), "opened twice");
     let mut revisions = Vec::new();

@@ -149,6 +149,10 @@ impl StorageBackend for Disk {
         let mut platter = self.lock();
         write(&mut platter.visible, offset, data);
         platter.pending.push((offset, data.to_vec()));
-        if torn { Err(io::Error::other("injected: the write stopped half way")) } else { Ok(()) }
+        if torn {
+            Err(io::Error::other("injected: the write stopped half way"))
+        } else {
+            Ok(())
+        }
     }
 }

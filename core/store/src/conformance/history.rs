@@ -49,7 +49,10 @@ fn all_keys() -> impl Iterator<Item = Key> {
 fn read(store: &Store) -> What {
     let snapshot = store.snapshot();
     let text = |(revision, value): (Revision, bytes::Bytes)| (revision, String::from_utf8_lossy(&value).into_owned());
-    What::Read(snapshot.revision(), all_keys().map(|k| snapshot.raw(&k).map(text)).collect())
+    What::Read(
+        snapshot.revision(),
+        all_keys().map(|k| snapshot.raw(&k).map(text)).collect(),
+    )
 }
 
 /// A random transaction, mostly planned on a snapshot, as services do.
@@ -67,10 +70,18 @@ fn random_request(store: &Store, value: u64) -> Request {
     if below(10) == 0 {
         guards.push(Guard::RangeEmpty(Key::prefix(&["h"])));
     }
-    let mut ops = vec![if below(5) == 0 { Op::Delete(k.clone()) } else { Op::Put(k.clone(), value.to_string().into()) }];
+    let mut ops = vec![if below(5) == 0 {
+        Op::Delete(k.clone())
+    } else {
+        Op::Put(k.clone(), value.to_string().into())
+    }];
     if below(3) == 0 {
         let delta = if below(3) == 0 { -2 } else { 1 };
-        ops.push(Op::Add { key: counter(), delta, limit: Some(LIMIT) });
+        ops.push(Op::Add {
+            key: counter(),
+            delta,
+            limit: Some(LIMIT),
+        });
     }
     if below(3) == 0 {
         let other = key(below(KEYS));
@@ -78,7 +89,11 @@ fn random_request(store: &Store, value: u64) -> Request {
             ops.push(Op::Put(other, value.to_string().into()));
         }
     }
-    Request { id: maru_base::random::u128(), guards, ops }
+    Request {
+        id: maru_base::random::u128(),
+        guards,
+        ops,
+    }
 }
 
 async fn client(store: Store, clock: Arc<AtomicU64>) -> Vec<Event> {
@@ -96,7 +111,11 @@ async fn client(store: Store, clock: Arc<AtomicU64>) -> Vec<Event> {
             }
             What::Wrote(request, outcome)
         };
-        events.push(Event { start, end: clock.fetch_add(1, Ordering::SeqCst), what });
+        events.push(Event {
+            start,
+            end: clock.fetch_add(1, Ordering::SeqCst),
+            what,
+        });
     }
     events
 }
@@ -143,13 +162,19 @@ fn check(events: &[Event]) {
     let mut writes: BTreeMap<Revision, &Event> = BTreeMap::new();
     for event in events {
         if let What::Wrote(_, Outcome::Committed(revision)) = event.what {
-            assert!(writes.insert(revision, event).is_none(), "two transactions have revision {revision}");
+            assert!(
+                writes.insert(revision, event).is_none(),
+                "two transactions have revision {revision}"
+            );
         }
     }
     // Real time: what ended before another began has the lower revision.
     let mut latest_start = 0;
     for (revision, event) in &writes {
-        assert!(event.end > latest_start, "revision {revision} ended before an earlier revision began");
+        assert!(
+            event.end > latest_start,
+            "revision {revision} ended before an earlier revision began"
+        );
         latest_start = latest_start.max(event.start);
     }
     // Replay: each committed one was allowed where it stands. All states are kept for what follows.
@@ -157,21 +182,41 @@ fn check(events: &[Event]) {
     for (revision, event) in &writes {
         let What::Wrote(request, _) = &event.what else { continue };
         let mut model = states.last().unwrap().1.clone();
-        assert!(allowed(&model, request), "revision {revision} should have been a conflict: {request:?} on {model:?}");
+        assert!(
+            allowed(&model, request),
+            "revision {revision} should have been a conflict: {request:?} on {model:?}"
+        );
         apply(&mut model, request, *revision);
         states.push((*revision, model));
     }
     let revisions: Vec<_> = states.iter().map(|(r, _)| *r).collect();
     let place = |revision: Revision| revisions.partition_point(|r| *r <= revision) - 1;
     // For each moment, the lowest state that what begins then may see, and the highest that what ended then may have seen.
-    let lowest = |start: u64| writes.iter().filter(|(_, e)| e.end < start).map(|(r, _)| *r).max().map_or(0, place);
-    let highest = |end: u64| writes.iter().filter(|(_, e)| e.start < end).map(|(r, _)| *r).max().map_or(0, place);
+    let lowest = |start: u64| {
+        writes
+            .iter()
+            .filter(|(_, e)| e.end < start)
+            .map(|(r, _)| *r)
+            .max()
+            .map_or(0, place)
+    };
+    let highest = |end: u64| {
+        writes
+            .iter()
+            .filter(|(_, e)| e.start < end)
+            .map(|(r, _)| *r)
+            .max()
+            .map_or(0, place)
+    };
     let mut seen: HashMap<&str, usize> = HashMap::new();
     for event in events {
         match &event.what {
             What::Read(revision, values) => {
                 let at = place(*revision);
-                assert!(at >= lowest(event.start), "a read at {revision} misses what was acknowledged before it");
+                assert!(
+                    at >= lowest(event.start),
+                    "a read at {revision} misses what was acknowledged before it"
+                );
                 for (k, value) in all_keys().zip(values) {
                     assert_eq!(states[at].1.get(&k), value.as_ref(), "{k} at {revision}");
                 }
@@ -188,15 +233,19 @@ fn check(events: &[Event]) {
         }
     }
     for kind in ["reads", "conflicts", "commits"] {
-        assert!(seen.get(kind).is_some_and(|n| *n > 10), "too few {kind} to mean something: {seen:?}");
+        assert!(
+            seen.get(kind).is_some_and(|n| *n > 10),
+            "too few {kind} to mean something: {seen:?}"
+        );
     }
 }
 
 pub async fn histories_replay_on_a_model(engine: Arc<dyn Engine>) {
     let stores = [open(&engine).await, open(&engine).await];
     let clock = Arc::new(AtomicU64::new(1));
-    let clients: Vec<_> =
-        (0..CLIENTS).map(|n| tokio::spawn(client(stores[n % 2].clone(), Arc::clone(&clock)))).collect();
+    let clients: Vec<_> = (0..CLIENTS)
+        .map(|n| tokio::spawn(client(stores[n % 2].clone(), Arc::clone(&clock))))
+        .collect();
     let events: Vec<_> = join_all(clients).await.into_iter().flat_map(Result::unwrap).collect();
     check(&events);
     for store in &stores {

@@ -20,7 +20,11 @@ async fn race<T: Send + 'static, F: Future<Output = T> + Send + 'static>(
     run: impl Fn(usize, Store) -> F,
 ) -> Vec<T> {
     let tasks: Vec<_> = (0..many).map(|n| tokio::spawn(run(n, stores[n % 2].clone()))).collect();
-    join_all(tasks).await.into_iter().map(std::result::Result::unwrap).collect()
+    join_all(tasks)
+        .await
+        .into_iter()
+        .map(std::result::Result::unwrap)
+        .collect()
 }
 
 async fn end(stores: &[Store; 2]) {
@@ -90,9 +94,12 @@ pub async fn a_child_never_outlives_its_parent(engine: Arc<dyn Engine>) {
             async move {
                 let mut txn = Txn::new();
                 if n < 4 {
-                    txn.alive::<Item>(&parent).op(Op::Put(Key::of(&["child", &parent, &n.to_string()]), "c".into()));
+                    txn.alive::<Item>(&parent)
+                        .op(Op::Put(Key::of(&["child", &parent, &n.to_string()]), "c".into()));
                 } else {
-                    let Some(read) = store.snapshot().get::<Item>(&parent) else { return };
+                    let Some(read) = store.snapshot().get::<Item>(&parent) else {
+                        return;
+                    };
                     txn.guard(Guard::RangeEmpty(children)).delete(&read);
                 }
                 let _ = store.commit(txn).await;
@@ -112,7 +119,8 @@ fn plan_range(snapshot: &Snapshot, parent: &str, n: i64) -> Result<(Txn, ())> {
         return Err(Error::conflict("it overlaps"));
     }
     let mut txn = Txn::new();
-    txn.over_set(snapshot, parent).create(&ItemId::new_uuid(), &item(parent, n));
+    txn.over_set(snapshot, parent)
+        .create(&ItemId::new_uuid(), &item(parent, n));
     Ok((txn, ()))
 }
 
@@ -159,7 +167,13 @@ pub async fn the_last_admin_stays(engine: Arc<dyn Engine>) {
             }
         });
         let left = done.await.into_iter().filter(|ok| *ok).count();
-        assert_eq!((left, stores[1].sync().await.unwrap().find::<Item>("parent", &group).count()), (5, 1));
+        assert_eq!(
+            (
+                left,
+                stores[1].sync().await.unwrap().find::<Item>("parent", &group).count()
+            ),
+            (5, 1)
+        );
     }
     end(&stores).await;
 }
@@ -230,7 +244,8 @@ pub async fn pairs_are_never_seen_apart(engine: Arc<dyn Engine>) {
     let stores = two(&engine).await;
     let put = |n: i64| {
         let mut txn = Txn::new();
-        txn.put(&"left".into(), &item("pair", n)).put(&"right".into(), &item("pair", n));
+        txn.put(&"left".into(), &item("pair", n))
+            .put(&"right".into(), &item("pair", n));
         txn
     };
     stores[0].commit(put(0)).await.unwrap();
@@ -246,7 +261,11 @@ pub async fn pairs_are_never_seen_apart(engine: Arc<dyn Engine>) {
                     let s = store.snapshot();
                     let n = |id: &str| s.get::<Item>(&id.into()).unwrap().n;
                     assert_eq!(n("left"), n("right"));
-                    assert_eq!(s.find::<Item>("parent", "pair").count(), 2, "an index is of another revision");
+                    assert_eq!(
+                        s.find::<Item>("parent", "pair").count(),
+                        2,
+                        "an index is of another revision"
+                    );
                     assert!(s.revision() >= last, "a mirror went back");
                     last = s.revision();
                     tokio::task::yield_now().await;

@@ -18,7 +18,13 @@ fn put(text: &str) -> Op {
 
 /// Commits on the engine itself.
 async fn send(engine: &Arc<dyn Engine>, guards: Vec<Guard>, ops: Vec<Op>) -> Outcome {
-    engine.commit(Request { id: maru_base::random::u128(), guards, ops }).await
+    engine
+        .commit(Request {
+            id: maru_base::random::u128(),
+            guards,
+            ops,
+        })
+        .await
 }
 
 fn revision_of(outcome: Outcome) -> u64 {
@@ -45,12 +51,18 @@ pub async fn guards_decide_and_name_the_first_that_fails(engine: Arc<dyn Engine>
         Guard::At(key("a/2"), first),
         Guard::RangeEmpty(key("a/")),
     ];
-    assert!(matches!(send(&engine, holds.to_vec(), Vec::new()).await, Outcome::Committed(_)));
+    assert!(matches!(
+        send(&engine, holds.to_vec(), Vec::new()).await,
+        Outcome::Committed(_)
+    ));
     for fail in &fails {
         let mut guards = holds.to_vec();
         guards.push(fail.clone());
         guards.push(Guard::Present(key("also/missing")));
-        let expected = Outcome::Conflict(Conflict::Guard { index: holds.len(), key: fail.key().clone() });
+        let expected = Outcome::Conflict(Conflict::Guard {
+            index: holds.len(),
+            key: fail.key().clone(),
+        });
         assert_eq!(send(&engine, guards, vec![put("never")]).await, expected, "{fail:?}");
     }
     // A deleted key is absent again, and its range empty.
@@ -59,23 +71,36 @@ pub async fn guards_decide_and_name_the_first_that_fails(engine: Arc<dyn Engine>
     let gone = vec![Guard::Absent(key("a/1")), Guard::RangeEmpty(key("a/"))];
     let third = revision_of(send(&engine, gone, vec![put("a/1")]).await);
     let (_, entries) = engine.range(&key("a/"), None, 10).await.unwrap();
-    assert_eq!((entries.len(), entries[0].created, entries[0].modified), (1, third, third));
+    assert_eq!(
+        (entries.len(), entries[0].created, entries[0].modified),
+        (1, third, third)
+    );
     assert!(engine.range(&key("never"), None, 10).await.unwrap().1.is_empty());
 }
 
 pub async fn a_transaction_is_all_or_nothing(engine: Arc<dyn Engine>) {
     let store = open(&engine).await;
     let mut txn = Txn::new();
-    txn.create(&"a".into(), &item("p", 1)).claim("item", "p", "a", "a").add(key("counter/p"), 1, Some(1));
+    txn.create(&"a".into(), &item("p", 1))
+        .claim("item", "p", "a", "a")
+        .add(key("counter/p"), 1, Some(1));
     let revision = store.commit(txn.clone()).await.unwrap();
     let snapshot = store.snapshot();
     let read = snapshot.get::<Item>(&"a".into()).unwrap();
-    assert_eq!((read.created, read.revision, snapshot.counter(&key("counter/p"))), (revision, revision, 1));
+    assert_eq!(
+        (read.created, read.revision, snapshot.counter(&key("counter/p"))),
+        (revision, revision, 1)
+    );
 
     // Fails at its last operation: nothing of it is there.
     let mut txn = Txn::new();
-    txn.create(&"b".into(), &item("p", 2)).claim("item", "p", "b", "b").add(key("counter/p"), 1, Some(1));
-    assert!(matches!(store.commit(txn).await, Err(CommitError::Conflict(Conflict::Exceeded { used: 1, .. }))));
+    txn.create(&"b".into(), &item("p", 2))
+        .claim("item", "p", "b", "b")
+        .add(key("counter/p"), 1, Some(1));
+    assert!(matches!(
+        store.commit(txn).await,
+        Err(CommitError::Conflict(Conflict::Exceeded { used: 1, .. }))
+    ));
     let snapshot = store.sync().await.unwrap();
     assert!(snapshot.get::<Item>(&"b".into()).is_none() && snapshot.owner("item", "p", "b").is_none());
     agrees(&store).await;
@@ -83,7 +108,15 @@ pub async fn a_transaction_is_all_or_nothing(engine: Arc<dyn Engine>) {
 
 pub async fn a_key_appears_once(engine: Arc<dyn Engine>) {
     let store = open(&engine).await;
-    for second in [put("x"), Op::Delete(key("x")), Op::Add { key: key("x"), delta: 1, limit: None }] {
+    for second in [
+        put("x"),
+        Op::Delete(key("x")),
+        Op::Add {
+            key: key("x"),
+            delta: 1,
+            limit: None,
+        },
+    ] {
         let mut txn = Txn::new();
         txn.op(put("x")).op(second);
         assert!(matches!(store.commit(txn).await, Err(CommitError::Malformed(_))));
@@ -127,12 +160,20 @@ pub async fn limits_hold_on_every_engine(engine: Arc<dyn Engine>) {
 }
 
 pub async fn unknown_is_resolved_by_id(engine: Arc<dyn Engine>) {
-    let request = Request { id: maru_base::random::u128(), guards: Vec::new(), ops: vec![put("a")] };
+    let request = Request {
+        id: maru_base::random::u128(),
+        guards: Vec::new(),
+        ops: vec![put("a")],
+    };
     let revision = revision_of(engine.commit(request.clone()).await);
     assert_eq!(engine.resolve(request.id).await.unwrap(), Some(revision));
     assert_eq!(engine.resolve(maru_base::random::u128()).await.unwrap(), None);
     // What conflicted was not committed.
-    let conflict = Request { id: maru_base::random::u128(), guards: vec![Guard::Absent(key("a"))], ops: vec![put("b")] };
+    let conflict = Request {
+        id: maru_base::random::u128(),
+        guards: vec![Guard::Absent(key("a"))],
+        ops: vec![put("b")],
+    };
     assert!(matches!(engine.commit(conflict.clone()).await, Outcome::Conflict(_)));
     assert_eq!(engine.resolve(conflict.id).await.unwrap(), None);
 }
@@ -150,8 +191,16 @@ pub async fn counters_add_and_stop(engine: Arc<dyn Engine>) {
     };
     add(3, Some(3)).await.unwrap();
     let refused = add(1, Some(3)).await.unwrap_err();
-    let expected = Conflict::Exceeded { key: counter.clone(), used: 3, wanted: 1, limit: 3 };
-    assert!(matches!(&refused, CommitError::Conflict(c) if *c == expected), "{refused:?}");
+    let expected = Conflict::Exceeded {
+        key: counter.clone(),
+        used: 3,
+        wanted: 1,
+        limit: 3,
+    };
+    assert!(
+        matches!(&refused, CommitError::Conflict(c) if *c == expected),
+        "{refused:?}"
+    );
     add(1, None).await.unwrap();
     // Giving back is never refused, though above the limit; below zero it stops.
     add(-1, Some(0)).await.unwrap();
@@ -168,7 +217,9 @@ pub async fn a_rename_deletes_and_puts_in_one_transaction(engine: Arc<dyn Engine
     store.commit(txn).await.unwrap();
     let read = store.snapshot().get::<Item>(&"a".into()).unwrap();
     let mut txn = Txn::new();
-    txn.update(&read, &item("p", 2)).release("item", "p", "old").claim("item", "p", "new/ with % signs", "a");
+    txn.update(&read, &item("p", 2))
+        .release("item", "p", "old")
+        .claim("item", "p", "new/ with % signs", "a");
     store.commit(txn).await.unwrap();
     let snapshot = store.snapshot();
     assert_eq!(snapshot.owner("item", "p", "new/ with % signs").as_deref(), Some("a"));
@@ -180,7 +231,9 @@ pub async fn a_watch_sees_whole_transactions(engine: Arc<dyn Engine>) {
     let store = open(&engine).await;
     let mut watch = store.watch(&Key::prefix(&["item"]), store.snapshot().revision());
     let mut txn = Txn::new();
-    txn.create(&"a".into(), &item("p", 1)).create(&"b".into(), &item("p", 2)).op(put("other"));
+    txn.create(&"a".into(), &item("p", 1))
+        .create(&"b".into(), &item("p", 2))
+        .op(put("other"));
     let first = store.commit(txn).await.unwrap();
     let a = store.snapshot().get::<Item>(&"a".into()).unwrap();
     let b = store.snapshot().get::<Item>(&"b".into()).unwrap();
@@ -198,7 +251,13 @@ pub async fn a_watch_sees_whole_transactions(engine: Arc<dyn Engine>) {
                 let n = |i: &Option<Arc<Item>>| i.as_ref().map(|i| i.n);
                 let mut all: Vec<_> = changes
                     .iter()
-                    .map(|c| (c.key.as_str().to_owned(), n(&c.old_as::<Item>()), n(&c.new_as::<Item>())))
+                    .map(|c| {
+                        (
+                            c.key.as_str().to_owned(),
+                            n(&c.old_as::<Item>()),
+                            n(&c.new_as::<Item>()),
+                        )
+                    })
                     .collect();
                 all.sort();
                 seen.push((revision, all));
@@ -219,7 +278,9 @@ pub async fn a_watch_sees_whole_transactions(engine: Arc<dyn Engine>) {
 pub async fn a_watcher_resumes_and_expires_when_history_is_gone(engine: Arc<dyn Engine>) {
     let mut revisions = Vec::new();
     for n in 0..10 {
-        revisions.push(revision_of(send(&engine, Vec::new(), vec![Op::Put(key("a"), n.to_string().into())]).await));
+        revisions.push(revision_of(
+            send(&engine, Vec::new(), vec![Op::Put(key("a"), n.to_string().into())]).await,
+        ));
     }
     let mut commits = within("the watch", engine.watch(revisions[4])).await.unwrap();
     for (n, expected) in revisions.iter().enumerate().skip(5) {
@@ -293,7 +354,8 @@ pub async fn a_new_mirror_loads_what_is_there(engine: Arc<dyn Engine>) {
     let store = open(&engine).await;
     for n in 0..30 {
         let mut txn = Txn::new();
-        txn.put(&ItemId::from(format!("{}", n % 11)), &item(&format!("p{}", n % 3), n)).op(put(&format!("raw/{n}")));
+        txn.put(&ItemId::from(format!("{}", n % 11)), &item(&format!("p{}", n % 3), n))
+            .op(put(&format!("raw/{n}")));
         store.commit(txn).await.unwrap();
     }
     let before = store.snapshot();
@@ -301,7 +363,9 @@ pub async fn a_new_mirror_loads_what_is_there(engine: Arc<dyn Engine>) {
     let store = open(&engine).await;
     let after = store.snapshot();
     let all = |s: &crate::Snapshot| {
-        s.list::<Item>().map(|o| (o.id.clone(), o.created, o.revision, (*o.value).clone())).collect::<Vec<_>>()
+        s.list::<Item>()
+            .map(|o| (o.id.clone(), o.created, o.revision, (*o.value).clone()))
+            .collect::<Vec<_>>()
     };
     assert_eq!(all(&before), all(&after));
     assert_eq!(after.raw_under(&key("raw/")).count(), 30);
@@ -324,7 +388,8 @@ pub async fn a_backup_restores_into_a_new_incarnation(engine: Arc<dyn Engine>) {
     let store = open(&engine).await;
     for n in 0..40 {
         let mut txn = Txn::new();
-        txn.put(&ItemId::from(format!("{n}")), &item("p", n)).op(Op::Put(Key::of(&["bytes", &n.to_string()]), vec![0xff, 0].into()));
+        txn.put(&ItemId::from(format!("{n}")), &item("p", n))
+            .op(Op::Put(Key::of(&["bytes", &n.to_string()]), vec![0xff, 0].into()));
         store.commit(txn).await.unwrap();
     }
     let path = std::env::temp_dir().join(format!("maru-backup-{}", maru_base::random::hex32()));
@@ -336,14 +401,24 @@ pub async fn a_backup_restores_into_a_new_incarnation(engine: Arc<dyn Engine>) {
     Store::restore(&other, &path).await.unwrap();
     let restored = open(&other).await;
     assert_ne!(restored.snapshot().incarnation(), taken.incarnation);
-    let all = |s: &Store| s.snapshot().list::<Item>().map(|o| (o.id.clone(), o.n)).collect::<Vec<_>>();
+    let all = |s: &Store| {
+        s.snapshot()
+            .list::<Item>()
+            .map(|o| (o.id.clone(), o.n))
+            .collect::<Vec<_>>()
+    };
     assert_eq!(all(&restored), all(&store));
     assert_eq!(restored.snapshot().raw(&key("bytes/7")).unwrap().1, vec![0xff_u8, 0]);
-    assert!(Store::restore(&engine, &path).await.is_err(), "restored over a store that is not empty");
+    assert!(
+        Store::restore(&engine, &path).await.is_err(),
+        "restored over a store that is not empty"
+    );
 
     // A backup that is not whole is refused as a whole.
     let whole = std::fs::read(&path).unwrap();
-    let changed = String::from_utf8_lossy(&whole).replacen(r#"n\":7"#, r#"n\":8"#, 1).into_bytes();
+    let changed = String::from_utf8_lossy(&whole)
+        .replacen(r#"n\":7"#, r#"n\":8"#, 1)
+        .into_bytes();
     assert_ne!(changed, whole);
     for damage in [whole[..whole.len() / 2].to_vec(), changed, Vec::new()] {
         std::fs::write(&path, damage).unwrap();
@@ -362,7 +437,12 @@ pub async fn the_level_is_never_lowered(engine: Arc<dyn Engine>) {
     assert!(store.raise_level(crate::LEVEL + 1).await.is_err());
     drop(store);
     // A newer release raised it: this one refuses to start.
-    send(&engine, Vec::new(), vec![Op::Put(key("cluster/level"), (crate::LEVEL + 1).to_string().into())]).await;
+    send(
+        &engine,
+        Vec::new(),
+        vec![Op::Put(key("cluster/level"), (crate::LEVEL + 1).to_string().into())],
+    )
+    .await;
     let refused = Store::open(engine, super::registry()).await.err().unwrap();
     assert!(refused.chain().contains("newer release"), "{}", refused.chain());
 }

@@ -36,7 +36,13 @@ impl Server {
         );
         let folder = std::env::temp_dir().join(format!("maru-etcd-{}", maru_base::random::hex32()));
         let flags = flags.iter().map(|f| (*f).to_owned()).collect();
-        let mut server = Self { folder, client_port: free_port(), peer_port: free_port(), flags, process: None };
+        let mut server = Self {
+            folder,
+            client_port: free_port(),
+            peer_port: free_port(),
+            flags,
+            process: None,
+        };
         // A port that was free may be taken by another test meanwhile: then etcd ends, and others are tried.
         for _ in 0..10 {
             server.run();
@@ -46,7 +52,10 @@ impl Server {
             server.kill();
             (server.client_port, server.peer_port) = (free_port(), free_port());
         }
-        panic!("etcd does not start: {}", std::fs::read_to_string(server.log()).unwrap_or_default());
+        panic!(
+            "etcd does not start: {}",
+            std::fs::read_to_string(server.log()).unwrap_or_default()
+        );
     }
 
     fn log(&self) -> PathBuf {
@@ -72,10 +81,23 @@ impl Server {
         // The shell ends etcd when this process does, however it does: then its input ends.
         let script = r#"exec 3<&0; etcd "$@" </dev/null & p=$!; (cat <&3 >/dev/null; kill -9 $p) & wait $p; kill $!"#;
         let process = Command::new("sh")
-            .args(["-c", script, "sh", "--name=test", "--log-level=error", "--snapshot-count=1000000"])
+            .args([
+                "-c",
+                script,
+                "sh",
+                "--name=test",
+                "--log-level=error",
+                "--snapshot-count=1000000",
+            ])
             .arg(format!("--data-dir={}", self.folder.display()))
-            .args([format!("--listen-client-urls={client}"), format!("--advertise-client-urls={client}")])
-            .args([format!("--listen-peer-urls={peer}"), format!("--initial-advertise-peer-urls={peer}")])
+            .args([
+                format!("--listen-client-urls={client}"),
+                format!("--advertise-client-urls={client}"),
+            ])
+            .args([
+                format!("--listen-peer-urls={peer}"),
+                format!("--initial-advertise-peer-urls={peer}"),
+            ])
             .arg(format!("--initial-cluster=test={peer}"))
             .args(&self.flags)
             .stdin(Stdio::piped())
@@ -94,7 +116,10 @@ impl Server {
             }
             let endpoint = [self.endpoint()];
             let status = async { etcd_client::Client::connect(&endpoint, None).await?.status().await };
-            if tokio::time::timeout(Duration::from_secs(1), status).await.is_ok_and(|s| s.is_ok()) {
+            if tokio::time::timeout(Duration::from_secs(1), status)
+                .await
+                .is_ok_and(|s| s.is_ok())
+            {
                 return true;
             }
             tokio::time::sleep(Duration::from_millis(20)).await;

@@ -17,16 +17,22 @@ pub(crate) trait View {
 
 /// What a counter's value is; what is not a number counts as nothing.
 pub(crate) fn counter_value(value: &[u8]) -> i64 {
-    std::str::from_utf8(value).ok().and_then(|t| t.parse().ok()).unwrap_or(0)
+    std::str::from_utf8(value)
+        .ok()
+        .and_then(|t| t.parse().ok())
+        .unwrap_or(0)
 }
 
 /// The value of a counter after an addition.
 pub(crate) fn add(key: &Key, used: i64, delta: i64, limit: Option<i64>) -> Result<i64, Conflict> {
     let sum = used.saturating_add(delta);
     match limit {
-        Some(limit) if delta > 0 && sum > limit => {
-            Err(Conflict::Exceeded { key: key.clone(), used, wanted: delta, limit })
-        }
+        Some(limit) if delta > 0 && sum > limit => Err(Conflict::Exceeded {
+            key: key.clone(),
+            used,
+            wanted: delta,
+            limit,
+        }),
         _ => Ok(sum.max(0)),
     }
 }
@@ -41,7 +47,10 @@ fn broken<V: View>(view: &V, guards: &[Guard]) -> Result<Option<Conflict>, V::Er
             Guard::RangeEmpty(prefix) => (prefix, !view.any_under(prefix)?),
         };
         if !holds {
-            return Ok(Some(Conflict::Guard { index, key: key.clone() }));
+            return Ok(Some(Conflict::Guard {
+                index,
+                key: key.clone(),
+            }));
         }
     }
     Ok(None)

@@ -19,13 +19,22 @@ pub(crate) fn entry_of(key: Key, stored: &[u8]) -> Result<Entry, String> {
     let (Some(created), Some(modified)) = (reader.u64(), reader.u64()) else {
         return Err(format!("the entry {key} is cut short"));
     };
-    Ok(Entry { key, created, modified, value: Bytes::copy_from_slice(reader.0) })
+    Ok(Entry {
+        key,
+        created,
+        modified,
+        value: Bytes::copy_from_slice(reader.0),
+    })
 }
 
 /// A commit as the log keeps it.
 pub(crate) fn commit_bytes(commit: &Commit) -> Vec<u8> {
     let size = |e: &Option<Entry>| e.as_ref().map_or(0, |e| 20 + e.value.len());
-    let total: usize = commit.changes.iter().map(|(k, o, n)| 5 + k.as_str().len() + size(o) + size(n)).sum();
+    let total: usize = commit
+        .changes
+        .iter()
+        .map(|(k, o, n)| 5 + k.as_str().len() + size(o) + size(n))
+        .sum();
     let mut out = Vec::with_capacity(4 + total);
     put_len(&mut out, commit.changes.len());
     for (key, old, new) in &commit.changes {
@@ -54,7 +63,12 @@ pub(crate) fn commit_of(revision: Revision, stored: &[u8]) -> Result<Commit, Str
                 }
                 let (created, modified) = (reader.u64()?, reader.u64()?);
                 let value = Bytes::copy_from_slice(reader.slice()?);
-                Some(Some(Entry { key: key.clone(), value, created, modified }))
+                Some(Some(Entry {
+                    key: key.clone(),
+                    value,
+                    created,
+                    modified,
+                }))
             };
             let (old, new) = (entry(flags & 1 != 0)?, entry(flags & 2 != 0)?);
             changes.push((key, old, new));
@@ -101,9 +115,14 @@ mod tests {
 
     fn entry(key: &str) -> impl Strategy<Value = Option<Entry>> + use<> {
         let key = Key::from_raw(key);
-        proptest::option::of((any::<u64>(), any::<u64>(), any::<Vec<u8>>()).prop_map(move |(created, modified, v)| {
-            Entry { key: key.clone(), value: v.into(), created, modified }
-        }))
+        proptest::option::of(
+            (any::<u64>(), any::<u64>(), any::<Vec<u8>>()).prop_map(move |(created, modified, v)| Entry {
+                key: key.clone(),
+                value: v.into(),
+                created,
+                modified,
+            }),
+        )
     }
 
     proptest! {

@@ -154,7 +154,10 @@ impl Shared {
                 Guard::Present(_) => found.is_some(),
                 Guard::At(_, revision) => found.is_some_and(|kv| revision_of(kv.mod_revision()) == *revision),
             };
-            (!holds).then(|| Conflict::Guard { index, key: guard.key().clone() })
+            (!holds).then(|| Conflict::Guard {
+                index,
+                key: guard.key().clone(),
+            })
         })
     }
 
@@ -163,7 +166,10 @@ impl Shared {
         let compares: Vec<_> = guards.iter().map(|g| self.compare(g)).collect();
         let looks: Vec<_> = guards.iter().map(|g| self.look(g)).collect();
         let clock = TxnOp::get(self.clock(), None);
-        match self.txn(Txn::new().when(compares).and_then(vec![clock]).or_else(looks)).await {
+        match self
+            .txn(Txn::new().when(compares).and_then(vec![clock]).or_else(looks))
+            .await
+        {
             Err(e) => Outcome::Unknown(e),
             Ok(answer) if answer.succeeded() => {
                 let responses = answer.op_responses();
@@ -229,7 +235,10 @@ impl Shared {
         let compares: Vec<_> = request.guards.iter().map(|g| self.compare(g)).collect();
         let looks: Vec<_> = request.guards.iter().map(|g| self.look(g)).collect();
         let reads: Vec<_> = held.keys().map(|k| TxnOp::get(self.key(k), None)).collect();
-        let answer = self.txn(Txn::new().when(compares).and_then(reads).or_else(looks)).await.map_err(Outcome::Unknown)?;
+        let answer = self
+            .txn(Txn::new().when(compares).and_then(reads).or_else(looks))
+            .await
+            .map_err(Outcome::Unknown)?;
         let responses = answer.op_responses();
         if answer.succeeded() {
             held.saw(&responses);
@@ -276,7 +285,10 @@ impl Shared {
         let options = revision.map(|r| GetOptions::new().with_revision(etcd_revision(r)));
         let mut kv = self.client.kv_client();
         let answer = patiently(kv.get(self.clock(), options)).await?;
-        Ok(answer.kvs().first().map_or((0, 0), |kv| (revision_of(kv.mod_revision()), kv.version())))
+        Ok(answer
+            .kvs()
+            .first()
+            .map_or((0, 0), |kv| (revision_of(kv.mod_revision()), kv.version())))
     }
 
     /// The newest revision. Callers that come while one read is under way share the next.
@@ -313,17 +325,23 @@ impl Shared {
                 None => self.key(prefix).into_bytes(),
             };
             let page = PAGE.min(limit - found.len());
-            let mut options = GetOptions::new().with_range(end.clone()).with_limit(i64::try_from(page).unwrap_or(i64::MAX));
+            let mut options = GetOptions::new()
+                .with_range(end.clone())
+                .with_limit(i64::try_from(page).unwrap_or(i64::MAX));
             if let Some((_, at)) = instant {
                 options = options.with_revision(at);
             }
-            let answer = self.txn(Txn::new().and_then(vec![TxnOp::get(self.clock(), None), TxnOp::get(from, Some(options))])).await?;
+            let answer = self
+                .txn(Txn::new().and_then(vec![TxnOp::get(self.clock(), None), TxnOp::get(from, Some(options))]))
+                .await?;
             let responses = answer.op_responses();
             if instant.is_none() {
                 let clock = keys(&responses, 0).map_or(0, |kv| revision_of(kv.mod_revision()));
                 instant = Some((clock, answer.header().map_or(0, |h| h.revision())));
             }
-            let Some(TxnOpResponse::Get(get)) = responses.get(1) else { return Err("etcd answered no range".to_owned()) };
+            let Some(TxnOpResponse::Get(get)) = responses.get(1) else {
+                return Err("etcd answered no range".to_owned());
+            };
             found.extend(get.kvs().iter().filter_map(|kv| self.entry(kv)));
             if !get.more() || found.len() >= limit {
                 return Ok((instant.map_or(0, |(revision, _)| revision), found));
@@ -364,7 +382,9 @@ impl Etcd {
             arrivals: AtomicU64::new(0),
             barrier: tokio::sync::Mutex::new((0, 0)),
         };
-        let engine = Self { shared: Arc::new(shared) };
+        let engine = Self {
+            shared: Arc::new(shared),
+        };
         engine.probe().await?;
         Ok(engine)
     }
@@ -372,8 +392,14 @@ impl Etcd {
     /// Sends the largest request that never applies: what etcd refuses, it refuses for its size.
     async fn probe(&self) -> Result<(), String> {
         let never = || vec![Compare::version(self.shared.clock(), CompareOp::Equal, i64::MAX)];
-        let many = (0..MOST_OPS).map(|n| TxnOp::get(format!("{}probe/{n}", self.shared.prefix), None)).collect::<Vec<_>>();
-        let large = vec![TxnOp::put(format!("{}probe", self.shared.prefix), vec![0_u8; MOST_BYTES], None)];
+        let many = (0..MOST_OPS)
+            .map(|n| TxnOp::get(format!("{}probe/{n}", self.shared.prefix), None))
+            .collect::<Vec<_>>();
+        let large = vec![TxnOp::put(
+            format!("{}probe", self.shared.prefix),
+            vec![0_u8; MOST_BYTES],
+            None,
+        )];
         for writes in [many, large] {
             let sent = self.shared.txn(Txn::new().when(never()).and_then(writes)).await;
             sent.map_err(|e| format!("{e}; this etcd must be started with {}", FLAGS.join(" ")))?;
@@ -408,7 +434,11 @@ impl Engine for Etcd {
     }
     async fn watch(&self, from: Revision) -> Result<mpsc::Receiver<Arc<Commit>>, String> {
         // An empty store has no clock yet: the first transaction makes its first version.
-        let version = if from == 0 { 0 } else { self.shared.clock_at(Some(from)).await?.1 };
+        let version = if from == 0 {
+            0
+        } else {
+            self.shared.clock_at(Some(from)).await?.1
+        };
         let (sender, receiver) = mpsc::channel(follow::BACKLOG);
         tokio::spawn(follow::follow(Arc::downgrade(&self.shared), from, version, sender));
         Ok(receiver)
@@ -419,7 +449,10 @@ impl Engine for Etcd {
     async fn compact(&self, revision: Revision) -> Result<(), String> {
         // Ids that no process will ask for again.
         let ids = format!("{}t/", self.shared.prefix);
-        let old = GetOptions::new().with_prefix().with_keys_only().with_max_mod_revision(etcd_revision(revision) - ID_AGE);
+        let old = GetOptions::new()
+            .with_prefix()
+            .with_keys_only()
+            .with_max_mod_revision(etcd_revision(revision) - ID_AGE);
         let mut kv = self.shared.client.kv_client();
         for stale in patiently(kv.get(ids, Some(old))).await?.kvs() {
             patiently(kv.delete(stale.key(), None::<DeleteOptions>)).await?;

@@ -31,7 +31,12 @@ pub(crate) struct Hub {
 impl Hub {
     /// A hub whose history begins after `revision`.
     pub(crate) fn new(revision: Revision) -> Self {
-        Self { state: Mutex::new(State { floor: revision, ..State::default() }) }
+        Self {
+            state: Mutex::new(State {
+                floor: revision,
+                ..State::default()
+            }),
+        }
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
@@ -51,7 +56,9 @@ impl Hub {
             }
         }
         state.sinks.retain(|sink| sink(commits));
-        state.watchers.retain(|watcher| commits.iter().all(|c| watcher.try_send(Arc::clone(c)).is_ok()));
+        state
+            .watchers
+            .retain(|watcher| commits.iter().all(|c| watcher.try_send(Arc::clone(c)).is_ok()));
     }
 
     /// Calls `sink` with everything after `from`, or gives it back when that is no longer here.
@@ -75,7 +82,11 @@ impl Hub {
         older: impl FnOnce(Revision, Revision) -> Result<Vec<Arc<Commit>>, String>,
     ) -> Result<mpsc::Receiver<Arc<Commit>>, String> {
         let mut state = self.lock();
-        let mut missed = if from < state.floor { older(from, state.floor)? } else { Vec::new() };
+        let mut missed = if from < state.floor {
+            older(from, state.floor)?
+        } else {
+            Vec::new()
+        };
         missed.extend(state.history.iter().filter(|c| c.revision > from).cloned());
         let (sender, receiver) = mpsc::channel(missed.len() + BACKLOG);
         for commit in missed {

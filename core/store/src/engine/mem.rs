@@ -31,7 +31,10 @@ pub struct Mem {
 
 impl Default for Mem {
     fn default() -> Self {
-        Self { state: Mutex::default(), hub: Hub::new(0) }
+        Self {
+            state: Mutex::default(),
+            hub: Hub::new(0),
+        }
     }
 }
 
@@ -54,7 +57,10 @@ fn under<'a>(
         Some(after) if after >= prefix => Bound::Excluded(after.clone()),
         _ => Bound::Included(prefix.clone()),
     };
-    entries.range((start, Bound::Unbounded)).map(|(_, e)| e).take_while(move |e| e.key.under(prefix))
+    entries
+        .range((start, Bound::Unbounded))
+        .map(|(_, e)| e)
+        .take_while(move |e| e.key.under(prefix))
 }
 
 impl Mem {
@@ -111,7 +117,10 @@ impl Engine for Mem {
     }
     async fn range(&self, prefix: &Key, after: Option<&Key>, limit: usize) -> Result<(Revision, Vec<Entry>), String> {
         let state = self.lock();
-        Ok((state.revision, under(&state.entries, prefix, after).take(limit).cloned().collect()))
+        Ok((
+            state.revision,
+            under(&state.entries, prefix, after).take(limit).cloned().collect(),
+        ))
     }
     async fn watch(&self, from: Revision) -> Result<mpsc::Receiver<Arc<Commit>>, String> {
         // The lock keeps commits from slipping in between the history and the live part.
@@ -119,7 +128,8 @@ impl Engine for Mem {
         if from < state.compacted {
             return Err(format!("history up to {} is compacted", state.compacted));
         }
-        self.hub.watch(from, |_, floor| Err(format!("history up to {floor} is gone")))
+        self.hub
+            .watch(from, |_, floor| Err(format!("history up to {floor} is gone")))
     }
     async fn revision(&self) -> Result<Revision, String> {
         Ok(self.lock().revision)

@@ -56,7 +56,10 @@ impl Default for Options {
             log_commits: 10_000,
             log_bytes: 64 << 20,
             on_failure: Arc::new(|error| {
-                tracing::error!(error, "a commit failed: what is on the disk is unknown, the process ends");
+                tracing::error!(
+                    error,
+                    "a commit failed: what is on the disk is unknown, the process ends"
+                );
                 std::process::abort();
             }),
         }
@@ -104,10 +107,14 @@ impl Redb {
     pub fn open(path: &Path, options: Options) -> Result<Self, String> {
         let new = !path.exists();
         let shown = path.display();
-        let db = builder(&options).create(path).map_err(|e| format!("{shown} cannot be opened: {e}"))?;
+        let db = builder(&options)
+            .create(path)
+            .map_err(|e| format!("{shown} cannot be opened: {e}"))?;
         if new && let Some(parent) = path.parent().filter(|p| !p.as_os_str().is_empty()) {
             // A new file is only there after a crash when its directory is on the disk too.
-            File::open(parent).and_then(|d| d.sync_all()).map_err(|e| format!("{}: {e}", parent.display()))?;
+            File::open(parent)
+                .and_then(|d| d.sync_all())
+                .map_err(|e| format!("{}: {e}", parent.display()))?;
         }
         Self::start(db, options)
     }
@@ -117,7 +124,9 @@ impl Redb {
     /// # Errors
     /// As [`Redb::open`].
     pub fn with_backend(backend: impl StorageBackend, options: Options) -> Result<Self, String> {
-        let db = builder(&options).create_with_backend(backend).map_err(|e| format!("the storage: {e}"))?;
+        let db = builder(&options)
+            .create_with_backend(backend)
+            .map_err(|e| format!("the storage: {e}"))?;
         Self::start(db, options)
     }
 
@@ -138,7 +147,12 @@ impl Redb {
             .name("store-writer".to_owned())
             .spawn(move || writer.run())
             .map_err(|e| format!("the writer thread cannot be started: {e}"))?;
-        Ok(Self { shared, jobs: Some(jobs), room: Semaphore::new(QUEUE), writer: Some(writer) })
+        Ok(Self {
+            shared,
+            jobs: Some(jobs),
+            room: Semaphore::new(QUEUE),
+            writer: Some(writer),
+        })
     }
 
     fn send(&self, job: Job) -> bool {
@@ -172,7 +186,9 @@ impl Drop for Redb {
 impl Engine for Redb {
     async fn commit(&self, request: Request) -> Outcome {
         let unknown = || Outcome::Unknown("the writer has stopped".to_owned());
-        let Ok(_room) = self.room.acquire().await else { return unknown() };
+        let Ok(_room) = self.room.acquire().await else {
+            return unknown();
+        };
         let (sender, answer) = oneshot::channel();
         if !self.send(Job::Commit(request, sender)) {
             return unknown();

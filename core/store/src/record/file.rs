@@ -30,7 +30,11 @@ pub struct Retention {
 
 impl Default for Retention {
     fn default() -> Self {
-        Self { bytes: 256 << 20, days: 90, segment_bytes: 8 << 20 }
+        Self {
+            bytes: 256 << 20,
+            days: 90,
+            segment_bytes: 8 << 20,
+        }
     }
 }
 
@@ -76,7 +80,10 @@ fn segment_path(folder: &Path, stream: &str, number: u64) -> PathBuf {
 }
 
 fn is_name(stream: &str) -> bool {
-    !stream.is_empty() && stream.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-')
+    !stream.is_empty()
+        && stream
+            .bytes()
+            .all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-')
 }
 
 impl Shared {
@@ -89,7 +96,9 @@ impl Shared {
 
     fn places(&self, stream: &str, subject: &str, limit: usize) -> io::Result<Vec<Place>> {
         let mut streams = self.streams();
-        let Some(state) = streams.get_mut(stream) else { return Ok(Vec::new()) };
+        let Some(state) = streams.get_mut(stream) else {
+            return Ok(Vec::new());
+        };
         if state.index.is_none() {
             let mut index: HashMap<String, Vec<Place>> = HashMap::new();
             for (&number, &durable) in &state.segments {
@@ -101,7 +110,11 @@ impl Shared {
             }
             state.index = Some(index);
         }
-        let all = state.index.as_ref().and_then(|index| index.get(subject)).map_or(&[][..], Vec::as_slice);
+        let all = state
+            .index
+            .as_ref()
+            .and_then(|index| index.get(subject))
+            .map_or(&[][..], Vec::as_slice);
         Ok(all[all.len().saturating_sub(limit)..].to_vec())
     }
 
@@ -126,14 +139,20 @@ impl Shared {
     }
 
     fn tail(&self, stream: &str, limit: usize) -> io::Result<Vec<Value>> {
-        let segments = self.streams().get(stream).map(|s| s.segments.clone()).unwrap_or_default();
+        let segments = self
+            .streams()
+            .get(stream)
+            .map(|s| s.segments.clone())
+            .unwrap_or_default();
         let mut newest_first = Vec::new();
         for (number, durable) in segments.into_iter().rev() {
             if newest_first.len() >= limit {
                 break;
             }
             let mut here = Vec::new();
-            match segment::scan(&self.path(stream, number), |at, record| here.extend((at < durable).then_some(record))) {
+            match segment::scan(&self.path(stream, number), |at, record| {
+                here.extend((at < durable).then_some(record))
+            }) {
                 Ok(_) => newest_first.extend(here.into_iter().rev()),
                 Err(e) if e.kind() == io::ErrorKind::NotFound => {}
                 Err(e) => return Err(e),
@@ -162,18 +181,33 @@ impl FileRecords {
                 streams.insert(name.to_owned(), load(&entry.path())?);
             }
         }
-        let shared = Arc::new(Shared { folder, retention, streams: Mutex::new(streams) });
+        let shared = Arc::new(Shared {
+            folder,
+            retention,
+            streams: Mutex::new(streams),
+        });
         let (queue, appends) = mpsc::channel();
-        let writer = Writer { shared: Arc::clone(&shared), active: HashMap::new() };
+        let writer = Writer {
+            shared: Arc::clone(&shared),
+            active: HashMap::new(),
+        };
         let thread = std::thread::Builder::new().name("records-writer".to_owned());
         let writer = Some(thread.spawn(move || writer.run(&appends))?);
-        Ok(Self { shared, queue: Some(queue), room: Semaphore::new(QUEUE), writer })
+        Ok(Self {
+            shared,
+            queue: Some(queue),
+            room: Semaphore::new(QUEUE),
+            writer,
+        })
     }
 
     async fn read(&self, read: impl FnOnce(&Shared) -> io::Result<Vec<Value>> + Send + 'static) -> Result<Vec<Value>> {
         let shared = Arc::clone(&self.shared);
         let failed = |e: io::Error| Error::internal("The records could not be read.", e);
-        spawn_blocking(move || read(&shared)).await.map_err(|e| failed(io::Error::other(e)))?.map_err(failed)
+        spawn_blocking(move || read(&shared))
+            .await
+            .map_err(|e| failed(io::Error::other(e)))?
+            .map_err(failed)
     }
 }
 
@@ -183,7 +217,11 @@ fn load(folder: &Path) -> io::Result<Stream> {
     for entry in fs::read_dir(folder)? {
         let entry = entry?;
         let name = entry.file_name();
-        if let Some(number) = name.to_str().and_then(|n| n.strip_suffix(".rec")).and_then(|n| n.parse().ok()) {
+        if let Some(number) = name
+            .to_str()
+            .and_then(|n| n.strip_suffix(".rec"))
+            .and_then(|n| n.parse().ok())
+        {
             segments.insert(number, entry.metadata()?.len());
         }
     }
@@ -220,13 +258,26 @@ impl Records for FileRecords {
         let _room = self.room.acquire().await.map_err(|_| stopped())?;
         let (done, answer) = oneshot::channel();
         let (stream, subject) = (stream.to_owned(), subject.to_owned());
-        let append = Append { stream, subject, time: maru_base::time::now().as_millisecond(), record, done };
-        self.queue.as_ref().and_then(|q| q.send(append).ok()).ok_or_else(stopped)?;
-        answer.await.map_err(|_| stopped())?.map_err(|e| Error::internal("The record could not be stored.", e))
+        let append = Append {
+            stream,
+            subject,
+            time: maru_base::time::now().as_millisecond(),
+            record,
+            done,
+        };
+        self.queue
+            .as_ref()
+            .and_then(|q| q.send(append).ok())
+            .ok_or_else(stopped)?;
+        answer
+            .await
+            .map_err(|_| stopped())?
+            .map_err(|e| Error::internal("The record could not be stored.", e))
     }
     async fn of_subject(&self, stream: &str, subject: &str, limit: usize) -> Result<Vec<Value>> {
         let (stream, subject) = (stream.to_owned(), subject.to_owned());
-        self.read(move |shared| shared.of_subject(&stream, &subject, limit)).await
+        self.read(move |shared| shared.of_subject(&stream, &subject, limit))
+            .await
     }
     async fn tail(&self, stream: &str, limit: usize) -> Result<Vec<Value>> {
         let stream = stream.to_owned();
@@ -289,11 +340,16 @@ impl Writer {
     /// Appends one record without syncing: segment, start, end.
     fn put(&mut self, append: &Append) -> io::Result<(u64, u64, u64)> {
         let frame = segment::frame(append.time, &append.subject, &append.record)?;
-        let full = self.active.get(&append.stream).is_none_or(|a| a.length >= self.shared.retention.segment_bytes);
+        let full = self
+            .active
+            .get(&append.stream)
+            .is_none_or(|a| a.length >= self.shared.retention.segment_bytes);
         if full {
             self.next_segment(&append.stream)?;
         }
-        let Some(active) = self.active.get_mut(&append.stream) else { return Err(io::ErrorKind::NotFound.into()) };
+        let Some(active) = self.active.get_mut(&append.stream) else {
+            return Err(io::ErrorKind::NotFound.into());
+        };
         let at = active.length;
         if let Err(e) = active.file.write_all(&frame) {
             // Half a record may be there: cut it off, or leave this segment alone for good.
@@ -316,7 +372,11 @@ impl Writer {
             self.retain(stream)?;
             return self.begin(stream, active.number + 1);
         }
-        let last = self.shared.streams().get(stream).and_then(|s| s.segments.last_key_value().map(|(n, l)| (*n, *l)));
+        let last = self
+            .shared
+            .streams()
+            .get(stream)
+            .and_then(|s| s.segments.last_key_value().map(|(n, l)| (*n, *l)));
         match last {
             Some((number, length)) if length < limit => {
                 let file = OpenOptions::new().append(true).open(self.shared.path(stream, number))?;
@@ -339,7 +399,14 @@ impl Writer {
         let file = OpenOptions::new().create(true).append(true).open(&path)?;
         file.set_len(0)?;
         File::open(self.shared.folder.join(stream))?.sync_all()?;
-        self.active.insert(stream.to_owned(), Active { file, number, length: 0 });
+        self.active.insert(
+            stream.to_owned(),
+            Active {
+                file,
+                number,
+                length: 0,
+            },
+        );
         Ok(())
     }
 
@@ -347,7 +414,9 @@ impl Writer {
         let Retention { bytes, days, .. } = self.shared.retention;
         let oldest_kept = maru_base::time::now().as_millisecond() - i64::from(days) * 86_400_000;
         let mut streams = self.shared.streams();
-        let Some(state) = streams.get_mut(stream) else { return Ok(()) };
+        let Some(state) = streams.get_mut(stream) else {
+            return Ok(());
+        };
         let mut total: u64 = state.segments.values().sum();
         while let Some((&number, &length)) = state.segments.first_key_value() {
             let path = segment_path(&self.shared.folder, stream, number);

@@ -26,7 +26,11 @@ impl MemRecords {
     fn newest(&self, stream: &str, limit: usize, wanted: impl Fn(&str) -> bool) -> Vec<Value> {
         let streams = self.lock();
         let of_stream = streams.get(stream).into_iter().flatten().rev();
-        let mut found: Vec<_> = of_stream.filter(|(s, _)| wanted(s)).take(limit).map(|(_, v)| v.clone()).collect();
+        let mut found: Vec<_> = of_stream
+            .filter(|(s, _)| wanted(s))
+            .take(limit)
+            .map(|(_, v)| v.clone())
+            .collect();
         found.reverse();
         found
     }
@@ -35,7 +39,10 @@ impl MemRecords {
 #[async_trait::async_trait]
 impl Records for MemRecords {
     async fn append(&self, stream: &str, subject: &str, record: Value) -> Result<()> {
-        self.lock().entry(stream.to_owned()).or_default().push((subject.to_owned(), record));
+        self.lock()
+            .entry(stream.to_owned())
+            .or_default()
+            .push((subject.to_owned(), record));
         Ok(())
     }
     async fn of_subject(&self, stream: &str, subject: &str, limit: usize) -> Result<Vec<Value>> {

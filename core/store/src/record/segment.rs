@@ -71,11 +71,21 @@ fn parse(payload: &[u8]) -> Option<Record> {
     let (length, rest) = rest.split_at_checked(2)?;
     let (subject, json) = rest.split_at_checked(usize::from(u16::from_le_bytes(length.try_into().ok()?)))?;
     let subject = String::from_utf8(subject.to_vec()).ok()?;
-    Some(Record { time: i64::from_le_bytes(time.try_into().ok()?), subject, json: json.to_vec() })
+    Some(Record {
+        time: i64::from_le_bytes(time.try_into().ok()?),
+        subject,
+        json: json.to_vec(),
+    })
 }
 
 fn read_frame(read: &mut impl FnMut(&mut [u8]) -> io::Result<()>) -> io::Result<Option<(Record, u64)>> {
-    let torn = |e: io::Error| if e.kind() == io::ErrorKind::UnexpectedEof { Ok(None) } else { Err(e) };
+    let torn = |e: io::Error| {
+        if e.kind() == io::ErrorKind::UnexpectedEof {
+            Ok(None)
+        } else {
+            Err(e)
+        }
+    };
     let mut head = [0; HEAD];
     if let Err(e) = read(&mut head) {
         return torn(e);
@@ -115,7 +125,9 @@ pub(super) fn read(file: &File, at: u64) -> io::Result<Record> {
         Ok(())
     };
     let found = read_frame(&mut next)?;
-    found.map(|(record, _)| record).ok_or_else(|| io::Error::new(io::ErrorKind::InvalidData, "a record is damaged"))
+    found
+        .map(|(record, _)| record)
+        .ok_or_else(|| io::Error::new(io::ErrorKind::InvalidData, "a record is damaged"))
 }
 
 #[cfg(test)]

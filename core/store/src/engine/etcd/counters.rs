@@ -55,7 +55,12 @@ impl Counters {
         let mut held = Vec::with_capacity(adds.len());
         for (key, delta, limit) in adds {
             let known = self.slot(&key).lock_owned().await;
-            held.push(One { key, delta, limit, known });
+            held.push(One {
+                key,
+                delta,
+                limit,
+                known,
+            });
         }
         Held(held)
     }
@@ -70,7 +75,10 @@ impl Held {
     }
     /// The values after the request.
     pub(super) fn sums(&self) -> Result<Vec<i64>, Conflict> {
-        self.0.iter().map(|one| apply::add(&one.key, one.known.value, one.delta, one.limit)).collect()
+        self.0
+            .iter()
+            .map(|one| apply::add(&one.key, one.known.value, one.delta, one.limit))
+            .collect()
     }
     /// Takes over what etcd said of each, in order.
     pub(super) fn saw(&mut self, responses: &[TxnOpResponse]) {

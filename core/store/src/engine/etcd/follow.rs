@@ -37,7 +37,11 @@ struct Follower {
 
 /// Feeds `sender` with all commits after `from` until it is full or closed, history is gone, or something was missed.
 pub(super) async fn follow(shared: Weak<Shared>, from: Revision, version: i64, sender: mpsc::Sender<Arc<Commit>>) {
-    let mut follower = Follower { at: from, version, sender };
+    let mut follower = Follower {
+        at: from,
+        version,
+        sender,
+    };
     let mut failures = 0;
     loop {
         let Some(strong) = shared.upgrade() else { return };
@@ -109,9 +113,14 @@ impl Follower {
     async fn open(&self, shared: &Shared) -> Result<WatchStream, String> {
         // From `clock` to the end of `k/`: the ids lie behind, and nobody wants them.
         let end = range_end(format!("{}k/", shared.prefix).as_bytes());
-        let options =
-            WatchOptions::new().with_range(end).with_start_revision(etcd_revision(self.at) + 1).with_prev_key();
-        let mut client = shared.client.watch_client().max_decoding_message_size(super::ANSWER_BYTES);
+        let options = WatchOptions::new()
+            .with_range(end)
+            .with_start_revision(etcd_revision(self.at) + 1)
+            .with_prev_key();
+        let mut client = shared
+            .client
+            .watch_client()
+            .max_decoding_message_size(super::ANSWER_BYTES);
         super::patiently(client.watch(shared.clock(), Some(options))).await
     }
 
@@ -136,7 +145,10 @@ impl Follower {
                 changes.push((entry.key, old, new));
             }
             if version != Some(self.version + 1) {
-                return Err(Stop::End(format!("after transaction {} came {version:?}", self.version)));
+                return Err(Stop::End(format!(
+                    "after transaction {} came {version:?}",
+                    self.version
+                )));
             }
             self.version += 1;
             self.at = revision;

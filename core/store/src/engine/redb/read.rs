@@ -43,7 +43,10 @@ pub(super) fn start(db: &Database) -> Result<Start, String> {
             txns.insert(id.value(), revision.value());
         }
     }
-    Ok(Start { revision: revision_in(&read)?, txns })
+    Ok(Start {
+        revision: revision_in(&read)?,
+        txns,
+    })
 }
 
 pub(super) fn range(
@@ -55,7 +58,9 @@ pub(super) fn range(
     let read = db.begin_read().map_err(text)?;
     let revision = revision_in(&read)?;
     let mut found = Vec::new();
-    let Some(table) = there(read.open_table(ENTRIES))? else { return Ok((revision, found)) };
+    let Some(table) = there(read.open_table(ENTRIES))? else {
+        return Ok((revision, found));
+    };
     let start = match after {
         Some(after) if after >= prefix => Bound::Excluded(after.as_str()),
         _ => Bound::Included(prefix.as_str()),
@@ -87,5 +92,9 @@ pub(super) fn log(db: &Database, after: Revision, upto: Revision) -> Result<Vec<
         }
         found.push(Arc::new(codec::commit_of(revision.value(), stored.value())?));
     }
-    if found.is_empty() && upto > after { Err(gone()) } else { Ok(found) }
+    if found.is_empty() && upto > after {
+        Err(gone())
+    } else {
+        Ok(found)
+    }
 }

@@ -69,7 +69,12 @@ struct Done {
 
 impl Writer {
     pub(super) fn new(shared: Arc<Shared>, queue: Receiver<Job>) -> Self {
-        Self { shared, queue, last: 0, compact: 0 }
+        Self {
+            shared,
+            queue,
+            last: 0,
+            compact: 0,
+        }
     }
 
     pub(super) fn run(mut self) {
@@ -120,7 +125,9 @@ impl Writer {
                     group.push((request, answer));
                 }
                 Job::Compact(revision, answer) => {
-                    self.compact = self.compact.max(revision.min(self.shared.revision.load(Ordering::Acquire)));
+                    self.compact = self
+                        .compact
+                        .max(revision.min(self.shared.revision.load(Ordering::Acquire)));
                     self.shared.compacted.store(self.compact, Ordering::Release);
                     self.shared.hub.compact(self.compact);
                     let _ = answer.send(());
@@ -133,9 +140,10 @@ impl Writer {
                 Ok(job) => Some(job),
                 // Clients of one group come back together: starting with the first of them would make every second
                 // group a small one.
-                Err(_) if group.len() < self.last => {
-                    self.queue.recv_timeout(linger.saturating_duration_since(Instant::now())).ok()
-                }
+                Err(_) if group.len() < self.last => self
+                    .queue
+                    .recv_timeout(linger.saturating_duration_since(Instant::now()))
+                    .ok(),
                 Err(_) => None,
             };
         }
@@ -196,8 +204,13 @@ impl Writer {
             for dropped in 0..=DROP.max(2 * group.len() as u64) {
                 let over = log.len().map_err(|e| text(&e))? > self.shared.options.log_commits
                     || log_bytes > self.shared.options.log_bytes;
-                let oldest = log.first().map_err(|e| text(&e))?.map(|(r, v)| (r.value(), v.value().len() as u64));
-                let Some((oldest, size)) = oldest.filter(|(r, _)| over || *r <= self.compact) else { break };
+                let oldest = log
+                    .first()
+                    .map_err(|e| text(&e))?
+                    .map(|(r, v)| (r.value(), v.value().len() as u64));
+                let Some((oldest, size)) = oldest.filter(|(r, _)| over || *r <= self.compact) else {
+                    break;
+                };
                 if dropped == DROP.max(2 * group.len() as u64) {
                     done.more = true;
                     break;
@@ -214,7 +227,11 @@ impl Writer {
                 meta.insert("log_bytes", log_bytes).map_err(|e| text(&e))?;
             }
         }
-        if dirty { txn.commit().map_err(|e| text(&e))? } else { txn.abort().map_err(|e| text(&e))? }
+        if dirty {
+            txn.commit().map_err(|e| text(&e))?
+        } else {
+            txn.abort().map_err(|e| text(&e))?
+        }
         Ok(done)
     }
 

@@ -4,7 +4,7 @@ use crate::flows::{Guard, Policy};
 use crate::model::{FirewallInput, RuleFault};
 use crate::rules::Match;
 use crate::text::{Family, Ruleset};
-use ipnet::{IpNet, Ipv4Net, Ipv6Net};
+use ipnet::IpNet;
 use maru_agent_api::slice::{Port, SecurityGroup};
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, Ipv6Addr};
@@ -31,15 +31,29 @@ pub fn compile(input: &FirewallInput<'_>) -> Compiled {
     ports.sort_by(|a, b| a.id.cmp(&b.id));
     ports.dedup_by(|a, b| a.id == b.id);
     for port in ports {
-        if let Err(reason) = one_port(port, zones.get(port.network_id.as_str()).copied(), &mut marks, &mut taps, &mut c) {
-            c.faults.push(RuleFault { what: "port", id: port.id.clone(), reason });
+        if let Err(reason) = one_port(
+            port,
+            zones.get(port.network_id.as_str()).copied(),
+            &mut marks,
+            &mut taps,
+            &mut c,
+        ) {
+            c.faults.push(RuleFault {
+                what: "port",
+                id: port.id.clone(),
+                reason,
+            });
         }
     }
     c
 }
 
 fn fault(c: &mut Compiled, what: &'static str, id: &str, reason: impl Into<String>) {
-    c.faults.push(RuleFault { what, id: id.into(), reason: reason.into() });
+    c.faults.push(RuleFault {
+        what,
+        id: id.into(),
+        reason: reason.into(),
+    });
 }
 
 /// Only what nft takes as a part of a name, and no more than fits; ids of the API are UUIDs.
@@ -56,11 +70,19 @@ fn networks<'a>(input: &FirewallInput<'a>, c: &mut Compiled) -> BTreeMap<&'a str
                 c,
                 "network",
                 &network.id,
-                format!("conntrack zone {} is not its own; its ports are cut off until it has one from 1 to 65535", network.zone),
+                format!(
+                    "conntrack zone {} is not its own; its ports are cut off until it has one from 1 to 65535",
+                    network.zone
+                ),
             );
             continue;
         }
-        c.ruleset.map(Family::Inet, "zones", format!("\"br{}\"", network.vni), network.zone.to_string());
+        c.ruleset.map(
+            Family::Inet,
+            "zones",
+            format!("\"br{}\"", network.vni),
+            network.zone.to_string(),
+        );
         zones.insert(network.id.as_str(), network.zone);
     }
     zones
@@ -73,7 +95,11 @@ fn set_name(group: &str, v6: bool) -> String {
 /// A chain a group and direction; a pair of sets for each group that a rule names as remote.
 fn groups(input: &FirewallInput<'_>, c: &mut Compiled) {
     let by_id: BTreeMap<&str, &SecurityGroup> = input.groups.iter().map(|g| (g.id.as_str(), *g)).collect();
-    let used: BTreeSet<&str> = input.ports.iter().flat_map(|p| p.security_groups.iter().map(String::as_str)).collect();
+    let used: BTreeSet<&str> = input
+        .ports
+        .iter()
+        .flat_map(|p| p.security_groups.iter().map(String::as_str))
+        .collect();
     let mut remotes: BTreeSet<String> = BTreeSet::new();
     for (id, group) in by_id.iter().filter(|(id, _)| used.contains(*id)) {
         if !good_id(id) {
@@ -93,7 +119,12 @@ fn groups(input: &FirewallInput<'_>, c: &mut Compiled) {
             };
             if let crate::rules::Remote::Group(remote) = &m.remote {
                 if !good_id(remote) {
-                    fault(c, "rule", &rule.id, "the id of its remote group cannot be a name in the kernel's rules");
+                    fault(
+                        c,
+                        "rule",
+                        &rule.id,
+                        "the id of its remote group cannot be a name in the kernel's rules",
+                    );
                     continue;
                 }
                 remotes.insert(remote.clone());
@@ -112,10 +143,20 @@ fn groups(input: &FirewallInput<'_>, c: &mut Compiled) {
     }
     for remote in remotes {
         // A group that is not in the slice has no members here: the rule allows no one.
-        let members: BTreeSet<IpAddr> = by_id.get(remote.as_str()).map(|g| g.members.iter().copied().collect()).unwrap_or_default();
+        let members: BTreeSet<IpAddr> = by_id
+            .get(remote.as_str())
+            .map(|g| g.members.iter().copied().collect())
+            .unwrap_or_default();
         for v6 in [false, true] {
-            let texts = members.iter().filter(|ip| ip.is_ipv6() == v6).map(ToString::to_string).collect();
-            c.ruleset.sets.insert(set_name(&remote, v6), (if v6 { "ipv6_addr" } else { "ipv4_addr" }, texts));
+            let texts = members
+                .iter()
+                .filter(|ip| ip.is_ipv6() == v6)
+                .map(ToString::to_string)
+                .collect();
+            c.ruleset.sets.insert(
+                set_name(&remote, v6),
+                (if v6 { "ipv6_addr" } else { "ipv4_addr" }, texts),
+            );
         }
         c.policy.members.insert(remote, members);
     }
@@ -124,7 +165,10 @@ fn groups(input: &FirewallInput<'_>, c: &mut Compiled) {
 /// The port's number in `meta mark`: the first 32 bits of its id, so that it is the same in every ruleset.
 fn mark_of(id: &str, taken: &mut BTreeSet<u32>) -> u32 {
     let first = id.get(..8).and_then(|h| u32::from_str_radix(h, 16).ok());
-    let mut mark = first.unwrap_or_else(|| id.bytes().fold(0x811c_9dc5, |h, b| (h ^ u32::from(b)).wrapping_mul(0x0100_0193)));
+    let mut mark = first.unwrap_or_else(|| {
+        id.bytes()
+            .fold(0x811c_9dc5, |h, b| (h ^ u32::from(b)).wrapping_mul(0x0100_0193))
+    });
     while mark == 0 || !taken.insert(mark) {
         mark = mark.wrapping_add(1);
     }
@@ -136,7 +180,13 @@ fn good_mac(text: &str) -> Result<String, String> {
     let bad = || format!("the MAC address {text:?} is not six hexadecimal bytes of a unicast address");
     let bytes: Vec<u8> = text
         .split(':')
-        .map(|p| if p.len() == 2 && p.bytes().all(|b| b.is_ascii_hexdigit()) { u8::from_str_radix(p, 16).map_err(|_| bad()) } else { Err(bad()) })
+        .map(|p| {
+            if p.len() == 2 && p.bytes().all(|b| b.is_ascii_hexdigit()) {
+                u8::from_str_radix(p, 16).map_err(|_| bad())
+            } else {
+                Err(bad())
+            }
+        })
         .collect::<Result<_, _>>()?;
     match bytes.as_slice() {
         [first, _, _, _, _, _] if first & 1 == 0 && bytes.iter().any(|b| *b != 0) => Ok(text.to_ascii_lowercase()),
@@ -148,20 +198,45 @@ fn good_mac(text: &str) -> Result<String, String> {
 fn link_local(mac: &str) -> Option<Ipv6Addr> {
     let b: Vec<u8> = mac.split(':').filter_map(|p| u8::from_str_radix(p, 16).ok()).collect();
     let [a, b, c, d, e, f] = *b.as_slice() else { return None };
-    Some(Ipv6Addr::from([0xfe, 0x80, 0, 0, 0, 0, 0, 0, a ^ 2, b, c, 0xff, 0xfe, d, e, f]))
+    Some(Ipv6Addr::from([
+        0xfe,
+        0x80,
+        0,
+        0,
+        0,
+        0,
+        0,
+        0,
+        a ^ 2,
+        b,
+        c,
+        0xff,
+        0xfe,
+        d,
+        e,
+        f,
+    ]))
 }
 
 /// What a port may send from: for each MAC address its blocks.
 fn sources(port: &Port, c: &mut Compiled) -> Result<BTreeMap<String, Vec<IpNet>>, String> {
     let own = good_mac(&port.mac)?;
     let mut by_mac: BTreeMap<String, Vec<IpNet>> = BTreeMap::new();
-    by_mac.entry(own.clone()).or_default().extend(port.fixed_ips.iter().map(|(_, ip)| IpNet::from(*ip)));
+    by_mac
+        .entry(own.clone())
+        .or_default()
+        .extend(port.fixed_ips.iter().map(|(_, ip)| IpNet::from(*ip)));
     for (block, mac) in &port.allowed_address_pairs {
         let mac = match mac.as_deref().map(good_mac) {
             None => own.clone(),
             Some(Ok(mac)) => mac,
             Some(Err(reason)) => {
-                fault(c, "port", &port.id, format!("an allowed address pair is left out: {reason}"));
+                fault(
+                    c,
+                    "port",
+                    &port.id,
+                    format!("an allowed address pair is left out: {reason}"),
+                );
                 continue;
             }
         };
@@ -176,14 +251,6 @@ fn sources(port: &Port, c: &mut Compiled) -> Result<BTreeMap<String, Vec<IpNet>>
     Ok(by_mac)
 }
 
-fn v4(blocks: &[IpNet]) -> Vec<Ipv4Net> {
-    blocks.iter().filter_map(|b| if let IpNet::V4(n) = b { Some(*n) } else { None }).collect()
-}
-
-fn v6(blocks: &[IpNet]) -> Vec<Ipv6Net> {
-    blocks.iter().filter_map(|b| if let IpNet::V6(n) = b { Some(*n) } else { None }).collect()
-}
-
 /// `{ a, b }`, or `a` alone.
 fn list<T: ToString>(items: impl IntoIterator<Item = T>) -> String {
     let texts: Vec<String> = items.into_iter().map(|i| i.to_string()).collect();
@@ -193,14 +260,24 @@ fn list<T: ToString>(items: impl IntoIterator<Item = T>) -> String {
     }
 }
 
-/// `field value` with a set where there are several; nothing where every address is meant.
-fn within(field: &str, blocks: &[IpNet]) -> String {
-    if blocks.iter().any(|b| b.prefix_len() == 0) { String::new() } else { format!(" {field} {}", list(blocks.iter().map(short))) }
+/// Conditions `field value `, any of which allows; one that is always true where every address is meant.
+fn within(field: &str, blocks: &[IpNet]) -> Vec<String> {
+    if blocks.iter().any(|b| b.prefix_len() == 0) {
+        return vec![String::new()];
+    }
+    match blocks.len() {
+        0..=4 => blocks.iter().map(|b| format!("{field} {} ", short(b))).collect(),
+        _ => vec![format!("{field} {} ", list(blocks.iter().map(short)))],
+    }
 }
 
 /// A block without the length that says "this one address".
 fn short(block: &IpNet) -> String {
-    if block.prefix_len() == block.max_prefix_len() { block.addr().to_string() } else { block.to_string() }
+    if block.prefix_len() == block.max_prefix_len() {
+        block.addr().to_string()
+    } else {
+        block.to_string()
+    }
 }
 
 fn one_port(
@@ -216,7 +293,9 @@ fn one_port(
     }
     let tap = format!("tap{}", id.get(..11).unwrap_or(id));
     if !taps.insert(tap.clone()) {
-        return Err(format!("another port's tap has the name {tap}, too; this one has no tap of its own"));
+        return Err(format!(
+            "another port's tap has the name {tap}, too; this one has no tap of its own"
+        ));
     }
     let tap = format!("\"{tap}\"");
     let verdict = |c: &mut Compiled, text: &str| {
@@ -229,7 +308,9 @@ fn one_port(
     }
     let Some(zone) = zone else {
         verdict(c, "drop");
-        return Err("its network has not been delivered, or has no conntrack zone of its own; its tap is cut off".into());
+        return Err(
+            "its network has not been delivered, or has no conntrack zone of its own; its tap is cut off".into(),
+        );
     };
     if !port.port_security {
         verdict(c, "accept");
@@ -246,29 +327,39 @@ fn one_port(
         vec![
             // Frames for others that the bridge floods are not for this guest to see (attack class E3).
             format!("ether daddr & 01:00:00:00:00:00 == 00:00:00:00:00:00 ether daddr != {macs} drop"),
-            "ether type { arp, ip, ip6 } accept".into(),
-            "drop".into(),
+            "goto known_types".into(),
         ],
     );
-    c.ruleset.map(Family::Bridge, "source", tap.clone(), format!("goto s-{id}"));
-    c.ruleset.map(Family::Bridge, "target", tap.clone(), format!("goto t-{id}"));
+    c.ruleset
+        .map(Family::Bridge, "source", tap.clone(), format!("goto s-{id}"));
+    c.ruleset
+        .map(Family::Bridge, "target", tap.clone(), format!("goto t-{id}"));
 
     let mut groups: Vec<String> = Vec::new();
     for group in &port.security_groups {
         if c.policy.groups.contains_key(group) {
             groups.push(group.clone());
         } else {
-            fault(c, "group", group, format!("it has not been delivered; port {id} has none of its allowances"));
+            fault(
+                c,
+                "group",
+                group,
+                format!("it has not been delivered; port {id} has none of its allowances"),
+            );
         }
     }
     groups.sort();
     groups.dedup();
     // As upstream: one stateful group makes the port stateful; only stateless ones make it stateless.
-    let stateful = groups.is_empty() || groups.iter().any(|g| c.policy.groups.get(g).is_some_and(|(stateful, _)| *stateful));
+    let stateful = groups.is_empty()
+        || groups
+            .iter()
+            .any(|g| c.policy.groups.get(g).is_some_and(|(stateful, _)| *stateful));
     let mark = format!("{:#010x}", mark_of(id, marks));
-    for (direction, always, chain, map) in
-        [("ge", "from_always", format!("e-{id}"), "from_port"), ("gi", "to_always", format!("i-{id}"), "to_port")]
-    {
+    for (direction, always, chain, map) in [
+        ("ge", "from_always", format!("e-{id}"), "from_port"),
+        ("gi", "to_always", format!("i-{id}"), "to_port"),
+    ] {
         let mut rules = vec![format!("jump {always}")];
         if stateful {
             rules.push("ct state established,related accept".into());
@@ -291,6 +382,9 @@ fn one_port(
 }
 
 /// What a guest may claim to be: MAC, ARP, IPv4, IPv6 and ND (attack classes E1 and E2).
+///
+/// Sets without a name cost the kernel time that grows with their number, so what is common to all ports is in shared chains
+/// of the base, and a few addresses are a few rules.
 fn source_chains(id: &str, by_mac: &BTreeMap<String, Vec<IpNet>>, ruleset: &mut Ruleset) {
     let macs = list(by_mac.keys());
     ruleset.chain(
@@ -298,38 +392,48 @@ fn source_chains(id: &str, by_mac: &BTreeMap<String, Vec<IpNet>>, ruleset: &mut 
         format!("s-{id}"),
         vec![
             format!("ether saddr != {macs} drop"),
-            format!("ether type vmap {{ arp : goto sa-{id}, ip : goto s4-{id}, ip6 : goto s6-{id} }}"),
+            format!("ether type arp goto sa-{id}"),
+            format!("ether type ip goto s4-{id}"),
+            format!("ether type ip6 goto s6-{id}"),
             "drop".into(),
         ],
     );
-    let mut arp = vec!["arp htype != 1 drop".into(), "arp ptype != 0x0800 drop".into(), "arp hlen != 6 drop".into(), "arp plen != 4 drop".into()];
-    let mut ip4 = vec![
-        "ip saddr 0.0.0.0 udp sport 68 udp dport 67 accept".into(),
-        "udp sport 67 drop".into(),
-        "udp dport 68 drop".into(),
-    ];
+    let mut arp: Vec<String> = vec!["jump arp_form".into()];
+    let mut ip4: Vec<String> = vec!["jump dhcp4".into()];
     let mut ip6 = vec![
-        "icmpv6 type { 134, 137 } drop".into(),
-        "udp sport 547 drop".into(),
-        "udp dport 546 drop".into(),
+        "jump never6".into(),
         format!("icmpv6 type 136 jump nd-{id}"),
         format!("ip6 saddr :: icmpv6 type 135 jump nd-{id}"),
-        "ip6 saddr :: icmpv6 type { 131, 132, 133, 135, 143 } accept".into(),
+        "ip6 saddr :: goto unspecified6".into(),
     ];
     let mut nd = Vec::new();
     for (mac, blocks) in by_mac {
-        let four: Vec<IpNet> = v4(blocks).into_iter().map(IpNet::from).collect();
-        let six: Vec<IpNet> = v6(blocks).into_iter().map(IpNet::from).collect();
+        let of = |v6: bool| {
+            blocks
+                .iter()
+                .filter(|b| b.addr().is_ipv6() == v6)
+                .copied()
+                .collect::<Vec<_>>()
+        };
+        let (four, six) = (of(false), of(true));
+        let from = if by_mac.len() == 1 {
+            String::new()
+        } else {
+            format!("ether saddr {mac} ")
+        };
         // An address probe claims nothing (RFC 5227).
-        arp.push(format!("ether saddr {mac} arp saddr ether {mac} arp operation request arp saddr ip 0.0.0.0 accept"));
-        if !four.is_empty() {
-            arp.push(format!("ether saddr {mac} arp saddr ether {mac}{} accept", within("arp saddr ip", &four)));
-            ip4.push(format!("ether saddr {mac}{} accept", within("ip saddr", &four)));
-        }
-        if !six.is_empty() {
-            ip6.push(format!("ether saddr {mac}{} accept", within("ip6 saddr", &six)));
-        }
-        for block in v6(blocks) {
+        arp.push(format!(
+            "{from}arp saddr ether {mac} arp operation request arp saddr ip 0.0.0.0 accept"
+        ));
+        arp.extend(
+            within("arp saddr ip", &four)
+                .iter()
+                .map(|w| format!("{from}arp saddr ether {mac} {w}accept")),
+        );
+        ip4.extend(within("ip saddr", &four).iter().map(|w| format!("{from}{w}accept")));
+        ip6.extend(within("ip6 saddr", &six).iter().map(|w| format!("{from}{w}accept")));
+        for block in &six {
+            let IpNet::V6(block) = block else { continue };
             // The target address of NS and NA follows 8 bytes of header (RFC 4861, 4.3 and 4.4). `return` allows it.
             let (mask, value) = (u128::from(block.netmask()), u128::from(block.network()));
             nd.push(match block.prefix_len() {

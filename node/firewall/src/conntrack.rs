@@ -2,7 +2,9 @@
 
 use crate::rules::Flow;
 use nix::errno::Errno;
-use nix::sys::socket::{AddressFamily, MsgFlags, NetlinkAddr, SockFlag, SockProtocol, SockType, bind, recv, send, socket};
+use nix::sys::socket::{
+    AddressFamily, MsgFlags, NetlinkAddr, SockFlag, SockProtocol, SockType, bind, recv, send, socket,
+};
 use std::net::IpAddr;
 use std::os::fd::{AsRawFd, OwnedFd};
 
@@ -68,7 +70,12 @@ pub(crate) struct Conntrack {
 impl Conntrack {
     /// Opens it in the calling thread's namespace.
     pub(crate) fn open() -> nix::Result<Self> {
-        let fd = socket(AddressFamily::Netlink, SockType::Raw, SockFlag::SOCK_CLOEXEC, SockProtocol::NetlinkNetFilter)?;
+        let fd = socket(
+            AddressFamily::Netlink,
+            SockType::Raw,
+            SockFlag::SOCK_CLOEXEC,
+            SockProtocol::NetlinkNetFilter,
+        )?;
         bind(fd.as_raw_fd(), &NetlinkAddr::new(0, 0))?;
         Ok(Self { fd, seq: 0 })
     }
@@ -191,7 +198,13 @@ fn parse(body: &[u8]) -> Option<Entry> {
     let status = find(attrs, CTA_STATUS).and_then(be32).unwrap_or_default();
     Some(Entry {
         zone: find(attrs, CTA_ZONE).and_then(be16).unwrap_or_default(),
-        flow: Flow { source, target, protocol: byte(1)?, port: find(proto, 3).and_then(be16).unwrap_or_default(), icmp },
+        flow: Flow {
+            source,
+            target,
+            protocol: byte(1)?,
+            port: find(proto, 3).and_then(be16).unwrap_or_default(),
+            icmp,
+        },
         reply: find(attrs, CTA_TUPLE_REPLY).and_then(ends),
         expected: status & EXPECTED != 0,
         source_nat: status & SRC_NAT != 0,

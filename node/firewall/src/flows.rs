@@ -33,13 +33,24 @@ impl Policy {
     /// The single addresses of ports, and whose they are.
     fn owners(&self) -> BTreeMap<(u16, IpAddr), &str> {
         let single = |g: &'_ IpNet| (g.prefix_len() == g.max_prefix_len()).then(|| g.addr());
-        self.ports.iter().flat_map(|p| p.addresses.iter().filter_map(single).map(|ip| ((p.zone, ip), p.id.as_str()))).collect()
+        self.ports
+            .iter()
+            .flat_map(|p| {
+                p.addresses
+                    .iter()
+                    .filter_map(single)
+                    .map(|ip| ((p.zone, ip), p.id.as_str()))
+            })
+            .collect()
     }
 
     fn port_allows(&self, port: &Guard, ingress: bool, flow: &Flow) -> bool {
         port.groups.iter().filter_map(|g| self.groups.get(g)).any(|(_, rules)| {
             rules.iter().any(|m| {
-                m.ingress == ingress && m.allows(flow, |group, ip| self.members.get(group).is_some_and(|s| s.contains(ip)))
+                m.ingress == ingress
+                    && m.allows(flow, |group, ip| {
+                        self.members.get(group).is_some_and(|s| s.contains(ip))
+                    })
             })
         })
     }
@@ -47,7 +58,11 @@ impl Policy {
     /// Whether the rules allow the flow in this zone to begin.
     fn allows(&self, zone: u16, flow: &Flow) -> bool {
         let side = |ip: &IpAddr, ingress: bool| {
-            let mut ports = self.ports.iter().filter(|p| p.zone == zone && p.addresses.iter().any(|a| a.contains(ip))).peekable();
+            let mut ports = self
+                .ports
+                .iter()
+                .filter(|p| p.zone == zone && p.addresses.iter().any(|a| a.contains(ip)))
+                .peekable();
             // Several ports may share an address (allowed address pairs): one that allows it is enough.
             ports.peek().is_none() || ports.any(|p| !p.stateful || self.port_allows(p, ingress, flow))
         };
@@ -72,7 +87,11 @@ pub(crate) fn ended<'a>(old: Option<&Policy>, new: &Policy, entries: &'a [Entry]
     let before = old.map(Policy::owners);
     let now = new.owners();
     // An address that has another owner now, or none: nothing of the former one may live on (conntrack reuse).
-    let moved = |zone: u16, ip: &IpAddr| before.as_ref().is_some_and(|before| before.get(&(zone, *ip)) != now.get(&(zone, *ip)));
+    let moved = |zone: u16, ip: &IpAddr| {
+        before
+            .as_ref()
+            .is_some_and(|before| before.get(&(zone, *ip)) != now.get(&(zone, *ip)))
+    };
     entries
         .iter()
         .filter(|e| e.zone != 0)

@@ -62,7 +62,10 @@ impl Firewall {
     /// The firewall of the namespace with all bridges (`Links::namespace().path()`).
     #[must_use]
     pub fn new(netns: impl Into<PathBuf>) -> Self {
-        Self { netns: netns.into(), last: Arc::default() }
+        Self {
+            netns: netns.into(),
+            last: Arc::default(),
+        }
     }
 
     /// Makes the rules of all ports so, in one transaction, and ends connections that the rules no longer allow.
@@ -100,7 +103,11 @@ impl Firewall {
             run::inside(&netns, || {
                 run::nft(&compiled.text)?;
                 let ended = end(|entries| compiled.ended(entries));
-                Ok(Applied { faults: compiled.faults.clone(), changed: true, ended })
+                Ok(Applied {
+                    faults: compiled.faults.clone(),
+                    changed: true,
+                    ended,
+                })
             })
         })
         .await
@@ -110,15 +117,28 @@ impl Firewall {
 /// Brings the kernel from `old` to `new`.
 fn apply_now(netns: &Path, old: Option<Compiled>, new: Compiled) -> Result<(Applied, Compiled)> {
     let faults = new.faults.clone();
-    if old.as_ref().is_some_and(|old| old.ruleset == new.ruleset && old.policy == new.policy) {
-        return Ok((Applied { faults, changed: false, ended: 0 }, new));
+    if old
+        .as_ref()
+        .is_some_and(|old| old.ruleset == new.ruleset && old.policy == new.policy)
+    {
+        return Ok((
+            Applied {
+                faults,
+                changed: false,
+                ended: 0,
+            },
+            new,
+        ));
     }
     let ended = run::inside(netns, || {
         let changes = old.as_ref().map(|old| new.ruleset.delta(&old.ruleset));
         let done = match &changes {
             Some(changes) => run::nft(changes).or_else(|e| {
                 // Someone else changed our table, or nft disagrees about a detail: the whole is always right.
-                tracing::warn!(error = e.chain(), "a change of the firewall was refused; it is made anew as a whole");
+                tracing::warn!(
+                    error = e.chain(),
+                    "a change of the firewall was refused; it is made anew as a whole"
+                );
                 run::nft(&new.ruleset.full())
             }),
             None => run::nft(&new.ruleset.full()),
@@ -127,7 +147,14 @@ fn apply_now(netns: &Path, old: Option<Compiled>, new: Compiled) -> Result<(Appl
         let before = old.as_ref().map(|old| &old.policy);
         Ok(end(|entries| flows::ended(before, &new.policy, entries)))
     })?;
-    Ok((Applied { faults, changed: true, ended }, new))
+    Ok((
+        Applied {
+            faults,
+            changed: true,
+            ended,
+        },
+        new,
+    ))
 }
 
 /// Ends the connections that `which` picks, in the calling thread's namespace. A failure is logged: the rules hold already.

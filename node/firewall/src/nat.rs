@@ -28,17 +28,30 @@ pub struct CompiledNat {
 /// Compiles the NAT of one router.
 #[must_use]
 pub fn compile_nat(nat: &RouterNat<'_>) -> CompiledNat {
-    let mut c = CompiledNat { text: String::from("table ip maru\ndelete table ip maru\n"), ..CompiledNat::default() };
+    let mut c = CompiledNat {
+        text: String::from("table ip maru\ndelete table ip maru\n"),
+        ..CompiledNat::default()
+    };
     let router = nat.router;
-    let Some(gateway) = router.gateway.as_ref().filter(|_| router.admin_up) else { return c };
+    let Some(gateway) = router.gateway.as_ref().filter(|_| router.admin_up) else {
+        return c;
+    };
     let device = gateway.port_id.get(..11).unwrap_or(&gateway.port_id);
     if !device.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-') {
-        c.faults.push(RuleFault { what: "port", id: gateway.port_id.clone(), reason: "its id cannot be a device's name".into() });
+        c.faults.push(RuleFault {
+            what: "port",
+            id: gateway.port_id.clone(),
+            reason: "its id cannot be a device's name".into(),
+        });
         return c;
     }
     let device = format!("\"qg-{device}\"");
     let own = nat.ports.iter().find(|p| p.id == gateway.port_id);
-    let own = own.and_then(|p| p.fixed_ips.iter().find_map(|(_, ip)| if let IpAddr::V4(a) = ip { Some(*a) } else { None }));
+    let own = own.and_then(|p| {
+        p.fixed_ips
+            .iter()
+            .find_map(|(_, ip)| if let IpAddr::V4(a) = ip { Some(*a) } else { None })
+    });
     c.shared = own.filter(|_| gateway.snat);
 
     let mut floating: Vec<_> = router.floating_ips.iter().collect();
@@ -46,7 +59,11 @@ pub fn compile_nat(nat: &RouterNat<'_>) -> CompiledNat {
     for f in floating {
         if c.inward.contains_key(&f.floating) || c.outward.contains_key(&f.fixed) {
             let reason = format!("{} or {} already has a translation on this router", f.floating, f.fixed);
-            c.faults.push(RuleFault { what: "floatingip", id: f.id.clone(), reason });
+            c.faults.push(RuleFault {
+                what: "floatingip",
+                id: f.id.clone(),
+                reason,
+            });
             continue;
         }
         c.inward.insert(f.floating, f.fixed);

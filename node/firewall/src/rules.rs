@@ -61,20 +61,34 @@ impl Match {
             n => return Err(format!("IP version {n} does not exist; it must be 4 or 6")),
         };
         let remote = match (&rule.remote_cidr, &rule.remote_group) {
-            (Some(_), Some(_)) => return Err("it names a remote block and a remote group; only one of them can be given".into()),
+            (Some(_), Some(_)) => {
+                return Err("it names a remote block and a remote group; only one of them can be given".into());
+            }
             (Some(block), None) if block.addr().is_ipv6() != v6 => {
-                return Err(format!("the remote block {block} is not of IP version {}", rule.ip_version));
+                return Err(format!(
+                    "the remote block {block} is not of IP version {}",
+                    rule.ip_version
+                ));
             }
             (Some(block), None) => Remote::Block(block.trunc()),
             (None, Some(group)) => Remote::Group(group.clone()),
             (None, None) => Remote::Any,
         };
-        Ok(Self { ingress: rule.ingress, v6, payload: payload(rule, v6)?, remote })
+        Ok(Self {
+            ingress: rule.ingress,
+            v6,
+            payload: payload(rule, v6)?,
+            remote,
+        })
     }
 
     /// The nft rule, without its verdict. `set` names the set of a group's members.
     pub(crate) fn text(&self, set: impl Fn(&str, bool) -> String) -> String {
-        let mut text = String::from(if self.v6 { "meta nfproto ipv6" } else { "meta nfproto ipv4" });
+        let mut text = String::from(if self.v6 {
+            "meta nfproto ipv6"
+        } else {
+            "meta nfproto ipv4"
+        });
         let side = match (self.v6, self.ingress) {
             (false, true) => "ip saddr",
             (false, false) => "ip daddr",
@@ -122,7 +136,10 @@ impl Match {
                 Payload::Protocol(p) => p == flow.protocol,
                 Payload::Ports(p, min, max) => p == flow.protocol && (min..=max).contains(&flow.port),
                 Payload::Icmp(p, typ, code) => {
-                    p == flow.protocol && flow.icmp.is_some_and(|(t, c)| t == typ && code.is_none_or(|code| code == c))
+                    p == flow.protocol
+                        && flow
+                            .icmp
+                            .is_some_and(|(t, c)| t == typ && code.is_none_or(|code| code == c))
                 }
             }
     }
@@ -153,7 +170,9 @@ fn payload(rule: &Rule, v6: bool) -> Result<Payload, String> {
     }
     match (rule.port_min, rule.port_max) {
         (None, None) => Ok(Payload::Protocol(protocol)),
-        _ if !WITH_PORTS.contains(&protocol) => Err(format!("protocol {protocol} has no ports; leave the port range out")),
+        _ if !WITH_PORTS.contains(&protocol) => {
+            Err(format!("protocol {protocol} has no ports; leave the port range out"))
+        }
         (Some(min), Some(max)) if min <= max => Ok(Payload::Ports(protocol, min, max)),
         (Some(min), Some(max)) => Err(format!("the port range {min}-{max} runs backwards")),
         _ => Err("only one end of the port range is given; give both".into()),

@@ -9,12 +9,19 @@ use std::process::{Command, Stdio};
 
 /// Runs `work` on a thread of its own inside the namespace; processes that it starts live in it.
 pub(crate) fn inside<T: Send>(netns: &Path, work: impl FnOnce() -> Result<T> + Send) -> Result<T> {
-    let file = File::open(netns)
-        .map_err(|e| Error::internal(format!("The network namespace {} cannot be opened.", netns.display()), e))?;
+    let file = File::open(netns).map_err(|e| {
+        Error::internal(
+            format!("The network namespace {} cannot be opened.", netns.display()),
+            e,
+        )
+    })?;
     std::thread::scope(|scope| {
         let enter = move || {
             setns(&file, CloneFlags::CLONE_NEWNET).map_err(|e| {
-                Error::internal("A network namespace cannot be entered; it needs root (CAP_SYS_ADMIN).", e)
+                Error::internal(
+                    "A network namespace cannot be entered; it needs root (CAP_SYS_ADMIN).",
+                    e,
+                )
             })?;
             work()
         };
@@ -22,7 +29,9 @@ pub(crate) fn inside<T: Send>(netns: &Path, work: impl FnOnce() -> Result<T> + S
             .name("nft".into())
             .spawn_scoped(scope, enter)
             .map_err(|e| Error::internal("No thread could be started to enter a network namespace.", e))?;
-        thread.join().map_err(|_| Error::internal("Work inside a network namespace panicked.", "panic"))?
+        thread
+            .join()
+            .map_err(|_| Error::internal("Work inside a network namespace panicked.", "panic"))?
     })
 }
 
@@ -34,9 +43,19 @@ pub(crate) fn nft(text: &str) -> Result<()> {
         .stdout(Stdio::null())
         .stderr(Stdio::piped())
         .spawn()
-        .map_err(|e| Error::internal("The program nft cannot be started; it comes with the package nftables.", e))?;
-    let write = child.stdin.take().map_or(Ok(()), |mut pipe| pipe.write_all(text.as_bytes()));
-    let output = child.wait_with_output().map_err(|e| Error::internal("nft did not end as it should.", e))?;
+        .map_err(|e| {
+            Error::internal(
+                "The program nft cannot be started; it comes with the package nftables.",
+                e,
+            )
+        })?;
+    let write = child
+        .stdin
+        .take()
+        .map_or(Ok(()), |mut pipe| pipe.write_all(text.as_bytes()));
+    let output = child
+        .wait_with_output()
+        .map_err(|e| Error::internal("nft did not end as it should.", e))?;
     if output.status.success() {
         return write.map_err(|e| Error::internal("nft did not take the whole ruleset.", e));
     }

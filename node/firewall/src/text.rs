@@ -28,6 +28,30 @@ const BRIDGE_BASE: &str = r#"table bridge maru {
 	chain own_stack {
 		type filter hook input priority 0; policy drop;
 	}
+	chain arp_form {
+		arp htype != 1 drop
+		arp ptype != 0x0800 drop
+		arp hlen != 6 drop
+		arp plen != 4 drop
+	}
+	chain dhcp4 {
+		ip saddr 0.0.0.0 udp sport 68 udp dport 67 accept
+		udp sport 67 drop
+		udp dport 68 drop
+	}
+	chain never6 {
+		icmpv6 type { 134, 137 } drop
+		udp sport 547 drop
+		udp dport 546 drop
+	}
+	chain unspecified6 {
+		icmpv6 type { 131, 132, 133, 135, 143 } accept
+		drop
+	}
+	chain known_types {
+		ether type { arp, ip, ip6 } accept
+		drop
+	}
 }
 "#;
 
@@ -132,7 +156,10 @@ impl Ruleset {
         let nothing = BTreeMap::new();
         for ((family, map), olds) in &old.maps {
             let news = self.maps.get(&(*family, *map)).unwrap_or(&nothing);
-            let gone = olds.iter().filter(|(k, v)| news.get(*k) != Some(v)).map(|(k, _)| k.clone());
+            let gone = olds
+                .iter()
+                .filter(|(k, v)| news.get(*k) != Some(v))
+                .map(|(k, _)| k.clone());
             elements(&mut out, "delete", family.name(), map, gone);
         }
         let empty = BTreeSet::new();
@@ -142,7 +169,11 @@ impl Ruleset {
             elements(&mut out, "add", "inet", name, news.difference(olds).cloned());
         }
         // Flush all that changes before any is filled: old rules may refer to what goes.
-        let changed = || self.chains.iter().filter(|(k, rules)| old.chains.get(*k) != Some(rules));
+        let changed = || {
+            self.chains
+                .iter()
+                .filter(|(k, rules)| old.chains.get(*k) != Some(rules))
+        };
         for ((family, name), _) in changed().filter(|(k, _)| old.chains.contains_key(k)) {
             let _ = writeln!(out, "flush chain {} {TABLE} {name}", family.name());
         }
@@ -155,7 +186,10 @@ impl Ruleset {
         }
         for ((family, map), news) in &self.maps {
             let olds = old.maps.get(&(*family, *map)).unwrap_or(&nothing);
-            let added = news.iter().filter(|(k, v)| olds.get(*k) != Some(v)).map(|(k, v)| format!("{k} : {v}"));
+            let added = news
+                .iter()
+                .filter(|(k, v)| olds.get(*k) != Some(v))
+                .map(|(k, v)| format!("{k} : {v}"));
             elements(&mut out, "add", family.name(), map, added);
         }
         let gone = || old.chains.keys().filter(|k| !self.chains.contains_key(k));

@@ -15,7 +15,11 @@ use std::net::IpAddr;
 type World = (Vec<Network>, Vec<Port>, Vec<SecurityGroup>);
 
 fn input((networks, ports, groups): &World) -> FirewallInput<'_> {
-    FirewallInput { networks: networks.iter().collect(), ports: ports.iter().collect(), groups: groups.iter().collect() }
+    FirewallInput {
+        networks: networks.iter().collect(),
+        ports: ports.iter().collect(),
+        groups: groups.iter().collect(),
+    }
 }
 
 fn any_net() -> impl Strategy<Value = IpNet> {
@@ -29,7 +33,13 @@ fn any_net() -> impl Strategy<Value = IpNet> {
 }
 
 fn any_port_number() -> impl Strategy<Value = Option<u16>> {
-    prop_oneof![Just(None), any::<u16>().prop_map(Some), (0_u16..300).prop_map(Some), Just(Some(0)), Just(Some(u16::MAX))]
+    prop_oneof![
+        Just(None),
+        any::<u16>().prop_map(Some),
+        (0_u16..300).prop_map(Some),
+        Just(Some(0)),
+        Just(Some(u16::MAX))
+    ]
 }
 
 fn any_rule() -> impl Strategy<Value = Rule> {
@@ -40,25 +50,40 @@ fn any_rule() -> impl Strategy<Value = Rule> {
     ];
     let version = prop_oneof![4 => Just(4_u8), 4 => Just(6), 1 => any::<u8>()];
     let remote_group = prop::option::weighted(0.3, prop_oneof!["g[0-4]", "[ -~]{0,8}"]);
-    (any::<bool>(), version, protocol, any_port_number(), any_port_number(), prop::option::of(any_net()), remote_group).prop_map(
-        |(ingress, ip_version, protocol, port_min, port_max, remote_cidr, remote_group)| Rule {
-            id: "r".into(),
-            ingress,
-            ip_version,
-            protocol,
-            port_min,
-            port_max,
-            remote_cidr,
-            remote_group,
-        },
+    (
+        any::<bool>(),
+        version,
+        protocol,
+        any_port_number(),
+        any_port_number(),
+        prop::option::of(any_net()),
+        remote_group,
     )
+        .prop_map(
+            |(ingress, ip_version, protocol, port_min, port_max, remote_cidr, remote_group)| Rule {
+                id: "r".into(),
+                ingress,
+                ip_version,
+                protocol,
+                port_min,
+                port_max,
+                remote_cidr,
+                remote_group,
+            },
+        )
 }
 
 fn any_group() -> impl Strategy<Value = SecurityGroup> {
     let id = prop_oneof![8 => "g[0-4]", 1 => "[ -~]{0,8}"];
     let members = prop::collection::vec(any_net().prop_map(|n| n.addr()), 0..6);
-    (id, any::<bool>(), prop::collection::vec(any_rule(), 0..6), members)
-        .prop_map(|(id, stateful, rules, members)| SecurityGroup { id, stateful, rules, members })
+    (id, any::<bool>(), prop::collection::vec(any_rule(), 0..6), members).prop_map(|(id, stateful, rules, members)| {
+        SecurityGroup {
+            id,
+            stateful,
+            rules,
+            members,
+        }
+    })
 }
 
 fn any_port() -> impl Strategy<Value = Port> {
@@ -69,8 +94,17 @@ fn any_port() -> impl Strategy<Value = Port> {
     let pair_mac = prop::option::of(prop_oneof![4 => "fa:16:3e:00:01:0[0-9]", 1 => "[ -~]{0,17}"]);
     let pairs = prop::collection::vec((any_net(), pair_mac), 0..5);
     let groups = prop::collection::vec("g[0-5]", 0..4);
-    (id, mac, net, ips, pairs, groups, any::<bool>(), prop::bool::weighted(0.9)).prop_map(
-        |(id, mac, net, fixed_ips, pairs, groups, security, up)| Port {
+    (
+        id,
+        mac,
+        net,
+        ips,
+        pairs,
+        groups,
+        any::<bool>(),
+        prop::bool::weighted(0.9),
+    )
+        .prop_map(|(id, mac, net, fixed_ips, pairs, groups, security, up)| Port {
             id,
             network_id: net.into(),
             mac,
@@ -83,29 +117,42 @@ fn any_port() -> impl Strategy<Value = Port> {
             project_id: "\"; drop".into(),
             dns_name: "a\nflush ruleset".into(),
             ..port(1, &network("n1", 1, 1, "10.0.0.0/24"), &[], &[])
-        },
-    )
+        })
 }
 
 fn any_world() -> impl Strategy<Value = World> {
     let networks = (0_u16..3, 0_u16..3).prop_map(|(a, b)| {
-        vec![network("n1", 100, a, "10.0.0.0/24"), network("n2", 16_777_215, b, "10.0.0.0/24")]
+        vec![
+            network("n1", 100, a, "10.0.0.0/24"),
+            network("n2", 16_777_215, b, "10.0.0.0/24"),
+        ]
     });
-    (networks, prop::collection::vec(any_port(), 0..6), prop::collection::vec(any_group(), 0..5))
+    (
+        networks,
+        prop::collection::vec(any_port(), 0..6),
+        prop::collection::vec(any_group(), 0..5),
+    )
 }
 
 /// What the kernel has, in an order that does not depend on how it came to be.
 fn listed() -> Vec<String> {
     let text = nft(&["list", "ruleset"], "").unwrap();
     // nft breaks long element lists into lines; the order of chains is that of their making.
-    let joined = text.replace(",\n", ", ").split_whitespace().collect::<Vec<_>>().join(" ");
+    let joined = text
+        .replace(",\n", ", ")
+        .split_whitespace()
+        .collect::<Vec<_>>()
+        .join(" ");
     let mut blocks: Vec<String> = joined
         .split(" chain ")
         .flat_map(|b| b.split(" set "))
         .flat_map(|b| b.split(" map "))
         .map(|b| {
             // Elements of hash sets come in any order.
-            let mut words: Vec<&str> = b.split([' ', ',']).filter(|w| !matches!(*w, "" | "}" | "table")).collect();
+            let mut words: Vec<&str> = b
+                .split([' ', ','])
+                .filter(|w| !matches!(*w, "" | "}" | "table"))
+                .collect();
             words.sort_unstable();
             words.join(" ")
         })
@@ -119,7 +166,11 @@ fn cases(n: u32, test: impl FnOnce(&mut TestRunner) + Send) {
     std::thread::scope(|s| {
         s.spawn(|| {
             unshare(CloneFlags::CLONE_NEWNET).expect("these tests need root");
-            test(&mut TestRunner::new(Config { cases: n, failure_persistence: None, ..Config::default() }));
+            test(&mut TestRunner::new(Config {
+                cases: n,
+                failure_persistence: None,
+                ..Config::default()
+            }));
         });
     });
 }
@@ -181,21 +232,37 @@ fn any_router_compiles_to_what_nft_accepts() {
         fixed: [10, 0, 0, f[1] & 3].into(),
         port_id: "x".into(),
     });
-    let strategy = (prop::collection::vec(fip, 0..6), any::<bool>(), any::<bool>(), prop_oneof![Just("aaaa-bbbb".to_owned()), "[ -~]{0,12}"]);
+    let strategy = (
+        prop::collection::vec(fip, 0..6),
+        any::<bool>(),
+        any::<bool>(),
+        prop_oneof![Just("aaaa-bbbb".to_owned()), "[ -~]{0,12}"],
+    );
     cases(48, |runner| {
         runner
             .run(&strategy, |(floating_ips, snat, gateway, id)| {
                 let ext = network("ext", 5, 5, "203.0.113.0/24");
-                let gw = Port { id: id.clone(), ..port(1, &ext, &["203.0.113.10", "2001:db8::1"], &[]) };
+                let gw = Port {
+                    id: id.clone(),
+                    ..port(1, &ext, &["203.0.113.10", "2001:db8::1"], &[])
+                };
                 let router = Router {
                     id: "r".into(),
                     admin_up: true,
-                    gateway: gateway.then(|| Gateway { port_id: id, network_id: "ext".into(), snat }),
+                    gateway: gateway.then(|| Gateway {
+                        port_id: id,
+                        network_id: "ext".into(),
+                        snat,
+                    }),
                     interfaces: vec![],
                     routes: vec![],
                     floating_ips,
                 };
-                let c = compile_nat(&RouterNat { router: &router, ports: vec![&gw], networks: vec![&ext] });
+                let c = compile_nat(&RouterNat {
+                    router: &router,
+                    ports: vec![&gw],
+                    networks: vec![&ext],
+                });
                 nft(&["-c", "-f", "-"], &c.text).map_err(|e| TestCaseError::fail(format!("{e}\n{}", c.text)))?;
                 Ok(())
             })
@@ -209,22 +276,53 @@ fn malformed_rules_are_named_one_by_one() {
     let net = network("n1", 100, 7, "10.0.0.0/24");
     let p = port(1, &net, &["10.0.0.5"], &["g"]);
     let bad = vec![
-        Rule { ip_version: 5, ..rule("version", true, 4) },
-        Rule { remote_cidr: Some("2001:db8::/32".parse().unwrap()), ..rule("family", true, 4) },
+        Rule {
+            ip_version: 5,
+            ..rule("version", true, 4)
+        },
+        Rule {
+            remote_cidr: Some("2001:db8::/32".parse().unwrap()),
+            ..rule("family", true, 4)
+        },
         ports("backwards", true, 6, 80, 22),
         ports("no-ports", true, 47, 1, 2),
-        Rule { port_min: Some(22), ..rule("any-with-port", true, 4) },
-        Rule { protocol: Some(6), port_min: Some(22), ..rule("half", true, 4) },
-        Rule { protocol: Some(1), port_min: Some(256), ..rule("icmp-type", true, 4) },
-        Rule { protocol: Some(1), port_max: Some(1), ..rule("icmp-code-alone", true, 4) },
-        Rule { protocol: Some(58), ..rule("icmpv6-in-4", true, 4) },
-        Rule { remote_group: Some("x y; flush ruleset".into()), ..rule("group-id", true, 4) },
+        Rule {
+            port_min: Some(22),
+            ..rule("any-with-port", true, 4)
+        },
+        Rule {
+            protocol: Some(6),
+            port_min: Some(22),
+            ..rule("half", true, 4)
+        },
+        Rule {
+            protocol: Some(1),
+            port_min: Some(256),
+            ..rule("icmp-type", true, 4)
+        },
+        Rule {
+            protocol: Some(1),
+            port_max: Some(1),
+            ..rule("icmp-code-alone", true, 4)
+        },
+        Rule {
+            protocol: Some(58),
+            ..rule("icmpv6-in-4", true, 4)
+        },
+        Rule {
+            remote_group: Some("x y; flush ruleset".into()),
+            ..rule("group-id", true, 4)
+        },
     ];
     let names: Vec<String> = bad.iter().map(|r| r.id.clone()).collect();
     let mut rules = bad;
     rules.insert(4, ports("good", true, 6, 443, 443));
     let g = group("g", rules);
-    let compiled = compile(&FirewallInput { networks: vec![&net], ports: vec![&p], groups: vec![&g] });
+    let compiled = compile(&FirewallInput {
+        networks: vec![&net],
+        ports: vec![&p],
+        groups: vec![&g],
+    });
     let faults: Vec<String> = compiled.faults.iter().map(|f| f.id.clone()).collect();
     assert_eq!(faults, names);
     assert!(compiled.faults.iter().all(|f| f.reason.len() > 20));
@@ -235,10 +333,21 @@ fn malformed_rules_are_named_one_by_one() {
 fn a_thousand_ports_and_one_more_is_a_small_change() {
     let net = network("n1", 100, 7, "10.0.0.0/16");
     let g = group("g", vec![ports("ssh", true, 6, 22, 22)]);
-    let many: Vec<Port> = (1_u32..=1001).map(|i| port(i, &net, &[&format!("10.0.{}.{}", i >> 8, i & 255)], &["g"])).collect();
-    let compiled = |n: usize| compile(&FirewallInput { networks: vec![&net], ports: many[..n].iter().collect(), groups: vec![&g] });
+    let many: Vec<Port> = (1_u32..=1001)
+        .map(|i| port(i, &net, &[&format!("10.0.{}.{}", i >> 8, i & 255)], &["g"]))
+        .collect();
+    let compiled = |n: usize| {
+        compile(&FirewallInput {
+            networks: vec![&net],
+            ports: many[..n].iter().collect(),
+            groups: vec![&g],
+        })
+    };
     let (a, b) = (compiled(1000), compiled(1001));
     let change = b.ruleset.delta(&a.ruleset);
+    if let Some(p) = std::env::var_os("DUMP_RULES") {
+        std::fs::write(p, a.ruleset.full()).unwrap();
+    }
     assert!(change.len() < 4096, "{} bytes", change.len());
     std::thread::scope(|s| {
         s.spawn(|| {
@@ -263,15 +372,31 @@ fn the_text_is_as_it_was() {
     p.allowed_address_pairs = vec![("192.168.0.0/24".parse().unwrap(), None)];
     let mut g = group("web", egress_all());
     g.rules.push(ports("http", true, 6, 80, 81));
-    g.rules.push(Rule { remote_group: Some("web".into()), ..rule("mates", true, 4) });
-    g.rules.push(Rule { protocol: Some(1), port_min: Some(8), port_max: Some(0), ..rule("ping", true, 4) });
+    g.rules.push(Rule {
+        remote_group: Some("web".into()),
+        ..rule("mates", true, 4)
+    });
+    g.rules.push(Rule {
+        protocol: Some(1),
+        port_min: Some(8),
+        port_max: Some(0),
+        ..rule("ping", true, 4)
+    });
     g.members = vec!["10.0.0.5".parse().unwrap(), "10.0.0.6".parse().unwrap()];
-    let compiled = compile(&FirewallInput { networks: vec![&net], ports: vec![&p], groups: vec![&g] });
+    let compiled = compile(&FirewallInput {
+        networks: vec![&net],
+        ports: vec![&p],
+        groups: vec![&g],
+    });
     assert!(compiled.faults.is_empty());
     let text = compiled.ruleset.delta(&maru_firewall::Ruleset::default());
     let path = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/golden/port.nft");
     if std::env::var_os("UPDATE_GOLDEN").is_some() {
         std::fs::write(path, &text).unwrap();
     }
-    assert_eq!(text, std::fs::read_to_string(path).unwrap(), "run with UPDATE_GOLDEN=1 if the change is meant");
+    assert_eq!(
+        text,
+        std::fs::read_to_string(path).unwrap(),
+        "run with UPDATE_GOLDEN=1 if the change is meant"
+    );
 }

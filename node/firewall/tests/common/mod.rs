@@ -1,6 +1,8 @@
 //! What the tests share: networks, ports, groups by a few words.
 #![allow(dead_code, clippy::unwrap_used, clippy::expect_used)]
 
+pub mod wire;
+
 use maru_agent_api::slice::{Network, Port, Rule, SecurityGroup, Subnet};
 use nix::sched::{CloneFlags, unshare};
 use std::future::Future;
@@ -13,7 +15,12 @@ pub fn host<F: Future<Output = ()>>(test: impl FnOnce() -> F + Send) {
         s.spawn(|| {
             unshare(CloneFlags::CLONE_NEWNET).expect("these tests need root");
             // Threads of this runtime are started from here and inherit the namespace.
-            tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap().block_on(test());
+            tokio::runtime::Builder::new_multi_thread()
+                .worker_threads(1)
+                .enable_all()
+                .build()
+                .unwrap()
+                .block_on(test());
         });
     });
 }
@@ -29,7 +36,11 @@ pub fn nft(args: &[&str], text: &str) -> Result<String, String> {
         .expect("nft is installed");
     child.stdin.take().unwrap().write_all(text.as_bytes()).unwrap();
     let out = child.wait_with_output().unwrap();
-    if out.status.success() { Ok(String::from_utf8_lossy(&out.stdout).into()) } else { Err(String::from_utf8_lossy(&out.stderr).into()) }
+    if out.status.success() {
+        Ok(String::from_utf8_lossy(&out.stdout).into())
+    } else {
+        Err(String::from_utf8_lossy(&out.stderr).into())
+    }
 }
 
 pub fn subnet(id: &str, cidr: &str, gateway: Option<&str>) -> Subnet {
@@ -67,8 +78,16 @@ pub fn port(id: u32, network: &Network, ips: &[&str], groups: &[&str]) -> Port {
         host: None,
         device_id: String::new(),
         device_owner: "compute:nova".into(),
-        mac: format!("fa:16:3e:{:02x}:{:02x}:{:02x}", id >> 16 & 0xff, id >> 8 & 0xff, id & 0xff),
-        fixed_ips: ips.iter().map(|ip| (network.subnets[0].id.clone(), ip.parse().unwrap())).collect(),
+        mac: format!(
+            "fa:16:3e:{:02x}:{:02x}:{:02x}",
+            id >> 16 & 0xff,
+            id >> 8 & 0xff,
+            id & 0xff
+        ),
+        fixed_ips: ips
+            .iter()
+            .map(|ip| (network.subnets[0].id.clone(), ip.parse().unwrap()))
+            .collect(),
         allowed_address_pairs: vec![],
         security_groups: groups.iter().map(|g| (*g).to_owned()).collect(),
         port_security: true,
@@ -92,11 +111,21 @@ pub fn rule(id: &str, ingress: bool, ip_version: u8) -> Rule {
 }
 
 pub fn ports(id: &str, ingress: bool, protocol: u8, min: u16, max: u16) -> Rule {
-    Rule { protocol: Some(protocol), port_min: Some(min), port_max: Some(max), ..rule(id, ingress, 4) }
+    Rule {
+        protocol: Some(protocol),
+        port_min: Some(min),
+        port_max: Some(max),
+        ..rule(id, ingress, 4)
+    }
 }
 
 pub fn group(id: &str, rules: Vec<Rule>) -> SecurityGroup {
-    SecurityGroup { id: id.into(), stateful: true, rules, members: vec![] }
+    SecurityGroup {
+        id: id.into(),
+        stateful: true,
+        rules,
+        members: vec![],
+    }
 }
 
 /// All out, nothing in: what a new group of upstream has.

@@ -69,7 +69,6 @@ type Cell = Arc<OnceCell<BaseImage>>;
 #[derive(Debug)]
 pub struct Disks {
     dir: PathBuf,
-    qemu_img: PathBuf,
     /// One cell a base image: whoever comes while it is being pulled waits for the one pull.
     bases: Mutex<HashMap<PathBuf, Cell>>,
 }
@@ -117,7 +116,6 @@ impl Disks {
         }
         let disks = Self {
             dir,
-            qemu_img: PathBuf::from("/usr/bin/qemu-img"),
             bases: Mutex::new(HashMap::new()),
         };
         disks.sweep().map_err(io("half-made disks were not swept"))?;
@@ -379,7 +377,7 @@ impl Disks {
         // The header names its backing file with the format that we wrote, so nothing is probed here either.
         let size = (size.div_ceil(512) * 512).to_string();
         let path = disk.path.as_os_str();
-        self.qemu_img(&[
+        qemu_img(&[
             "resize".as_ref(),
             "-q".as_ref(),
             "-f".as_ref(),
@@ -388,74 +386,6 @@ impl Disks {
             size.as_ref(),
         ])
         .await
-    }
-
-    /// Writes the contents of a disk of a server that is off as one qcow2 without backing file to `target`.
-    ///
-    /// # Errors
-    /// `Internal` when qemu-img fails: the server runs (use the hypervisor's snapshot then), or the disk is full.
-    pub async fn flatten(&self, disk: &DiskFile, target: &Path) -> Result<()> {
-        let node =
-            |path: &Path, format: &str| json!({ "driver": format, "file": { "driver": "file", "filename": path } });
-        let mut source = node(&disk.path, &disk.format);
-        if disk.format == "qcow2" {
-            source["backing"] = match &disk.backing {
-                Some(base) if base.format == "qcow2" => {
-                    let mut beneath = node(&base.path, "qcow2");
-                    beneath["backing"] = serde_json::Value::Null;
-                    beneath
-                }
-                Some(base) => node(&base.path, &base.format),
-                None => serde_json::Value::Null,
-            };
-        }
-        let source = format!("json:{source}");
-        let temporary = temporary_beside(target);
-        let out = temporary.as_os_str();
-        self.qemu_img(&[
-            "convert".as_ref(),
-            "-q".as_ref(),
-            "-O".as_ref(),
-            "qcow2".as_ref(),
-            source.as_ref(),
-            out,
-        ])
-        .await?;
-        let target = target.to_owned();
-        blocking(move || {
-            std::fs::File::open(&temporary)
-                .and_then(|f| f.sync_all())
-                .and_then(|()| std::fs::rename(&temporary, &target))
-                .map_err(io("the snapshot was not kept"))
-        })
-        .await
-    }
-
-    async fn qemu_img(&self, arguments: &[&std::ffi::OsStr]) -> Result<()> {
-        let output = tokio::process::Command::new("/usr/bin/prlimit")
-            .arg(format!("--as={QEMU_IMG_MEMORY}"))
-            .arg(format!("--cpu={QEMU_IMG_SECONDS}"))
-            .arg("--")
-            .arg(&self.qemu_img)
-            .args(arguments)
-            .env_clear()
-            .stdin(Stdio::null())
-            .stdout(Stdio::null())
-            .stderr(Stdio::piped())
-            .kill_on_drop(true)
-            .output();
-        let output = tokio::time::timeout(Duration::from_secs(QEMU_IMG_SECONDS), output)
-            .await
-            .map_err(|_| Error::unavailable(format!("qemu-img was stopped after {QEMU_IMG_SECONDS} s")))?
-            .map_err(|e| Error::internal("qemu-img was not started; is qemu-utils installed?", e))?;
-        if output.status.success() {
-            return Ok(());
-        }
-        let said = String::from_utf8_lossy(&output.stderr).trim().to_owned();
-        Err(Error::internal(
-            "the work on a disk failed; the log has the reason",
-            std::io::Error::other(said),
-        ))
     }
 
     /// Removes one disk; one that is not there is fine.
@@ -510,6 +440,73 @@ impl Disks {
             free: s.f_bavail.saturating_mul(s.f_frsize),
         })
     }
+}
+
+/// Writes the contents of a disk of a server that is off as one qcow2 without backing file to `target`.
+///
+/// # Errors
+/// `Internal` when qemu-img fails: the server runs (use the hypervisor's snapshot then), or the disk is full.
+pub async fn flatten(disk: &DiskFile, target: &Path) -> Result<()> {
+    let node = |path: &Path, format: &str| json!({ "driver": format, "file": { "driver": "file", "filename": path } });
+    let mut source = node(&disk.path, &disk.format);
+    if disk.format == "qcow2" {
+        source["backing"] = match &disk.backing {
+            Some(base) if base.format == "qcow2" => {
+                let mut beneath = node(&base.path, "qcow2");
+                beneath["backing"] = serde_json::Value::Null;
+                beneath
+            }
+            Some(base) => node(&base.path, &base.format),
+            None => serde_json::Value::Null,
+        };
+    }
+    let source = format!("json:{source}");
+    let temporary = temporary_beside(target);
+    let out = temporary.as_os_str();
+    qemu_img(&[
+        "convert".as_ref(),
+        "-q".as_ref(),
+        "-O".as_ref(),
+        "qcow2".as_ref(),
+        source.as_ref(),
+        out,
+    ])
+    .await?;
+    let target = target.to_owned();
+    blocking(move || {
+        std::fs::File::open(&temporary)
+            .and_then(|f| f.sync_all())
+            .and_then(|()| std::fs::rename(&temporary, &target))
+            .map_err(io("the snapshot was not kept"))
+    })
+    .await
+}
+
+async fn qemu_img(arguments: &[&std::ffi::OsStr]) -> Result<()> {
+    let output = tokio::process::Command::new("/usr/bin/prlimit")
+        .arg(format!("--as={QEMU_IMG_MEMORY}"))
+        .arg(format!("--cpu={QEMU_IMG_SECONDS}"))
+        .arg("--")
+        .arg("/usr/bin/qemu-img")
+        .args(arguments)
+        .env_clear()
+        .stdin(Stdio::null())
+        .stdout(Stdio::null())
+        .stderr(Stdio::piped())
+        .kill_on_drop(true)
+        .output();
+    let output = tokio::time::timeout(Duration::from_secs(QEMU_IMG_SECONDS), output)
+        .await
+        .map_err(|_| Error::unavailable(format!("qemu-img was stopped after {QEMU_IMG_SECONDS} s")))?
+        .map_err(|e| Error::internal("qemu-img was not started; is qemu-utils installed?", e))?;
+    if output.status.success() {
+        return Ok(());
+    }
+    let said = String::from_utf8_lossy(&output.stderr).trim().to_owned();
+    Err(Error::internal(
+        "the work on a disk failed; the log has the reason",
+        std::io::Error::other(said),
+    ))
 }
 
 fn names(folder: &Path) -> Result<Vec<String>> {

@@ -483,7 +483,23 @@ fn a_deleted_rule_ends_live_connections_and_no_others() {
         assert!(connect(&client, &server, 40022, 22));
         assert!(connect(&client, &server, 40080, 80));
         assert!(connect(&client, &server, 45432, 5432));
-        assert!(!connect(&client, &server, 40023, 23));
+        client.send(&segment(
+            &client,
+            &server,
+            (40023, 23),
+            (1000, 0),
+            2,
+            b"to a closed port",
+        ));
+        client.send(&segment(
+            &client,
+            &server,
+            (40022, 22),
+            (1001, 5001),
+            24,
+            b"to an open one",
+        ));
+        assert!(!server.sees_before(b"to a closed port", b"to an open one"));
         let say = |port: u16, text: &str| {
             client.send(&segment(
                 &client,

@@ -108,6 +108,20 @@ impl Machine {
     }
 }
 
+/// A test that fails leaves nothing behind either.
+impl Drop for Machine {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            for entry in std::fs::read_dir("/run/netns").into_iter().flatten().flatten() {
+                let name = entry.file_name().into_string().unwrap_or_default();
+                if name == self.name || name.starts_with(&format!("{}-", self.name)) {
+                    let _ = Command::new("ip").args(["netns", "del", &name]).status();
+                }
+            }
+        }
+    }
+}
+
 pub struct Guest {
     fd: OwnedFd,
     pub mac: [u8; 6],

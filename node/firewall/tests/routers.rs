@@ -1,0 +1,287 @@
+//! Routers with real guests (network namespaces with a kernel's own stack behind the ports): SNAT, floating addresses, metadata,
+//! and that nothing leaks between routers (attack class E).
+#![allow(clippy::unwrap_used, clippy::expect_used)]
+
+mod common;
+
+use common::wire::Machine;
+use common::*;
+use maru_agent_api::slice::{FloatingIp, Gateway, Network, Port, Router};
+use maru_firewall::{Applied, RouterNat};
+use maru_link::{Netns, RouterSpec, in_namespace};
+use std::io::{ErrorKind, Read, Write};
+use std::net::{IpAddr, SocketAddr, TcpListener, TcpStream};
+use std::process::Command;
+use std::time::Duration;
+
+fn ip(args: &str) {
+    let out = Command::new("ip").args(args.split(' ')).output().unwrap();
+    assert!(
+        out.status.success(),
+        "ip {args}: {}",
+        String::from_utf8_lossy(&out.stderr)
+    );
+}
+
+/// A guest with a whole network stack: the port's device is a veth of the tap's name.
+async fn guest(m: &mut Machine, port: Port, address: &str, via: &str) -> Netns {
+    let network = m.network(&port.network_id);
+    let netns = Netns::named(&format!("{}-g{}", m.name, m.ports.len()));
+    ip(&format!("netns add {}", netns.name));
+    let (tap, bridge) = (maru_link::tap_name(&port.id), maru_link::bridge_name(network.vni));
+    in_namespace(&m.links.namespace().path(), || {
+        ip(&format!(
+            "link add {tap} type veth peer name e0 address {} netns {}",
+            port.mac, netns.name
+        ));
+        ip(&format!("link set {tap} alias port:{} master {bridge}", port.id));
+    })
+    .unwrap();
+    let id = port.id.clone();
+    m.ports.push(port);
+    m.apply().await;
+    m.links.port_up(&id, true).await.unwrap();
+    in_namespace(&netns.path(), || {
+        ip("link set lo up");
+        ip(&format!("addr add {address} dev e0"));
+        ip("link set e0 up");
+        ip(&format!("route add default via {via}"));
+    })
+    .unwrap();
+    netns
+}
+
+fn listen(netns: Option<&Netns>, address: &str) -> TcpListener {
+    let open = || TcpListener::bind(address).unwrap();
+    match netns {
+        Some(n) => in_namespace(&n.path(), open).unwrap(),
+        None => open(),
+    }
+}
+
+/// Connects; `None` if nothing answers in time.
+fn dial(netns: Option<&Netns>, to: &str) -> Option<TcpStream> {
+    let to: SocketAddr = to.parse().unwrap();
+    let open = || match TcpStream::connect_timeout(&to, Duration::from_millis(1500)) {
+        Ok(s) => Some(s),
+        Err(e) => {
+            assert!(
+                matches!(
+                    e.kind(),
+                    ErrorKind::TimedOut | ErrorKind::HostUnreachable | ErrorKind::NetworkUnreachable
+                ),
+                "{to}: {e}"
+            );
+            None
+        }
+    };
+    match netns {
+        Some(n) => in_namespace(&n.path(), open).unwrap(),
+        None => open(),
+    }
+}
+
+struct Site {
+    router: Router,
+    gateway: Port,
+    interface: Port,
+    netns: Netns,
+}
+
+impl Site {
+    async fn apply(&self, m: &Machine) -> Applied {
+        let networks: Vec<&Network> = m.networks.iter().collect();
+        let ports = vec![&self.gateway, &self.interface];
+        let netns = m.links.ensure_router_namespace(&self.router.id).await.unwrap();
+        let nat = RouterNat {
+            router: &self.router,
+            ports: ports.clone(),
+            networks: networks.clone(),
+        };
+        let applied = m.firewall.apply_router(&netns.path(), &nat).await.unwrap();
+        let links = m
+            .links
+            .ensure_router(&RouterSpec {
+                router: &self.router,
+                ports,
+                networks,
+            })
+            .await
+            .unwrap();
+        assert!(links.faults.is_empty(), "{:?}", links.faults);
+        applied
+    }
+
+    fn float(&mut self, last: u8, fixed: [u8; 4]) {
+        let id = format!("fip-{last}");
+        self.router.floating_ips.push(FloatingIp {
+            id,
+            floating: [203, 0, 113, last].into(),
+            fixed: fixed.into(),
+            port_id: "x".into(),
+        });
+    }
+}
+
+/// A router between a tenant's network and the external one.
+async fn site(m: &Machine, n: u32, tenant: &str) -> Site {
+    let ext = m.network("ext");
+    let gateway = port(0x1000 + n, &ext, &[&format!("203.0.113.{n}")], &[]);
+    let interface = port(0x2000 + n, &m.network(tenant), &["10.0.0.1"], &[]);
+    let router = Router {
+        id: format!("router-{n}"),
+        admin_up: true,
+        gateway: Some(Gateway {
+            port_id: gateway.id.clone(),
+            network_id: "ext".into(),
+            snat: true,
+        }),
+        interfaces: vec![interface.id.clone()],
+        routes: vec![],
+        floating_ips: vec![],
+    };
+    let netns = m.links.router_namespace(&router.id);
+    let site = Site {
+        router,
+        gateway,
+        interface,
+        netns,
+    };
+    site.apply(m).await;
+    site
+}
+
+async fn machine(first: u32) -> Machine {
+    let mut ext = network("ext", first, 100, "203.0.113.0/24");
+    ext.external = true;
+    ext.subnets[0].gateway = Some("203.0.113.1".parse().unwrap());
+    let nets = vec![
+        ext,
+        network("n1", first + 1, 101, "10.0.0.0/24"),
+        network("n2", first + 2, 102, "10.0.0.0/24"),
+    ];
+    let open = group("open", [egress_all(), vec![rule("in4", true, 4)]].concat());
+    Machine::new(nets, vec![open]).await
+}
+
+fn peer(listener: &TcpListener) -> IpAddr {
+    listener.set_nonblocking(false).unwrap();
+    listener.accept().unwrap().1.ip()
+}
+
+#[test]
+fn guests_go_out_by_the_gateway_and_are_reached_by_their_floating_address() {
+    host(|| async {
+        let mut m = machine(700).await;
+        let (n1, n2) = (m.network("n1"), m.network("n2"));
+        let mut r1 = site(&m, 10, "n1").await;
+        let mut r2 = site(&m, 20, "n2").await;
+        // Two tenants with the same addresses behind two routers.
+        let a = guest(
+            &mut m,
+            port(0xa, &n1, &["10.0.0.5"], &["open"]),
+            "10.0.0.5/24",
+            "10.0.0.1",
+        )
+        .await;
+        let a2 = guest(
+            &mut m,
+            port(0xb, &n1, &["10.0.0.6"], &["open"]),
+            "10.0.0.6/24",
+            "10.0.0.1",
+        )
+        .await;
+        let b = guest(
+            &mut m,
+            port(0xc, &n2, &["10.0.0.5"], &["open"]),
+            "10.0.0.5/24",
+            "10.0.0.1",
+        )
+        .await;
+        let on_host = listen(None, "203.0.113.1:7000");
+        let on_a = listen(Some(&a), "10.0.0.5:80");
+        let on_b = listen(Some(&b), "10.0.0.5:80");
+
+        // Out: each as its own router.
+        let _s = dial(Some(&a), "203.0.113.1:7000").expect("a goes out");
+        assert_eq!(peer(&on_host), IpAddr::from([203, 0, 113, 10]));
+        let _s = dial(Some(&b), "203.0.113.1:7000").expect("b goes out");
+        assert_eq!(peer(&on_host), IpAddr::from([203, 0, 113, 20]));
+
+        // In: by floating addresses, each to its own guest; the guest sees who asks.
+        r1.float(50, [10, 0, 0, 5]);
+        r2.float(60, [10, 0, 0, 5]);
+        r1.apply(&m).await;
+        r2.apply(&m).await;
+        let mut to_a = dial(None, "203.0.113.50:80").expect("a is reached");
+        let (mut at_a, from) = on_a.accept().unwrap();
+        assert_eq!(from.ip(), IpAddr::from([203, 0, 113, 1]));
+        let _to_b = dial(None, "203.0.113.60:80").expect("b is reached");
+        assert_eq!(peer(&on_b), IpAddr::from([203, 0, 113, 1]));
+        // With a floating address the guest goes out as that.
+        let _s = dial(Some(&a), "203.0.113.1:7000").unwrap();
+        assert_eq!(peer(&on_host), IpAddr::from([203, 0, 113, 50]));
+        // Hairpin: a neighbour asks for the floating address; and the guest for its own.
+        let _s = dial(Some(&a2), "203.0.113.50:80").expect("hairpin");
+        assert_eq!(peer(&on_a), IpAddr::from([203, 0, 113, 10]));
+        // From tenant to tenant over floating addresses.
+        let _s = dial(Some(&b), "203.0.113.50:80").expect("from the other tenant");
+        assert_eq!(peer(&on_a), IpAddr::from([203, 0, 113, 60]));
+
+        // No way into a tenant's network by routing at its gateway, and none from router to router.
+        ip("route add 10.0.0.0/24 via 203.0.113.10");
+        assert!(
+            dial(None, "10.0.0.5:80").is_none(),
+            "a neighbour on the external network routed into a tenant"
+        );
+
+        // The live connection through a floating address ends when the address goes; the other's goes on.
+        to_a.write_all(b"x").unwrap();
+        at_a.read_exact(&mut [0]).unwrap();
+        r1.router.floating_ips.clear();
+        assert!(r1.apply(&m).await.ended >= 1);
+        assert!(dial(None, "203.0.113.50:80").is_none());
+        // It moves to the other tenant: announced, so that the host finds it at once.
+        r2.router.floating_ips.clear();
+        r2.float(50, [10, 0, 0, 5]);
+        r2.apply(&m).await;
+        let _s = dial(None, "203.0.113.50:80").expect("the address has moved");
+        assert_eq!(peer(&on_b), IpAddr::from([203, 0, 113, 1]));
+
+        m.links.remove_router(&r1.router.id).await.unwrap();
+        assert!(!r1.netns.path().exists());
+        m.done().await;
+    });
+}
+
+/// Metadata is reached through the router and on the link, and sees the guest's own address both times.
+#[test]
+fn metadata_sees_the_guests_own_address_through_a_router_and_without_one() {
+    host(|| async {
+        let mut m = machine(710).await;
+        let (n1, n2) = (m.network("n1"), m.network("n2"));
+        let _r = site(&m, 10, "n1").await;
+        let a = guest(
+            &mut m,
+            port(0xa, &n1, &["10.0.0.5"], &["open"]),
+            "10.0.0.5/24",
+            "10.0.0.1",
+        )
+        .await;
+        let b = guest(
+            &mut m,
+            port(0xb, &n2, &["10.0.0.7"], &["open"]),
+            "10.0.0.7/24",
+            "10.0.0.7",
+        )
+        .await;
+        let at = |id: &str| listen(Some(&m.links.responder(id, None).netns), "169.254.169.254:80");
+        let (meta1, meta2) = (at("n1"), at("n2"));
+        let _s = dial(Some(&a), "169.254.169.254:80").expect("through the router");
+        assert_eq!(peer(&meta1), IpAddr::from([10, 0, 0, 5]));
+        in_namespace(&b.path(), || ip("route add 169.254.0.0/16 dev e0")).unwrap();
+        let _s = dial(Some(&b), "169.254.169.254:80").expect("on the link, without a router");
+        assert_eq!(peer(&meta2), IpAddr::from([10, 0, 0, 7]));
+        m.done().await;
+    });
+}

@@ -1,1 +1,75 @@
 //! Stored types, pure rules and planners of the network service (Neutron v2.0).
+//!
+//! Other services compose the planners (`plan_…`) into a transaction of their own. A planner reads a snapshot, adds
+//! guards and operations to the [`maru_store::Txn`] it is given and looks at what earlier planners have put there, so
+//! that ten ports planned one after another into one transaction neither share an address nor pass a quota.
+//!
+//! What holds a set of children together is an epoch key (see [`keys`]): whoever adds or takes a child writes it, whoever
+//! decides over the whole set (overlapping subnets, deletion of a parent) guards it.
+//!
+//! | epoch | written by | guarded by |
+//! |---|---|---|
+//! | `subnets:<network>` | creation and deletion of subnets | the same, deletion of the network |
+//! | `ports:<network>` | creation of ports | deletion of the network, taking it out of sharing |
+//! | `ports:<subnet>` | every address given or taken | deletion of the subnet, change of its pools |
+//! | `ports:<group>`, `rules:<group>` | ports and rules that name a group | deletion of the group |
+//! | `router:<router>` | interfaces, gateway, routes, floating IPs | the same |
+//! | `fips:<port>` | floating IPs of a port | deletion of the port, change of its addresses |
+
+pub mod address;
+pub mod agent;
+mod bind;
+pub mod default_group;
+pub mod dhcp;
+pub mod errors;
+pub mod floating_ip;
+pub mod keys;
+pub mod meta;
+pub mod network;
+pub mod observed;
+pub mod port;
+mod port_plan;
+pub mod protocol;
+pub mod quota;
+pub mod router;
+pub mod router_plan;
+pub mod security_group;
+pub mod security_group_rule;
+pub mod subnet;
+pub mod tombstone;
+
+pub use agent::{Agent, AgentId, plan_upsert_agent};
+pub use bind::{plan_bind_port, plan_unbind_port};
+pub use default_group::{default_group, ensure_default_group};
+pub use floating_ip::{FloatingIp, FloatingIpId, FloatingIpRequest, plan_associate, plan_create_floating_ip, plan_delete_floating_ip};
+pub use meta::Meta;
+pub use network::{Network, NetworkId, NetworkRequest, plan_create_network, plan_delete_network};
+pub use observed::{ObservedPort, plan_observe_port, port_is_up};
+pub use port::{
+    AddressPair, DhcpOption, FixedIp, FixedIpRequest, Port, PortId, PortRequest, plan_create_port, plan_delete_port,
+};
+pub use quota::{Quota, over_quota};
+pub use router::{Gateway, Route, Router, RouterId, pick_host, plan_host_routers};
+pub use security_group::{SecurityGroup, SecurityGroupId, plan_create_group, plan_delete_group};
+pub use security_group_rule::{Direction, RuleRequest, SecurityGroupRule, SecurityGroupRuleId, plan_create_rule, plan_delete_rule};
+pub use subnet::{Subnet, SubnetId, SubnetRequest, plan_create_subnets, plan_delete_subnet};
+pub use tombstone::{
+    Removed, TombstoneNetwork, TombstonePort, TombstoneRouter, network_hosts, plan_removed,
+};
+
+/// Registers the kinds of this service.
+pub fn register(r: &mut maru_store::Registry) {
+    r.register::<Network>()
+        .register::<Subnet>()
+        .register::<Port>()
+        .register::<Router>()
+        .register::<FloatingIp>()
+        .register::<SecurityGroup>()
+        .register::<SecurityGroupRule>()
+        .register::<Quota>()
+        .register::<Agent>()
+        .register::<ObservedPort>()
+        .register::<TombstonePort>()
+        .register::<TombstoneNetwork>()
+        .register::<TombstoneRouter>();
+}

@@ -101,3 +101,105 @@ pub(crate) fn ended<'a>(old: Option<&Policy>, new: &Policy, entries: &'a [Entry]
         })
         .collect()
 }
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+    use crate::rules::{Payload, Remote};
+
+    fn guard(id: &str, zone: u16, ip: &str, groups: &[&str]) -> Guard {
+        Guard {
+            id: id.into(),
+            zone,
+            addresses: vec![IpNet::from(ip.parse::<IpAddr>().unwrap())],
+            stateful: true,
+            groups: groups.iter().map(|g| (*g).to_owned()).collect(),
+        }
+    }
+
+    fn policy(ports: Vec<Guard>, ingress: Option<(u16, u16)>) -> Policy {
+        let out = Match {
+            ingress: false,
+            v6: false,
+            payload: Payload::Any,
+            remote: Remote::Any,
+        };
+        let mut rules = vec![out];
+        if let Some((min, max)) = ingress {
+            rules.push(Match {
+                ingress: true,
+                v6: false,
+                payload: Payload::Ports(6, min, max),
+                remote: Remote::Any,
+            });
+        }
+        let groups = [("g".to_owned(), (true, rules))].into();
+        Policy {
+            ports,
+            groups,
+            members: BTreeMap::new(),
+        }
+    }
+
+    fn entry(zone: u16, source: &str, target: &str, port: u16) -> Entry {
+        let (source, target) = (source.parse().unwrap(), target.parse().unwrap());
+        Entry::for_test(
+            zone,
+            Flow {
+                source,
+                target,
+                protocol: 6,
+                port,
+                icmp: None,
+            },
+        )
+    }
+
+    #[test]
+    fn a_narrower_rule_ends_only_what_it_no_longer_allows() {
+        let ports = || vec![guard("p", 7, "10.0.0.5", &["g"])];
+        let entries = [
+            entry(7, "1.2.3.4", "10.0.0.5", 22),
+            entry(7, "1.2.3.4", "10.0.0.5", 80),
+            entry(7, "10.0.0.5", "1.2.3.4", 22),
+            entry(8, "1.2.3.4", "10.0.0.5", 22),
+            entry(0, "1.2.3.4", "10.0.0.5", 22),
+        ];
+        let (old, new) = (policy(ports(), Some((1, 100))), policy(ports(), Some((80, 80))));
+        let doomed = ended(Some(&old), &new, &entries);
+        assert_eq!(
+            doomed,
+            [&entries[0]],
+            "not the other port, the other direction, the other network, the host's own"
+        );
+        assert!(ended(Some(&old), &old, &entries).is_empty());
+    }
+
+    #[test]
+    fn an_address_that_changes_hands_carries_nothing_over_but_a_restart_is_no_change() {
+        let old = policy(vec![guard("p", 7, "10.0.0.5", &["g"])], Some((1, 100)));
+        let new = policy(vec![guard("q", 7, "10.0.0.5", &["g"])], Some((1, 100)));
+        let entries = [entry(7, "1.2.3.4", "10.0.0.5", 22), entry(7, "10.0.0.5", "1.2.3.4", 5)];
+        assert_eq!(ended(Some(&old), &new, &entries).len(), 2);
+        assert_eq!(ended(None, &new, &entries).len(), 0);
+        assert_eq!(
+            ended(Some(&old), &Policy::default(), &entries).len(),
+            2,
+            "the port is gone"
+        );
+    }
+
+    #[test]
+    fn metadata_is_never_cut() {
+        let silent = Policy {
+            ports: vec![guard("p", 7, "10.0.0.5", &[])],
+            ..Policy::default()
+        };
+        let entries = [
+            entry(7, "10.0.0.5", "169.254.169.254", 80),
+            entry(7, "10.0.0.5", "1.1.1.1", 80),
+        ];
+        assert_eq!(ended(None, &silent, &entries), [&entries[1]]);
+    }
+}

@@ -1,7 +1,7 @@
 //! Real packets through real taps, bridges and rules: attack class E, network isolation.
 //!
 //! Every "is dropped" is proven by a marker frame that is sent after the bad one, on the same way, and arrives.
-#![allow(clippy::unwrap_used, clippy::expect_used)]
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::print_stdout)]
 
 mod common;
 
@@ -641,6 +641,35 @@ fn a_tap_without_rules_carries_nothing() {
         m.apply().await;
         early.send(&datagram(&early, &observer, 1, 2, b"up again"));
         assert!(!observer.sees_before(b"while down", b"up again"));
+        m.done().await;
+    });
+}
+
+/// On the way to a running server: the figures are printed, the bound is generous for a shared machine.
+#[test]
+fn a_port_among_others_is_made_quickly() {
+    host(|| async {
+        let nets = vec![network("n1", 171, 71, "10.0.0.0/16")];
+        let open = group("open", [egress_all(), vec![udp_in("in", 9)]].concat());
+        let mut m = Machine::new(nets.clone(), vec![open]).await;
+        for n in 1..100_u32 {
+            let p = port(n, &nets[0], &[&format!("10.0.0.{n}")], &["open"]);
+            m.ports.push(p);
+        }
+        m.apply().await;
+        let p = port(0x100, &nets[0], &["10.0.1.0"], &["open"]);
+        let begin = std::time::Instant::now();
+        m.links.ensure_port(&p, &nets[0]).await.unwrap();
+        let tap = begin.elapsed();
+        m.ports.push(p.clone());
+        m.apply().await;
+        let rules = begin.elapsed() - tap;
+        m.links.port_up(&p.id, true).await.unwrap();
+        let fd = m.links.open_tap(&p.id).await.unwrap();
+        let all = begin.elapsed();
+        println!("one port beside 99: tap {tap:?}, rules {rules:?}, all {all:?}");
+        assert!(all < std::time::Duration::from_secs(2), "{all:?}");
+        drop(fd);
         m.done().await;
     });
 }

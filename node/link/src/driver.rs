@@ -39,6 +39,7 @@ pub(crate) struct Driver {
 impl Driver {
     pub(crate) fn open(config: LinkConfig) -> Result<Self> {
         let home = Netns::named(&config.instance);
+        load_modules();
         ns::create(&home)?;
         let maru = ns::in_namespace(&home.path(), || -> Result<Socket> {
             // Bridges carry tenants' frames; the namespace's own stack must never answer on them.
@@ -695,14 +696,27 @@ fn index(links: &[Link], name: &str) -> Result<u32> {
         .ok_or_else(|| kernel(format!("Device {name}"), Errno::ENODEV))
 }
 
+/// Loads what is a module on most machines. Best effort: what is missing is named where it is needed.
+fn load_modules() {
+    let modprobe = |name: &str| drop(std::process::Command::new("modprobe").arg("-q").arg(name).status());
+    if !std::path::Path::new("/proc/sys/net/netfilter/nf_conntrack_tcp_loose").exists() {
+        modprobe("nf_conntrack");
+    }
+    if !std::path::Path::new(BRIDGE_SWITCH).exists() {
+        modprobe("br_netfilter");
+        // Freshly loaded, it would send the host's own bridges through the host's firewall, where they were not before. Only
+        // Maru's namespace wants that.
+        for family in ["ip", "ip6", "arp"] {
+            let _ = ns::sysctl(&format!("net/bridge/bridge-nf-call-{family}tables"), "0");
+        }
+    }
+}
+
+const BRIDGE_SWITCH: &str = "/proc/sys/net/bridge/bridge-nf-call-iptables";
+
 /// Bridged frames of IP go through the inet hooks, where connections are tracked; ARP stays with the bridge's own rules.
 fn bridge_netfilter() -> Result<()> {
-    let there = || std::path::Path::new("/proc/sys/net/bridge/bridge-nf-call-iptables").exists();
-    if !there() {
-        // Best effort: on most machines it is a module.
-        let _ = std::process::Command::new("modprobe").arg("br_netfilter").status();
-    }
-    if !there() {
+    if !std::path::Path::new(BRIDGE_SWITCH).exists() {
         return Err(Error::unavailable(
             "Security groups need the kernel's br_netfilter, which is not there; `modprobe br_netfilter` loads it where it is a module.",
         ));

@@ -68,7 +68,9 @@ impl Caller {
     /// When the token is not scoped to a project.
     pub fn require_project(&self) -> maru_base::Result<&ProjectId> {
         self.project_id().ok_or_else(|| {
-            maru_base::Error::forbidden("This request acts on a project: authenticate with a project scope (OS_PROJECT_NAME).")
+            maru_base::Error::forbidden(
+                "This request acts on a project: authenticate with a project scope (OS_PROJECT_NAME).",
+            )
         })
     }
     /// Whether the caller is an administrator of the whole cloud (role `admin`).

@@ -67,7 +67,11 @@ impl Gateway {
                             route.method, route.path
                         ));
                     }
-                    let full = format!("{prefix}{}", route.path);
+                    // A service's root is its prefix, with or without a slash after it.
+                    let full = match route.path.as_str() {
+                        "/" if !prefix.is_empty() => (*prefix).to_owned(),
+                        path => format!("{prefix}{path}"),
+                    };
                     let at = match by_path.get(&full) {
                         Some(at) => *at,
                         None => {

@@ -1,0 +1,296 @@
+//! POST /v3/auth/tokens: who asks, and for what.
+//!
+//! Whatever is wrong with the user, the password or the scope, the answer is one and the same 401, after the same work.
+
+use super::{App, Issue, Verified, tokens::refused};
+use maru_auth::Scope;
+use maru_base::{DomainId, Error, ProjectId, Result, UserId};
+use maru_identity_model::{AssignmentTarget, Methods, Password, Secret, User, domain, effective_roles, project};
+use maru_store::{Object, Snapshot};
+use serde_json::{Map, Value};
+use std::sync::Arc;
+
+/// A user or project as a request names it.
+enum Named {
+    Id(String),
+    Name { name: String, domain: DomainName },
+}
+
+enum DomainName {
+    Id(String),
+    Name(String),
+}
+
+/// The scope as a request names it.
+enum Wanted {
+    Default,
+    Unscoped,
+    System,
+    Domain(DomainName),
+    Project(Named),
+}
+
+struct Parsed {
+    password: Option<(Named, Secret)>,
+    token: Option<Secret>,
+    scope: Wanted,
+}
+
+fn missing(field: &str) -> Error {
+    Error::invalid(
+        field,
+        format!(
+            "Expecting to find {field}. The server could not comply with the request since it is either malformed or otherwise incorrect."
+        ),
+    )
+}
+
+/// An object's member that must be an object. Messages never show a value: it may be a password.
+fn object<'a>(map: &'a Map<String, Value>, name: &str, path: &str) -> Result<&'a Map<String, Value>> {
+    match map.get(name) {
+        Some(Value::Object(inner)) => Ok(inner),
+        None | Some(Value::Null) => Err(missing(path)),
+        Some(_) => Err(Error::invalid(
+            path,
+            format!("Invalid input for field '{path}': an object is wanted."),
+        )),
+    }
+}
+
+fn text(map: &Map<String, Value>, name: &str, path: &str) -> Result<Option<String>> {
+    match map.get(name) {
+        Some(Value::String(text)) => Ok(Some(text.clone())),
+        None | Some(Value::Null) => Ok(None),
+        Some(_) => Err(Error::invalid(
+            path,
+            format!("Invalid input for field '{path}': a string is wanted."),
+        )),
+    }
+}
+
+fn domain_name(map: &Map<String, Value>, path: &str) -> Result<DomainName> {
+    let inner = object(map, "domain", path)?;
+    if let Some(id) = text(inner, "id", path)? {
+        return Ok(DomainName::Id(id));
+    }
+    text(inner, "name", path)?
+        .map(DomainName::Name)
+        .ok_or_else(|| missing(path))
+}
+
+fn named(map: &Map<String, Value>, path: &str) -> Result<Named> {
+    if let Some(id) = text(map, "id", &format!("{path}.id"))? {
+        return Ok(Named::Id(id));
+    }
+    let name = text(map, "name", &format!("{path}.name"))?.ok_or_else(|| missing(&format!("{path}.id")))?;
+    Ok(Named::Name {
+        name,
+        domain: domain_name(map, &format!("{path}.domain"))?,
+    })
+}
+
+fn parse(body: &Value) -> Result<Parsed> {
+    let root = body.as_object().ok_or_else(|| missing("auth"))?;
+    let auth = object(root, "auth", "auth")?;
+    let identity = object(auth, "identity", "identity")?;
+    let Some(Value::Array(methods)) = identity.get("methods") else {
+        return Err(missing("identity.methods"));
+    };
+    if methods.is_empty() || methods.len() > 8 {
+        return Err(Error::invalid(
+            "identity.methods",
+            "Invalid input for field 'methods': name one method at least.",
+        ));
+    }
+    let mut parsed = Parsed {
+        password: None,
+        token: None,
+        scope: Wanted::Default,
+    };
+    for method in methods {
+        match method.as_str() {
+            Some("password") => {
+                let section = object(identity, "password", "identity.password")?;
+                let user = object(section, "user", "identity.password.user")?;
+                let path = "identity.password.user";
+                let password = text(user, "password", "identity.password.user.password")?
+                    .ok_or_else(|| missing("identity.password.user.password"))?;
+                parsed.password = Some((named(user, path)?, Secret::new(password)));
+            }
+            Some("token") => {
+                let section = object(identity, "token", "identity.token")?;
+                let id = text(section, "id", "identity.token.id")?.ok_or_else(|| missing("identity.token.id"))?;
+                parsed.token = Some(Secret::new(id));
+            }
+            Some(_) => {
+                return Err(Error::unauthorized(
+                    "Attempted to authenticate with an unsupported method; password and token are supported.",
+                ));
+            }
+            None => {
+                return Err(Error::invalid(
+                    "identity.methods",
+                    "Invalid input for field 'methods': a list of strings is wanted.",
+                ));
+            }
+        }
+    }
+    parsed.scope = match auth.get("scope") {
+        None | Some(Value::Null) => Wanted::Default,
+        Some(Value::String(text)) if text == "unscoped" => Wanted::Unscoped,
+        Some(Value::Object(scope)) => wanted(scope)?,
+        Some(_) => {
+            return Err(Error::invalid(
+                "scope",
+                "Invalid input for field 'scope': an object or \"unscoped\" is wanted.",
+            ));
+        }
+    };
+    Ok(parsed)
+}
+
+fn wanted(scope: &Map<String, Value>) -> Result<Wanted> {
+    let kinds = ["project", "domain", "system", "unscoped", "OS-TRUST:trust"];
+    let given: Vec<&str> = kinds.into_iter().filter(|k| scope.contains_key(*k)).collect();
+    match given.as_slice() {
+        ["project"] => Ok(Wanted::Project(named(
+            object(scope, "project", "scope.project")?,
+            "scope.project",
+        )?)),
+        ["domain"] => Ok(Wanted::Domain(domain_name(scope, "scope.domain")?)),
+        ["system"] => match object(scope, "system", "scope.system")?.get("all") {
+            Some(Value::Bool(true)) => Ok(Wanted::System),
+            _ => Err(Error::invalid(
+                "scope.system",
+                "Invalid input for field 'system': {\"all\": true} is wanted.",
+            )),
+        },
+        ["unscoped"] => Ok(Wanted::Unscoped),
+        ["OS-TRUST:trust"] => Err(Error::not_implemented(
+            "Trusts are not served; authenticate with a project scope.",
+        )),
+        [] => Err(Error::invalid(
+            "scope",
+            "Invalid input for field 'scope': name a project, a domain or the system.",
+        )),
+        _ => Err(Error::invalid(
+            "scope",
+            format!(
+                "Invalid input for field 'scope': one scope at a time, not {}.",
+                given.join(" and ")
+            ),
+        )),
+    }
+}
+
+fn find_domain(snapshot: &Snapshot, name: &DomainName) -> Option<DomainId> {
+    match name {
+        DomainName::Id(id) => domain(snapshot, &DomainId::from(id)).map(|d| DomainId::from(d.id.as_str())),
+        DomainName::Name(name) => snapshot.owner("domain", "", name).map(DomainId::from),
+    }
+}
+
+fn find_user(snapshot: &Snapshot, user: &Named) -> Option<Object<User>> {
+    let id = match user {
+        Named::Id(id) => UserId::from(id),
+        Named::Name { name, domain } => UserId::from(snapshot.owner("user", &find_domain(snapshot, domain)?, name)?),
+    };
+    snapshot.get::<User>(&id)
+}
+
+fn find_project(snapshot: &Snapshot, named: &Named) -> Option<ProjectId> {
+    match named {
+        Named::Id(id) => project(snapshot, &ProjectId::from(id)).map(|p| p.id),
+        Named::Name { name, domain } => snapshot
+            .owner("project", &find_domain(snapshot, domain)?, name)
+            .map(ProjectId::from),
+    }
+}
+
+impl App {
+    /// Authenticates by the body of `POST /v3/auth/tokens` and issues a token.
+    ///
+    /// # Errors
+    /// 400 for a malformed body, 401 for everything else that is wrong.
+    pub(crate) async fn authenticate(&self, body: &Value) -> Result<(Secret, Arc<Verified>)> {
+        let parsed = parse(body)?;
+        let mut methods: Option<Methods> = None;
+        let mut user: Option<UserId> = None;
+        let mut from = None;
+        if let Some((named, password)) = parsed.password {
+            user = Some(self.check_password(&named, password).await?);
+            methods = Some(Methods::PASSWORD);
+        }
+        if let Some(token) = parsed.token {
+            let old = self.verify(token.reveal()).await?;
+            if user.as_ref().is_some_and(|u| *u != old.payload.user_id) {
+                return Err(refused());
+            }
+            user = Some(old.payload.user_id.clone());
+            let with = old.payload.methods.and(Methods::TOKEN);
+            methods = Some(methods.map_or(with, |m| m.and(with)));
+            let first = old.payload.audit_ids.last().copied().unwrap_or_default();
+            from = Some((first, old.payload.expires_at));
+        }
+        let (Some(user_id), Some(methods)) = (user, methods) else {
+            return Err(refused());
+        };
+        let scope = self.scope(&user_id, &parsed.scope)?;
+        self.issue(Issue {
+            user_id,
+            scope,
+            methods,
+            from,
+        })
+    }
+
+    /// Whether this is the password of this user, by id.
+    pub(crate) async fn check_password_of(&self, id: &str, password: Secret) -> Result<UserId> {
+        self.check_password(&Named::Id(id.to_owned()), password).await
+    }
+
+    async fn check_password(&self, named: &Named, password: Secret) -> Result<UserId> {
+        let snapshot = self.snapshot();
+        let user = find_user(&snapshot, named);
+        let stored = user
+            .as_ref()
+            .and_then(|u| snapshot.get::<Password>(&u.id))
+            .map(|p| (*p.value).clone());
+        let too_long = password.reveal().len() > super::passwords::MAX_PASSWORD;
+        let stored = if too_long { None } else { stored };
+        let password = if too_long { Secret::new("") } else { password };
+        let good = self.passwords.check(password, stored).await?;
+        match user {
+            Some(user) if good => Ok(user.id),
+            _ => Err(refused()),
+        }
+    }
+
+    fn scope(&self, user_id: &UserId, wanted: &Wanted) -> Result<Scope> {
+        let snapshot = self.snapshot();
+        Ok(match wanted {
+            Wanted::Unscoped => Scope::Unscoped,
+            Wanted::System => Scope::System,
+            Wanted::Domain(name) => Scope::Domain(find_domain(&snapshot, name).ok_or_else(refused)?),
+            Wanted::Project(named) => Scope::Project(find_project(&snapshot, named).ok_or_else(refused)?),
+            // The user's default project, as long as it can be had; else unscoped.
+            Wanted::Default => snapshot
+                .get::<User>(user_id)
+                .and_then(|u| u.default_project_id.clone())
+                .filter(|id| usable(&snapshot, user_id, id))
+                .map_or(Scope::Unscoped, Scope::Project),
+        })
+    }
+}
+
+/// Whether a token for this project would be good.
+pub(crate) fn usable(snapshot: &Snapshot, user: &UserId, id: &ProjectId) -> bool {
+    let Some(p) = project(snapshot, id).filter(|p| p.enabled) else {
+        return false;
+    };
+    let home = p
+        .domain_id
+        .as_ref()
+        .is_none_or(|d| domain(snapshot, d).is_some_and(|d| d.enabled));
+    home && !effective_roles(snapshot, user, &AssignmentTarget::Project(id.clone())).is_empty()
+}

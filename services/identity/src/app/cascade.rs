@@ -1,0 +1,179 @@
+//! Deletions and what goes with them, each in one transaction that also guards that nothing was added meanwhile.
+
+use maru_base::{Error, ProjectId, Result};
+use maru_identity_model::{
+    Actor, Assignment, AssignmentTarget, Credential, Group, Implication, Membership, Password, Project, Revocation,
+    Role, User, freeze, subtree,
+};
+use maru_store::{Key, Kind, Object, Op, Snapshot, Txn};
+use std::collections::HashSet;
+
+/// A transaction under construction in which an object may be met twice.
+pub(crate) struct Cascade<'a> {
+    snapshot: &'a Snapshot,
+    txn: &'a mut Txn,
+    gone: HashSet<Key>,
+}
+
+impl<'a> Cascade<'a> {
+    /// Begins; from here on no other identity transaction may commit before this one.
+    pub(crate) fn new(snapshot: &'a Snapshot, txn: &'a mut Txn) -> Self {
+        freeze(snapshot, txn);
+        Self {
+            snapshot,
+            txn,
+            gone: HashSet::new(),
+        }
+    }
+    fn delete<K: Kind>(&mut self, object: &Object<K>) {
+        let key = object.key();
+        if self.gone.insert(key.clone()) {
+            self.txn.op(Op::Delete(key));
+        }
+    }
+    fn assignments(&mut self, index: &str, value: &str) {
+        for a in self.snapshot.find::<Assignment>(index, value) {
+            self.delete(&a);
+        }
+    }
+
+    /// A user, with its password, memberships, assignments and credentials. Its tokens end with it.
+    pub(crate) fn user(&mut self, user: &Object<User>) {
+        for m in self.snapshot.find::<Membership>("user", &user.id) {
+            self.delete(&m);
+        }
+        self.assignments("actor", &format!("user:{}", user.id));
+        for c in self.snapshot.find::<Credential>("user", &user.id) {
+            self.delete(&c);
+        }
+        if let Some(p) = self.snapshot.get::<Password>(&user.id) {
+            self.delete(&p);
+        }
+        if let Some(r) = self.snapshot.get::<Revocation>(&Revocation::user(&user.id)) {
+            self.delete(&r);
+        }
+        self.txn.release("user", &user.domain_id, &user.name);
+        self.delete(user);
+    }
+    /// A group, with its memberships and assignments.
+    pub(crate) fn group(&mut self, group: &Object<Group>) {
+        for m in self.snapshot.find::<Membership>("group", &group.id) {
+            self.delete(&m);
+        }
+        self.assignments("actor", &format!("group:{}", group.id));
+        self.txn.release("group", &group.domain_id, &group.name);
+        self.delete(group);
+    }
+    /// A role, with its assignments and implications.
+    pub(crate) fn role(&mut self, role: &Object<Role>) {
+        self.assignments("role", &role.id);
+        for index in ["prior", "implied"] {
+            for i in self.snapshot.find::<Implication>(index, &role.id) {
+                self.delete(&i);
+            }
+        }
+        self.txn
+            .release("role", role.domain_id.as_ref().map_or("", |d| d.as_str()), &role.name);
+        self.delete(role);
+    }
+    /// A project without projects below it, with its assignments and credentials; users lose it as their default.
+    ///
+    /// # Errors
+    /// 403 when it is not a leaf.
+    pub(crate) fn project(&mut self, project: &Object<Project>) -> Result<()> {
+        if self
+            .snapshot
+            .find::<Project>("parent", &project.id)
+            .any(|p| !self.gone.contains(&p.key()))
+        {
+            return Err(Error::forbidden(format!(
+                "Cannot delete the project {} since it is not a leaf in the hierarchy. Delete the projects below it first.",
+                project.id
+            )));
+        }
+        self.assignments("target", &AssignmentTarget::Project(project.id.clone()).key());
+        for c in self.snapshot.find::<Credential>("project", &project.id) {
+            self.delete(&c);
+        }
+        for user in self.snapshot.find::<User>("default_project", &project.id) {
+            if !self.gone.contains(&user.key()) {
+                let mut value = (*user.value).clone();
+                value.default_project_id = None;
+                self.gone.insert(user.key());
+                self.txn.put(&user.id, &value);
+            }
+        }
+        if let Some(r) = self.snapshot.get::<Revocation>(&Revocation::project(&project.id)) {
+            self.delete(&r);
+        }
+        if let Some(domain) = &project.domain_id {
+            self.txn.release("project", domain, &project.name);
+        }
+        self.delete(project);
+        Ok(())
+    }
+    /// A disabled domain, with all its users, groups, roles and projects.
+    ///
+    /// # Errors
+    /// 403 when it is enabled.
+    pub(crate) fn domain(&mut self, domain: &Object<Project>) -> Result<()> {
+        if domain.enabled {
+            return Err(Error::forbidden(
+                "Cannot delete a domain that is enabled, please disable it first.",
+            ));
+        }
+        for user in self.snapshot.find::<User>("domain", &domain.id) {
+            self.user(&user);
+        }
+        for group in self.snapshot.find::<Group>("domain", &domain.id) {
+            self.group(&group);
+        }
+        for role in self.snapshot.find::<Role>("domain", &domain.id) {
+            self.role(&role);
+        }
+        // Leaves first.
+        for project in subtree(self.snapshot, &domain.id).iter().rev() {
+            self.project(project)?;
+        }
+        self.assignments("target", &format!("domain:{}", domain.id));
+        if let Some(r) = self.snapshot.get::<Revocation>(&Revocation::domain(&domain.id)) {
+            self.delete(&r);
+        }
+        self.project(domain)?;
+        self.txn.release("domain", "", &domain.name);
+        Ok(())
+    }
+}
+
+/// Ends all tokens of a project (or, of a domain, of all that is in it) that were issued before this transaction.
+pub(crate) fn revoke_project(txn: &mut Txn, id: &ProjectId, is_domain: bool) {
+    let marker = Revocation {
+        reason: "disabled".to_owned(),
+    };
+    txn.put(
+        &if is_domain {
+            Revocation::domain(id)
+        } else {
+            Revocation::project(id)
+        },
+        &marker,
+    );
+}
+
+/// Ends all tokens of a user that were issued before this transaction.
+pub(crate) fn revoke_user(txn: &mut Txn, id: &str, reason: &str) {
+    txn.put(
+        &Revocation::user(id),
+        &Revocation {
+            reason: reason.to_owned(),
+        },
+    );
+}
+
+/// The actor of an assignment, for messages.
+pub(crate) fn actor_text(actor: &Actor) -> String {
+    match actor {
+        Actor::User(id) => format!("user {id}"),
+        Actor::Group(id) => format!("group {id}"),
+    }
+}

@@ -65,11 +65,33 @@ struct Slot {
     value: Value,
 }
 
+impl Slot {
+    fn new(entry: &Entry, value: Value) -> Self {
+        let (created, modified) = (entry.created, entry.modified);
+        Self {
+            created,
+            modified,
+            hash: hash_of(&entry.value),
+            value,
+        }
+    }
+}
+
 #[derive(Clone)]
 struct Raw {
     created: Revision,
     modified: Revision,
     value: Bytes,
+}
+
+impl Raw {
+    fn new(entry: &Entry) -> Self {
+        Self {
+            created: entry.created,
+            modified: entry.modified,
+            value: entry.value.clone(),
+        }
+    }
 }
 
 /// One kind.
@@ -81,15 +103,16 @@ struct Table {
 }
 
 impl Table {
-    fn index(&mut self, kind: &dyn ErasedKind, id: &Arc<str>, value: &Value, insert: bool) {
-        for (index, values) in self.indexes.iter_mut().zip(kind.index_values(&**value)) {
-            for v in values {
-                let pair = (Arc::from(v), Arc::clone(id));
-                if insert {
-                    index.insert(pair);
-                } else {
-                    index.remove(&pair);
-                }
+    /// Brings the indexes from an object's values before (none if it was not there) to those after.
+    fn reindex(&mut self, id: &Arc<str>, before: Vec<Vec<String>>, after: Vec<Vec<String>>) {
+        let (mut before, mut after) = (before.into_iter(), after.into_iter());
+        for index in &mut self.indexes {
+            let (before, after) = (before.next().unwrap_or_default(), after.next().unwrap_or_default());
+            for gone in before.iter().filter(|v| !after.contains(v)) {
+                index.remove(&(Arc::from(gone.as_str()), Arc::clone(id)));
+            }
+            for come in after.into_iter().filter(|v| !before.contains(v)) {
+                index.insert((Arc::from(come), Arc::clone(id)));
             }
         }
     }
@@ -144,20 +167,33 @@ impl MirrorState {
         }
     }
 
+    /// Takes in what is not there yet.
+    fn take(&mut self, part: Vec<Ready>) {
+        let tables = &mut self.tables;
+        for one in part {
+            match one {
+                Ready::Raw(key, raw) => drop(self.raw.insert(key, raw)),
+                Ready::Object {
+                    place,
+                    id,
+                    slot,
+                    values,
+                } => {
+                    let table = Arc::make_mut(&mut tables[place]);
+                    table.reindex(&id, Vec::new(), values);
+                    table.objects.insert(id, slot);
+                }
+            }
+        }
+    }
+
     /// Takes one entry in (`new`) or out, and says what watchers see.
     fn set(&mut self, key: &Key, old: Option<&Entry>, new: Option<&Entry>) -> Result<crate::Change, String> {
         let layout = Arc::clone(&self.layout);
         let Some((place, id)) = layout.kind_of(key).and_then(|place| Some((place, key.tail()?))) else {
             let as_any = |raw: Raw| Arc::new(raw.value) as Value;
             let before = match new {
-                Some(e) => {
-                    let raw = Raw {
-                        created: e.created,
-                        modified: e.modified,
-                        value: e.value.clone(),
-                    };
-                    self.raw.insert(key.clone(), raw)
-                }
+                Some(e) => self.raw.insert(key.clone(), Raw::new(e)),
                 None => self.raw.remove(key),
             };
             let after = new.map(|e| Arc::new(e.value.clone()) as Value);
@@ -183,21 +219,14 @@ impl MirrorState {
         }
         let table = Arc::make_mut(&mut self.tables[place]);
         let id: Arc<str> = id.into();
-        let before = table.objects.remove(&id).map(|slot| slot.value);
-        if let Some(old) = &before {
-            table.index(kind, &id, old, false);
-        }
-        if let (Some(e), Some(value)) = (new, &value) {
-            table.index(kind, &id, value, true);
-            let hash = hash_of(&e.value);
-            let slot = Slot {
-                created: e.created,
-                modified: e.modified,
-                hash,
-                value: Arc::clone(value),
-            };
-            table.objects.insert(id, slot);
-        }
+        let after = value.as_ref().map(|v| kind.index_values(&**v)).unwrap_or_default();
+        let before = match (new, &value) {
+            (Some(e), Some(value)) => table.objects.insert(Arc::clone(&id), Slot::new(e, Arc::clone(value))),
+            _ => table.objects.remove(&id),
+        };
+        let before = before.map(|slot| slot.value);
+        let values_before = before.as_ref().map(|v| kind.index_values(&**v)).unwrap_or_default();
+        table.reindex(&id, values_before, after);
         Ok(crate::Change {
             key: key.clone(),
             old: before,
@@ -392,14 +421,62 @@ pub(crate) struct Mirror {
     pub(crate) mark: watch::Sender<Mark>,
 }
 
-fn build(layout: &Arc<Layout>, revision: Revision, entries: &[Entry]) -> Result<MirrorState, String> {
-    let mut state = MirrorState::empty(Arc::clone(layout), revision);
+/// An entry that is decoded and indexed, but not yet in its place.
+enum Ready {
+    Raw(Key, Raw),
+    Object {
+        place: usize,
+        id: Arc<str>,
+        slot: Slot,
+        values: Vec<Vec<String>>,
+    },
+}
+
+fn ready(layout: &Layout, entries: &[Entry]) -> Result<Vec<Ready>, String> {
+    let mut found = Vec::with_capacity(entries.len());
     for entry in entries {
-        if state.mirrors(&entry.key) {
-            state.set(&entry.key, None, Some(entry))?;
+        match layout
+            .kind_of(&entry.key)
+            .and_then(|place| Some((place, entry.key.tail()?)))
+        {
+            Some((place, _)) if layout.kinds[place].class() != Class::Mirrored => {}
+            Some((place, id)) => {
+                let kind = &*layout.kinds[place];
+                let decoded = kind.decode(&entry.value);
+                let value = decoded.map_err(|e| format!("{} cannot be decoded: {e}", entry.key))?;
+                let values = kind.index_values(&*value);
+                found.push(Ready::Object {
+                    place,
+                    id: id.into(),
+                    slot: Slot::new(entry, value),
+                    values,
+                });
+            }
+            None => found.push(Ready::Raw(entry.key.clone(), Raw::new(entry))),
         }
     }
-    Ok(state)
+    Ok(found)
+}
+
+/// Below this many entries another thread costs more than it saves.
+const FEW: usize = 2_000;
+
+/// The state of all entries. Decoding takes most of the time of a start: all cores share it.
+fn build(layout: &Arc<Layout>, revision: Revision, entries: &[Entry]) -> Result<MirrorState, String> {
+    let mut state = MirrorState::empty(Arc::clone(layout), revision);
+    let cores = std::thread::available_parallelism().map_or(1, usize::from);
+    let share = entries.len().div_ceil(cores).max(FEW);
+    std::thread::scope(|scope| {
+        let parts: Vec<_> = entries
+            .chunks(share)
+            .map(|part| scope.spawn(|| ready(layout, part)))
+            .collect();
+        for part in parts {
+            let part = part.join().map_err(|_| "an index function panicked".to_owned())??;
+            state.take(part);
+        }
+        Ok(state)
+    })
 }
 
 impl Mirror {

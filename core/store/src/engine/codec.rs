@@ -27,20 +27,22 @@ pub(crate) fn entry_of(key: Key, stored: &[u8]) -> Result<Entry, String> {
     })
 }
 
-/// A commit as the log keeps it.
-pub(crate) fn commit_bytes(commit: &Commit) -> Vec<u8> {
+/// A commit as the log keeps it: the transaction's id, and per key the entry before. What came after is not repeated:
+/// it is what the next commit found before, or what is there now.
+pub(crate) fn commit_bytes(id: u128, commit: &Commit) -> Vec<u8> {
     let size = |e: &Option<Entry>| e.as_ref().map_or(0, |e| 20 + e.value.len());
     let total: usize = commit
         .changes
         .iter()
-        .map(|(k, o, n)| 5 + k.as_str().len() + size(o) + size(n))
+        .map(|(k, old, _)| 5 + k.as_str().len() + size(old))
         .sum();
-    let mut out = Vec::with_capacity(4 + total);
+    let mut out = Vec::with_capacity(20 + total);
+    out.extend_from_slice(&id.to_le_bytes());
     put_len(&mut out, commit.changes.len());
-    for (key, old, new) in &commit.changes {
+    for (key, old, _) in &commit.changes {
         put_slice(&mut out, key.as_str().as_bytes());
-        out.push(u8::from(old.is_some()) | u8::from(new.is_some()) << 1);
-        for entry in [old, new].into_iter().flatten() {
+        out.push(u8::from(old.is_some()));
+        if let Some(entry) = old {
             out.extend_from_slice(&entry.created.to_le_bytes());
             out.extend_from_slice(&entry.modified.to_le_bytes());
             put_slice(&mut out, &entry.value);
@@ -49,33 +51,45 @@ pub(crate) fn commit_bytes(commit: &Commit) -> Vec<u8> {
     out
 }
 
-/// The commit that [`commit_bytes`] wrote.
-pub(crate) fn commit_of(revision: Revision, stored: &[u8]) -> Result<Commit, String> {
-    let read = |reader: &mut Reader<'_>| -> Option<Commit> {
+/// The id of a logged transaction.
+pub(crate) fn id_of(revision: Revision, stored: &[u8]) -> Result<u128, String> {
+    let id = Reader(stored)
+        .take(16)
+        .and_then(|b| b.try_into().ok())
+        .map(u128::from_le_bytes);
+    id.ok_or_else(|| damaged(revision))
+}
+
+fn damaged(revision: Revision) -> String {
+    format!("the log entry of revision {revision} is damaged")
+}
+
+/// Each key of a logged commit and the entry before it.
+pub(crate) fn before_of(revision: Revision, stored: &[u8]) -> Result<Vec<(Key, Option<Entry>)>, String> {
+    let read = |reader: &mut Reader<'_>| -> Option<Vec<(Key, Option<Entry>)>> {
+        reader.take(16)?;
         let count = reader.u32()?;
         let mut changes = Vec::new();
         for _ in 0..count {
             let key = Key::from_raw(std::str::from_utf8(reader.slice()?).ok()?);
-            let flags = reader.take(1)?[0];
-            let mut entry = |there: bool| -> Option<Option<Entry>> {
-                if !there {
-                    return Some(None);
+            let old = match reader.take(1)? {
+                [0] => None,
+                _ => {
+                    let (created, modified) = (reader.u64()?, reader.u64()?);
+                    let value = Bytes::copy_from_slice(reader.slice()?);
+                    Some(Entry {
+                        key: key.clone(),
+                        value,
+                        created,
+                        modified,
+                    })
                 }
-                let (created, modified) = (reader.u64()?, reader.u64()?);
-                let value = Bytes::copy_from_slice(reader.slice()?);
-                Some(Some(Entry {
-                    key: key.clone(),
-                    value,
-                    created,
-                    modified,
-                }))
             };
-            let (old, new) = (entry(flags & 1 != 0)?, entry(flags & 2 != 0)?);
-            changes.push((key, old, new));
+            changes.push((key, old));
         }
-        Some(Commit { revision, changes })
+        Some(changes)
     };
-    read(&mut Reader(stored)).ok_or_else(|| format!("the log entry of revision {revision} is damaged"))
+    read(&mut Reader(stored)).ok_or_else(|| damaged(revision))
 }
 
 fn put_len(out: &mut Vec<u8>, len: usize) {
@@ -127,11 +141,13 @@ mod tests {
 
     proptest! {
         #[test]
-        fn a_commit_survives(old in entry("k/1"), new in entry("k/1"), cut in any::<proptest::sample::Index>()) {
-            let commit = Commit { revision: 7, changes: vec![(Key::from_raw("k/1"), old, new)] };
-            let stored = commit_bytes(&commit);
-            prop_assert_eq!(&commit_of(7, &stored).map_err(TestCaseError::fail)?.changes, &commit.changes);
-            prop_assert!(commit_of(7, &stored[..cut.index(stored.len())]).is_err());
+        fn what_was_before_survives(old in entry("k/1"), id in any::<u128>(), cut in any::<proptest::sample::Index>()) {
+            let commit = Commit { revision: 7, changes: vec![(Key::from_raw("k/1"), old.clone(), None)] };
+            let stored = commit_bytes(id, &commit);
+            let found = before_of(7, &stored).map_err(TestCaseError::fail)?;
+            prop_assert_eq!(found, vec![(Key::from_raw("k/1"), old)]);
+            prop_assert_eq!(id_of(7, &stored), Ok(id));
+            prop_assert!(before_of(7, &stored[..cut.index(stored.len())]).is_err());
         }
     }
 }

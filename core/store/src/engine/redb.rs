@@ -26,10 +26,8 @@ use tokio::sync::{Semaphore, oneshot};
 
 /// Key → creation, last write, value.
 const ENTRIES: TableDefinition<&str, &[u8]> = TableDefinition::new("entries");
-/// Revision → the commit, for watchers that resume after a restart.
+/// Revision → the commit's id and what was before it, for watchers that resume after a restart.
 const LOG: TableDefinition<u64, &[u8]> = TableDefinition::new("log");
-/// Revision → the transaction's id.
-const TXNS: TableDefinition<u64, u128> = TableDefinition::new("txns");
 /// `revision`: the newest one. `log_bytes`: how much the log holds.
 const META: TableDefinition<&str, u64> = TableDefinition::new("meta");
 

@@ -1,6 +1,6 @@
 //! Reading the file.
 
-use super::{ENTRIES, LOG, META, TXNS};
+use super::{ENTRIES, LOG, META};
 use crate::{
     Key, Revision,
     engine::{Commit, Entry, codec},
@@ -37,10 +37,10 @@ fn revision_in(read: &ReadTransaction) -> Result<Revision, String> {
 pub(super) fn start(db: &Database) -> Result<Start, String> {
     let read = db.begin_read().map_err(text)?;
     let mut txns = HashMap::new();
-    if let Some(table) = there(read.open_table(TXNS))? {
+    if let Some(table) = there(read.open_table(LOG))? {
         for pair in table.iter().map_err(text)? {
-            let (revision, id) = pair.map_err(text)?;
-            txns.insert(id.value(), revision.value());
+            let (revision, stored) = pair.map_err(text)?;
+            txns.insert(codec::id_of(revision.value(), stored.value())?, revision.value());
         }
     }
     Ok(Start {
@@ -79,22 +79,42 @@ pub(super) fn range(
 }
 
 /// All commits after `after` up to `upto`, or an error when the log does not reach back so far.
+///
+/// Walks back from the newest commit: what was before a key's next change is what came after this one.
 pub(super) fn log(db: &Database, after: Revision, upto: Revision) -> Result<Vec<Arc<Commit>>, String> {
     let gone = || format!("history after {after} is gone");
     let read = db.begin_read().map_err(text)?;
     let table = there(read.open_table(LOG))?.ok_or_else(gone)?;
+    let entries = there(read.open_table(ENTRIES))?.ok_or_else(gone)?;
+    let now = |key: &Key| -> Result<Option<Entry>, String> {
+        let stored = entries.get(key.as_str()).map_err(text)?;
+        stored
+            .map(|stored| codec::entry_of(key.clone(), stored.value()))
+            .transpose()
+    };
+    let mut later: HashMap<Key, Option<Entry>> = HashMap::new();
     let mut found = Vec::new();
-    for pair in table.range(after + 1..=upto).map_err(text)? {
+    let mut oldest = None;
+    for pair in table.range(after + 1..).map_err(text)?.rev() {
         let (revision, stored) = pair.map_err(text)?;
-        // Revisions have no holes, so a missing first one was dropped.
-        if found.is_empty() && revision.value() != after + 1 {
-            return Err(gone());
+        let revision = revision.value();
+        let mut changes = Vec::new();
+        for (key, old) in codec::before_of(revision, stored.value())? {
+            let new = match later.insert(key.clone(), old.clone()) {
+                Some(new) => new,
+                None => now(&key)?,
+            };
+            changes.push((key, old, new));
         }
-        found.push(Arc::new(codec::commit_of(revision.value(), stored.value())?));
+        if revision <= upto {
+            found.push(Arc::new(Commit { revision, changes }));
+        }
+        oldest = Some(revision);
     }
-    if found.is_empty() && upto > after {
-        Err(gone())
-    } else {
-        Ok(found)
+    // Revisions have no holes, so a missing first one was dropped.
+    if upto > after && oldest != Some(after + 1) {
+        return Err(gone());
     }
+    found.reverse();
+    Ok(found)
 }

@@ -1,6 +1,6 @@
 //! The writer thread: groups, commits, publishes, answers.
 
-use super::{ENTRIES, Job, LOG, META, Shared, TXNS};
+use super::{ENTRIES, Job, LOG, META, Shared};
 use crate::{
     Key, Revision,
     engine::{Commit, Entry, Outcome, Request, apply, apply::View, codec},
@@ -168,7 +168,6 @@ impl Writer {
         {
             let mut entries = txn.open_table(ENTRIES).map_err(|e| text(&e))?;
             let mut log = txn.open_table(LOG).map_err(|e| text(&e))?;
-            let mut txns = txn.open_table(TXNS).map_err(|e| text(&e))?;
             let mut meta = txn.open_table(META).map_err(|e| text(&e))?;
             let mut log_bytes = meta.get("log_bytes").map_err(|e| text(&e))?.map_or(0, |v| v.value());
             for (request, _) in group {
@@ -192,10 +191,9 @@ impl Writer {
                     }
                     .map_err(|e| text(&e))?;
                 }
-                let logged = codec::commit_bytes(&commit);
+                let logged = codec::commit_bytes(request.id, &commit);
                 log_bytes += logged.len() as u64;
                 log.insert(commit.revision, &*logged).map_err(|e| text(&e))?;
-                txns.insert(commit.revision, request.id).map_err(|e| text(&e))?;
                 done.ids.push((request.id, commit.revision));
                 done.outcomes.push(Outcome::Committed(commit.revision));
                 done.commits.push(Arc::new(commit));
@@ -204,13 +202,16 @@ impl Writer {
             for dropped in 0..=DROP.max(2 * group.len() as u64) {
                 let over = log.len().map_err(|e| text(&e))? > self.shared.options.log_commits
                     || log_bytes > self.shared.options.log_bytes;
-                let oldest = log
-                    .first()
-                    .map_err(|e| text(&e))?
-                    .map(|(r, v)| (r.value(), v.value().len() as u64));
-                let Some((oldest, size)) = oldest.filter(|(r, _)| over || *r <= self.compact) else {
+                let first = log.first().map_err(|e| text(&e))?.map(|(revision, stored)| {
+                    let (revision, stored) = (revision.value(), stored.value());
+                    codec::id_of(revision, stored).map(|id| (revision, stored.len() as u64, id))
+                });
+                let Some((oldest, size, id)) = first.transpose()? else {
                     break;
                 };
+                if !over && oldest > self.compact {
+                    break;
+                }
                 if dropped == DROP.max(2 * group.len() as u64) {
                     done.more = true;
                     break;
@@ -218,9 +219,7 @@ impl Writer {
                 dirty = true;
                 log_bytes = log_bytes.saturating_sub(size);
                 log.remove(oldest).map_err(|e| text(&e))?;
-                if let Some(id) = txns.remove(oldest).map_err(|e| text(&e))? {
-                    done.dropped.push(id.value());
-                }
+                done.dropped.push(id);
             }
             if dirty {
                 meta.insert("revision", done.revision).map_err(|e| text(&e))?;

@@ -4,7 +4,7 @@
 use maru_store::{
     CommitError, Engine, Key, Op, Store, Txn, WatchItem,
     conformance::{self, Item, ItemId, item, server::Server, within},
-    engine::Etcd,
+    engine::{Etcd, Outcome, Request},
 };
 use std::sync::Arc;
 
@@ -109,4 +109,21 @@ async fn ids_of_transactions_do_not_pile_up() {
     let options = etcd_client::GetOptions::new().with_prefix().with_count_only();
     let ids = client.get("maru/t/", Some(options)).await.unwrap().count();
     assert!(ids < 100, "{ids}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_was_resolved_as_not_committed_never_commits_later() {
+    let (engine, _server) = fresh().await;
+    let key = Key::of(&["late"]);
+    let ops = vec![Op::Put(key.clone(), "v".into())];
+    let request = Request {
+        id: 7,
+        guards: Vec::new(),
+        ops,
+    };
+    // As if its answer had been given up while it was still on its way.
+    assert_eq!(engine.resolve(request.id).await.unwrap(), None);
+    assert!(matches!(engine.commit(request.clone()).await, Outcome::Unknown(_)));
+    assert_eq!(engine.resolve(request.id).await.unwrap(), None);
+    assert!(engine.range(&key, None, 1).await.unwrap().1.is_empty());
 }

@@ -224,6 +224,9 @@ pub async fn a_rename_deletes_and_puts_in_one_transaction(engine: Arc<dyn Engine
     let snapshot = store.snapshot();
     assert_eq!(snapshot.owner("item", "p", "new/ with % signs").as_deref(), Some("a"));
     assert!(snapshot.owner("item", "p", "old").is_none());
+    // The object is the same one, written again.
+    let again = snapshot.get::<Item>(&"a".into()).unwrap();
+    assert!(again.created == read.created && again.revision > read.revision);
     agrees(&store).await;
 }
 

@@ -48,8 +48,11 @@ impl Qemu {
             options,
             groups,
             accelerator: OnceCell::new(),
+            lock: Mutex::new(None),
             events: broadcast::channel(EVENTS).0,
         };
+        // A predecessor may be ending still; adoption waits for it.
+        host.try_lock()?;
         Ok(Self {
             host: Arc::new(host),
             guests: Mutex::new(HashMap::new()),
@@ -157,6 +160,7 @@ impl Hypervisor for Qemu {
     }
 
     async fn adopt_all(&self) -> Result<Vec<GuestStatus>> {
+        self.host.lock().await?;
         let servers = self.host.servers();
         let scanned = servers.clone();
         let processes = tokio::task::spawn_blocking(move || process::scan(&scanned))

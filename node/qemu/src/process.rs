@@ -132,7 +132,8 @@ impl Process {
         let number = i32::try_from(pid).ok().and_then(Pid::from_raw);
         let number = number.ok_or_else(|| failed(io::ErrorKind::InvalidInput.into()))?;
         let handle = pidfd_open(number, PidfdFlags::NONBLOCK).map_err(|e| failed(e.into()))?;
-        let handle = AsyncFd::new(handle).map_err(failed)?;
+        // SAFETY: the pidfd is owned by the `AsyncFd` for as long as that lives, so its number keeps its meaning.
+        let handle = unsafe { AsyncFd::register(handle) }.map_err(|e| failed(e.into()))?;
         Ok(Self {
             pid,
             started: start_time(pid).unwrap_or(0),
@@ -213,7 +214,16 @@ fn is_guest(pid: u32, id: &str, directory: &Path) -> bool {
 }
 
 fn command_line_has(pid: u32, id: &str) -> bool {
-    let line = std::fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
+    let read = || std::fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
+    let mut line = read();
+    // Within exec the old command line is gone for a moment before the new one is there.
+    for _ in 0..200 {
+        if !line.is_empty() {
+            break;
+        }
+        std::thread::sleep(Duration::from_millis(1));
+        line = read();
+    }
     let words: Vec<&[u8]> = line.split(|b| *b == 0).collect();
     words.windows(2).any(|pair| pair == [b"-uuid", id.as_bytes()])
 }

@@ -12,6 +12,10 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
+/// How often the monitor is tried before a guest is adopted without it.
+const TRIES: u32 = 3;
+/// Time between two tries.
+const PAUSE: Duration = Duration::from_millis(500);
 /// How long a monitor that another client just left may take to greet.
 const PATIENCE: Duration = Duration::from_secs(5);
 
@@ -69,9 +73,19 @@ impl Vm {
         if !started {
             return self.discard_process().await;
         }
-        if let Err(e) = self.connect_again().await {
+        for _ in 0..TRIES {
+            let Err(e) = self.connect_again().await else { return };
+            // It may have been told to end just before its owner died: then the record says how that was meant.
+            let ended = match &mut self.process {
+                Some(process) => process.ended_within(PAUSE).await,
+                None => true,
+            };
+            if ended {
+                self.process = None;
+                return self.without_process();
+            }
             // The process lives and does not answer (stopped, or its monitor is held): it stays ours, every tick tries.
-            tracing::warn!(server = %self.id, error = %e.chain(), "a guest was adopted without its monitor");
+            tracing::warn!(server = %self.id, error = %e.chain(), "a guest's monitor does not answer");
         }
     }
 
@@ -124,6 +138,7 @@ impl Vm {
             _ => self.power = PowerState::Paused,
         }
         let _ = std::fs::remove_file(self.home.memory_part());
+        self.set_last(Last::Running);
         self.reconcile(&qmp).await?;
         self.publish_quietly();
         Ok(())

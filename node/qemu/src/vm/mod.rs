@@ -22,6 +22,7 @@
 //! | crashed between | found | becomes |
 //! |---|---|---|
 //! | record written (`starting`) → process started | no process | Shutdown |
+//! | fork → exec | the lock on the state directory, held by the child | waited for, then as below |
 //! | process started → pid file, first QMP command | process, `starting` or prelaunch: no guest instruction ran | killed, Shutdown |
 //! | memory being saved | process, `memory.part` | saving cancelled, Paused |
 //! | `memory.state` whole → process ended | process, `memory.state` | killed, Suspended |
@@ -57,6 +58,8 @@ use tokio::time::Instant;
 
 /// How often the logs are bounded and a lost monitor is looked for.
 const TICK: Duration = Duration::from_secs(2);
+/// How long a successor waits for a predecessor that is ending.
+const LOCK: Duration = Duration::from_secs(15);
 
 /// What all guests of a driver share.
 pub struct Host {
@@ -66,6 +69,11 @@ pub struct Host {
     pub groups: Option<Hierarchies>,
     /// The answer of the probe.
     pub accelerator: OnceCell<Accelerator>,
+    /// Held while this driver may start processes.
+    ///
+    /// The kernel lets go of it only when we and every child of ours that has not executed QEMU yet are gone. So whoever
+    /// gets it after us sees each of our processes as what it is: none can turn into a guest after it has looked.
+    pub lock: std::sync::Mutex<Option<std::fs::File>>,
     /// Changes, for the agent.
     pub events: broadcast::Sender<GuestEvent>,
 }
@@ -74,6 +82,42 @@ impl Host {
     /// The directory of all guests.
     pub fn servers(&self) -> PathBuf {
         self.options.state_dir.join("servers")
+    }
+
+    /// Takes the lock if nobody holds it.
+    pub fn try_lock(&self) -> Result<bool> {
+        use std::os::unix::fs::OpenOptionsExt;
+        let mut lock = self.lock.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        if lock.is_some() {
+            return Ok(true);
+        }
+        let path = self.options.state_dir.join("lock");
+        let file = std::fs::OpenOptions::new()
+            .create(true)
+            .truncate(false)
+            .write(true)
+            .mode(0o600)
+            .open(&path);
+        let file = file.map_err(|e| Error::internal(format!("{} was not opened", path.display()), e))?;
+        if rustix::fs::flock(&file, rustix::fs::FlockOperation::NonBlockingLockExclusive).is_ok() {
+            *lock = Some(file);
+        }
+        Ok(lock.is_some())
+    }
+
+    /// Takes the lock, waiting for one that is about to go.
+    pub async fn lock(&self) -> Result<()> {
+        let deadline = Instant::now() + LOCK;
+        while !self.try_lock()? {
+            if Instant::now() >= deadline {
+                return Err(Error::conflict(format!(
+                    "the guests in {} belong to another process that runs; stop that one first",
+                    self.options.state_dir.display()
+                )));
+            }
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+        Ok(())
     }
 
     /// How guests run here.

@@ -288,6 +288,9 @@ impl Vm {
 
     /// Ends the process: asks QEMU, then kills.
     pub(super) async fn end_process(&mut self, last: Last) {
+        // Said before it is done: should we be killed in between, an ended process is no crash of the guest, and one that
+        // runs on is adopted as running whatever the record says.
+        self.set_last(last);
         if let Some(qmp) = self.qmp.take() {
             // The answer may be cut off by the end itself.
             let _ = qmp.call_within("quit", json!({}), Duration::from_secs(2)).await;
@@ -414,6 +417,9 @@ impl Vm {
     }
 
     pub(super) async fn destroy(&mut self) -> Result<()> {
+        if self.home.0.exists() {
+            self.set_last(Last::Off);
+        }
         if let Some(process) = &mut self.process {
             process.kill().await?;
         }

@@ -24,4 +24,6 @@ pub trait Lanes: Send + Sync + 'static {
     async fn disk_image(&self, server: &str) -> Result<ByteStream>;
     /// Live figures of a server (Nova's diagnostics), as the hypervisor gives them.
     async fn diagnostics(&self, server: &str) -> Result<serde_json::Value>;
+    /// Removes a thing that the store does not know from the machine: what an [`crate::observed::UnknownThing`] named.
+    async fn discard(&self, what: &str, id: &str) -> Result<()>;
 }

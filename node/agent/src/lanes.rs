@@ -1,0 +1,57 @@
+//! Byte lanes into this node.
+
+use crate::Inner;
+use async_trait::async_trait;
+use maru_agent_api::lane::{ByteStream, Duplex, Lanes};
+use maru_base::{Error, Result};
+use std::sync::Arc;
+
+/// The lanes of this node.
+pub(crate) struct NodeLanes(pub(crate) Arc<Inner>);
+
+#[async_trait]
+impl Lanes for NodeLanes {
+    async fn console_log(&self, server: &str, lines: Option<usize>) -> Result<Vec<u8>> {
+        self.0.hypervisor.console_log(server, lines).await
+    }
+    async fn vnc(&self, server: &str) -> Result<Box<dyn Duplex>> {
+        self.0.hypervisor.vnc(server).await
+    }
+    async fn serial(&self, server: &str) -> Result<Box<dyn Duplex>> {
+        self.0.hypervisor.serial(server).await
+    }
+    async fn disk_image(&self, server: &str) -> Result<ByteStream> {
+        let target = self
+            .0
+            .config
+            .data_dir
+            .join("guests")
+            .join(format!("snapshot-{}.part", maru_base::random::hex32()));
+        self.0.hypervisor.snapshot(server, "root", &target).await?;
+        let file = tokio::fs::File::open(&target)
+            .await
+            .map_err(|e| Error::internal("the snapshot cannot be read back", e))?;
+        // The bytes live as long as the open file; nothing is left when the reader is done or dies.
+        tokio::fs::remove_file(&target)
+            .await
+            .map_err(|e| Error::internal("the snapshot's name cannot be removed", e))?;
+        Ok(Box::new(file))
+    }
+    async fn diagnostics(&self, server: &str) -> Result<serde_json::Value> {
+        self.0.hypervisor.diagnostics(server).await
+    }
+    async fn discard(&self, what: &str, id: &str) -> Result<()> {
+        match what {
+            "server" => {
+                self.0.hypervisor.destroy(id).await?;
+                self.0.disks.remove_server(id).await
+            }
+            "disk" => self.0.disks.remove_server(id).await,
+            "network" => self.0.links.remove_network(id).await,
+            "router" => self.0.links.remove_router(id).await,
+            other => Err(Error::bad_request(format!(
+                "there is nothing of the kind '{other}' here"
+            ))),
+        }
+    }
+}

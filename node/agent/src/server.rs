@@ -1,0 +1,383 @@
+//! One server: disks, config drive, guest, and what is reported of it.
+//!
+//! ```text
+//!  Set ─► ports ready? ─no─► wait (the network pass kicks)
+//!           │yes
+//!           ├─ no guest, or rebuild asked ─► disks ─► config drive ─► define
+//!           ├─ power as intended? ─no─► start / stop / pause / resume / suspend
+//!           ├─ reboots done < asked ─► reboot
+//!           └─ report
+//!  Gone ─► destroy ─► disks removed ─► ServerRemoved
+//! ```
+//! A guest that powered itself off stays off: the power intent counts as carried out until a newer request comes (the
+//! request's id is kept in the guest's notes, with the counts of reboots and rebuilds).
+
+use crate::{Inner, RESYNC, desired::Intent, network::micros};
+use maru_agent_api::{
+    observed::{PowerState, Report, ServerEvent, ServerState},
+    slice::{DiskSource, Item, ItemKey, Power, Server},
+};
+use maru_base::{Error, ErrorKind, Result};
+use maru_qemu::{Backing, DiskFormat, GuestConfig, GuestDisk, GuestNic, GuestStatus, tap_name};
+use std::{
+    collections::{BTreeMap, HashMap, HashSet},
+    sync::{Arc, Mutex, PoisonError},
+    time::Duration,
+};
+use tokio::{sync::Semaphore, task::JoinSet};
+
+/// Servers worked on at once.
+const WORKERS: usize = 16;
+/// How soon a server that waits for its ports is looked at again without a cause.
+const PORTS_WAIT: Duration = Duration::from_secs(2);
+
+/// Runs servers' tasks until dropped.
+pub(crate) async fn run(inner: &Arc<Inner>) {
+    let permits = Arc::new(Semaphore::new(WORKERS));
+    let busy: Arc<Mutex<(HashSet<String>, HashSet<String>)>> = Arc::default();
+    let failures: Arc<Mutex<HashMap<String, u32>>> = Arc::default();
+    let mut tasks = JoinSet::new();
+    loop {
+        let id = tokio::select! {
+            id = inner.servers.take() => id,
+            Some(_) = tasks.join_next() => continue,
+        };
+        {
+            // One run a server at a time: a kick while it runs makes it run once more.
+            let mut b = busy.lock().unwrap_or_else(PoisonError::into_inner);
+            if !b.0.insert(id.clone()) {
+                b.1.insert(id);
+                continue;
+            }
+        }
+        let (inner, permits, busy, failures) = (
+            Arc::clone(inner),
+            Arc::clone(&permits),
+            Arc::clone(&busy),
+            Arc::clone(&failures),
+        );
+        tasks.spawn(async move {
+            let permit = permits.acquire().await;
+            let outcome = reconcile(&inner, &id).await;
+            drop(permit);
+            let again = match outcome {
+                Ok(next) => {
+                    failures.lock().unwrap_or_else(PoisonError::into_inner).remove(&id);
+                    next
+                }
+                Err(error) => {
+                    let n = {
+                        let mut f = failures.lock().unwrap_or_else(PoisonError::into_inner);
+                        let n = f.entry(id.clone()).or_default();
+                        *n += 1;
+                        *n
+                    };
+                    tracing::warn!(server = id, error = %error.chain(), attempt = n, "server not as it shall be, will try again");
+                    fault(&inner, &id, &error).await;
+                    Some(Duration::from_millis(100 << n.min(8)).min(Duration::from_secs(20)))
+                }
+            };
+            let kicked = {
+                let mut b = busy.lock().unwrap_or_else(PoisonError::into_inner);
+                b.0.remove(&id);
+                b.1.remove(&id)
+            };
+            if kicked {
+                inner.servers.kick(&id);
+            } else if let Some(delay) = again {
+                inner.servers.kick_after(&id, delay);
+            }
+        });
+    }
+}
+
+/// Looks at a guest whenever something happened to it, and at all of them now and then.
+pub(crate) async fn follow_events(inner: &Arc<Inner>) {
+    let mut events = inner.hypervisor.events();
+    loop {
+        match tokio::time::timeout(RESYNC, events.recv()).await {
+            Ok(Ok(event)) => inner.servers.kick(&event.id),
+            Ok(Err(tokio::sync::broadcast::error::RecvError::Closed)) => std::future::pending().await,
+            // Lagged, or a minute without an event.
+            Ok(Err(_)) | Err(_) => {
+                let ids = inner.desired().servers();
+                for id in ids {
+                    inner.servers.kick(&id);
+                }
+            }
+        }
+    }
+}
+
+async fn reconcile(inner: &Arc<Inner>, id: &str) -> Result<Option<Duration>> {
+    if !inner.desired().is_synced() {
+        return Ok(None);
+    }
+    let intent = inner.desired().server(id);
+    match intent {
+        Intent::Unknown => Ok(None),
+        Intent::Gone => {
+            inner.hypervisor.destroy(id).await?;
+            inner.disks.remove_server(id).await?;
+            inner.desired().removed(&ItemKey::Server(id.to_owned()));
+            inner.reporter.send(Report::ServerRemoved(id.to_owned()));
+            // Its ports may go now.
+            inner.network.notify_one();
+            Ok(None)
+        }
+        Intent::Set(revision, item) => match &*item {
+            Item::Server(server) => make_so(inner, revision, server).await,
+            _ => Ok(None),
+        },
+    }
+}
+
+async fn status(inner: &Inner, id: &str) -> Result<Option<GuestStatus>> {
+    match inner.hypervisor.status(id).await {
+        Ok(status) => Ok(Some(status)),
+        Err(e) if e.kind() == ErrorKind::NotFound => Ok(None),
+        Err(e) => Err(e),
+    }
+}
+
+/// What the agent keeps with a guest.
+#[derive(Clone, Default, PartialEq, Eq)]
+struct Notes {
+    reboots: u64,
+    rebuilds: u64,
+    /// The request whose power intent was carried out.
+    carried_out: String,
+}
+
+impl Notes {
+    fn of(status: Option<&GuestStatus>) -> Option<Self> {
+        let notes = &status?.config.as_ref()?.notes;
+        let number = |name: &str| notes.get(name).and_then(|n| n.parse().ok()).unwrap_or(0);
+        Some(Self {
+            reboots: number("reboots"),
+            rebuilds: number("rebuilds"),
+            carried_out: notes.get("carried_out").cloned().unwrap_or_default(),
+        })
+    }
+    fn map(&self) -> BTreeMap<String, String> {
+        BTreeMap::from([
+            ("reboots".to_owned(), self.reboots.to_string()),
+            ("rebuilds".to_owned(), self.rebuilds.to_string()),
+            ("carried_out".to_owned(), self.carried_out.clone()),
+        ])
+    }
+}
+
+async fn make_so(inner: &Arc<Inner>, revision: u64, server: &Server) -> Result<Option<Duration>> {
+    let hypervisor = &inner.hypervisor;
+    let mut now = status(inner, &server.id).await?;
+    let known = Notes::of(now.as_ref());
+    let fresh = known.is_none();
+    // A new guest has no reboot to make up for: what was asked before it existed is moot.
+    let mut notes = known.unwrap_or(Notes {
+        reboots: server.reboot.count,
+        rebuilds: server.rebuild,
+        carried_out: String::new(),
+    });
+    if !inner.ready_for(server) {
+        inner.network.notify_one();
+        return Ok(Some(PORTS_WAIT));
+    }
+    if notes.rebuilds < server.rebuild {
+        hypervisor.stop(&server.id, Duration::ZERO).await?;
+        inner.disks.remove(&server.id, "root").await?;
+        notes.rebuilds = server.rebuild;
+        notes.carried_out.clear();
+    }
+    let config = config(inner, server, &notes).await?;
+    if now.as_ref().and_then(|n| n.config.as_ref()) != Some(&config) {
+        hypervisor.define(config.clone()).await?;
+        now = status(inner, &server.id).await?;
+    }
+    let power = now.as_ref().map_or(PowerState::Nostate, |n| n.power);
+    let asked = notes.carried_out != server.request_id;
+    let timeout = Duration::from_secs(u64::from(server.stop_timeout));
+    match (server.power, power) {
+        (Power::Running, PowerState::Running)
+        | (Power::Paused, PowerState::Paused)
+        | (Power::Suspended, PowerState::Suspended)
+        | (Power::Stopped, PowerState::Shutdown | PowerState::Nostate | PowerState::Crashed) => {}
+        (Power::Running, PowerState::Paused) => hypervisor.resume(&server.id).await?,
+        (Power::Running, PowerState::Suspended) => {
+            hypervisor.resume_from_disk(&server.id).await?;
+        }
+        (Power::Running, PowerState::Nostate) => start(inner, server).await?,
+        // Off without being asked: it stays off unless a newer request wants it on.
+        (Power::Running, PowerState::Shutdown | PowerState::Crashed) if asked => start(inner, server).await?,
+        (Power::Running, _) => {}
+        (Power::Stopped, PowerState::Running) => hypervisor.stop(&server.id, timeout).await?,
+        (Power::Stopped, _) => hypervisor.stop(&server.id, Duration::ZERO).await?,
+        (Power::Paused, PowerState::Running) => hypervisor.pause(&server.id).await?,
+        (Power::Suspended, PowerState::Running | PowerState::Paused) => hypervisor.suspend(&server.id).await?,
+        // Nothing to pause or to save: the guest is off.
+        (Power::Paused | Power::Suspended, _) => {}
+    }
+    if notes.reboots < server.reboot.count {
+        // A guest that was just started from its newest configuration need not be rebooted as well.
+        let running = matches!(power, PowerState::Running | PowerState::Paused);
+        if running && server.power == Power::Running {
+            hypervisor.reboot(&server.id, server.reboot.hard, timeout).await?;
+        } else if server.power == Power::Running && !fresh {
+            start(inner, server).await?;
+        }
+        notes.reboots = server.reboot.count;
+    }
+    server.request_id.clone_into(&mut notes.carried_out);
+    let mut config = config;
+    config.notes = notes.map();
+    hypervisor.define(config).await?;
+    report(inner, revision, server, &notes, None).await?;
+    Ok(None)
+}
+
+async fn start(inner: &Inner, server: &Server) -> Result<()> {
+    let times = inner.hypervisor.start(&server.id).await?;
+    for (event, start, finish) in times.steps {
+        story(inner, server, &event, start, finish);
+    }
+    Ok(())
+}
+
+fn story(inner: &Inner, server: &Server, event: &str, start: i64, finish: i64) {
+    inner.reporter.send(Report::Event(ServerEvent {
+        server: server.id.clone(),
+        request_id: server.request_id.clone(),
+        event: event.to_owned(),
+        start_us: start,
+        finish_us: finish,
+        ok: true,
+        message: None,
+    }));
+}
+
+async fn report(inner: &Inner, revision: u64, server: &Server, notes: &Notes, error: Option<&Error>) -> Result<()> {
+    let now = status(inner, &server.id).await?;
+    inner.reporter.send(Report::Server(ServerState {
+        id: server.id.clone(),
+        revision,
+        power: now.as_ref().map_or(PowerState::Nostate, |n| n.power),
+        reboots: notes.reboots,
+        rebuilds: notes.rebuilds,
+        fault: error.map(Error::chain),
+        // What the request itself makes impossible will not become possible by trying again.
+        fault_final: error.is_some_and(|e| {
+            matches!(
+                e.kind(),
+                ErrorKind::BadRequest | ErrorKind::NotImplemented | ErrorKind::Forbidden
+            )
+        }),
+        attached: now.map(|n| n.attached).unwrap_or_default(),
+    }));
+    Ok(())
+}
+
+/// Reports that the intent cannot be carried out now.
+async fn fault(inner: &Inner, id: &str, error: &Error) {
+    let intent = inner.desired().server(id);
+    if let Intent::Set(revision, item) = intent
+        && let Item::Server(server) = &*item
+    {
+        let now = status(inner, id).await.ok().flatten();
+        let notes = Notes::of(now.as_ref()).unwrap_or_default();
+        if let Err(error) = report(inner, revision, server, &notes, Some(error)).await {
+            tracing::warn!(server = id, error = %error.chain(), "state not reported");
+        }
+    }
+}
+
+impl Inner {
+    /// Whether all ports of a server have their tap up behind their firewall.
+    fn ready_for(&self, server: &Server) -> bool {
+        let ready = self.ready();
+        server.ports.iter().all(|p| ready.contains(p))
+    }
+}
+
+/// The guest's configuration; makes disks that are not there yet.
+async fn config(inner: &Arc<Inner>, server: &Server, notes: &Notes) -> Result<GuestConfig> {
+    let begun = micros();
+    let mut disks = Vec::with_capacity(server.disks.len() + 1);
+    let mut made = false;
+    for disk in &server.disks {
+        let file = match &disk.source {
+            DiskSource::Image { digest, format, .. } => {
+                let base = inner.disks.base(digest, format, || pull(inner, digest)).await?;
+                inner.disks.overlay(&server.id, &disk.name, &base, disk.size).await?
+            }
+            DiskSource::Blank => inner.disks.blank(&server.id, &disk.name, disk.size).await?,
+        };
+        made |= notes.carried_out.is_empty();
+        disks.push(GuestDisk {
+            name: disk.name.clone(),
+            path: file.path,
+            format: DiskFormat::parse(&file.format)?,
+            backing: match file.backing {
+                Some(b) => Some(Backing {
+                    path: b.path,
+                    format: DiskFormat::parse(&b.format)?,
+                }),
+                None => None,
+            },
+            bus: disk.bus.clone(),
+            device: disk.device.clone(),
+            readonly: disk.device == "cdrom",
+            serial: None,
+        });
+    }
+    if server.config_drive {
+        let view = inner.desired().network_view();
+        let bytes = crate::responders::config_drive(&view, server)?;
+        let file = inner.disks.media(&server.id, "config", bytes).await?;
+        disks.push(GuestDisk {
+            name: "config".to_owned(),
+            path: file.path,
+            format: DiskFormat::parse(&file.format)?,
+            backing: None,
+            bus: "virtio".to_owned(),
+            device: "disk".to_owned(),
+            readonly: true,
+            serial: None,
+        });
+    }
+    if made {
+        story(inner, server, "disk", begun, micros());
+    }
+    let view = inner.desired().network_view();
+    let nics = server
+        .ports
+        .iter()
+        .filter_map(|id| {
+            let (_, port) = view.ports.get(id)?;
+            let mtu = view.networks.get(&port.network_id).map_or(0, |n| n.mtu);
+            Some(GuestNic {
+                port_id: id.clone(),
+                mac: port.mac.clone(),
+                tap: tap_name(id),
+                mtu,
+            })
+        })
+        .collect();
+    Ok(GuestConfig {
+        id: server.id.clone(),
+        project_id: server.project_id.clone(),
+        name: server.name.clone(),
+        vcpus: server.vcpus,
+        memory_mib: server.memory_mib,
+        disks,
+        nics,
+        notes: notes.map(),
+    })
+}
+
+/// Pulls an image through a session of its own right.
+async fn pull(inner: &Inner, digest: &str) -> Result<maru_agent_api::lane::ByteStream> {
+    let session = inner
+        .session()
+        .ok_or_else(|| Error::unavailable("the control plane is away; the image waits for it"))?;
+    inner.control.pull(&session, digest).await
+}

@@ -1,0 +1,303 @@
+//! Sessions of the agents.
+
+use crate::{report, slice};
+use async_trait::async_trait;
+use maru_agent_api::{
+    ControlPlane, Delivery, NodeName, Session,
+    lane::{ByteStream, Lanes},
+    observed::{Hello, Report, Resources, UnknownThing},
+    slice::{Item, ItemKey},
+};
+use maru_base::{Error, ErrorKind, Result};
+use maru_blob::Blobs;
+use maru_store::{Key, Revision, Store, WatchItem, record::Records};
+use std::{
+    collections::{BTreeMap, BTreeSet, HashMap},
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+};
+use tokio::{sync::mpsc, time::Instant};
+
+/// Deliveries that may wait for a slow agent; then the stream waits for it.
+const STREAM: usize = 1_024;
+
+/// What is known of a connected node, in memory.
+struct Live {
+    session: u64,
+    sequence: u64,
+    seen: Instant,
+    hello: Hello,
+    lanes: Option<Arc<dyn Lanes>>,
+    resources: Option<Resources>,
+    unknown: BTreeMap<(String, String), UnknownThing>,
+    feeder: tokio::task::AbortHandle,
+}
+
+/// A node as `maru status` shows it.
+#[derive(Debug, Clone, serde::Serialize)]
+pub struct NodeView {
+    /// Its name.
+    pub node: String,
+    /// Seconds since it was last heard of.
+    pub silent_s: u64,
+    /// What it said of itself.
+    pub hello: Hello,
+    /// Room and use, if it has reported them.
+    pub resources: Option<Resources>,
+    /// What is on it that the store does not know.
+    pub unknown: Vec<UnknownThing>,
+}
+
+/// The sessions of all agents.
+pub struct Hub {
+    store: Store,
+    blobs: Arc<dyn Blobs>,
+    records: Arc<dyn Records>,
+    nodes: Mutex<HashMap<NodeName, Live>>,
+}
+
+impl Hub {
+    /// A hub over a store.
+    #[must_use]
+    pub fn new(store: Store, blobs: Arc<dyn Blobs>, records: Arc<dyn Records>) -> Arc<Self> {
+        Arc::new(Self {
+            store,
+            blobs,
+            records,
+            nodes: Mutex::default(),
+        })
+    }
+
+    fn nodes(&self) -> MutexGuard<'_, HashMap<NodeName, Live>> {
+        // Every change under this lock is one assignment; a panic cannot leave it half done.
+        self.nodes.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The store behind it.
+    #[must_use]
+    pub fn store(&self) -> &Store {
+        &self.store
+    }
+
+    /// How long each connected node has been silent.
+    #[must_use]
+    pub fn silence(&self) -> Vec<(NodeName, std::time::Duration)> {
+        self.nodes()
+            .iter()
+            .map(|(n, l)| (n.clone(), l.seen.elapsed()))
+            .collect()
+    }
+
+    /// All nodes that have connected to this process.
+    #[must_use]
+    pub fn views(&self) -> Vec<NodeView> {
+        let mut all: Vec<NodeView> = self
+            .nodes()
+            .iter()
+            .map(|(node, live)| NodeView {
+                node: node.to_string(),
+                silent_s: live.seen.elapsed().as_secs(),
+                hello: live.hello.clone(),
+                resources: live.resources.clone(),
+                unknown: live.unknown.values().cloned().collect(),
+            })
+            .collect();
+        all.sort_by(|a, b| a.node.cmp(&b.node));
+        all
+    }
+
+    /// The lanes into a node.
+    ///
+    /// # Errors
+    /// 503 when the node is not connected.
+    pub fn lanes(&self, node: &str) -> Result<Arc<dyn Lanes>> {
+        self.nodes()
+            .get(&NodeName::from(node))
+            .and_then(|l| l.lanes.clone())
+            .ok_or_else(|| Error::unavailable(format!("Node {node} is not connected; try again when it is back.")))
+    }
+
+    /// Removes an unknown thing from a node.
+    ///
+    /// # Errors
+    /// 503 when the node is not connected; what the node refuses.
+    pub async fn discard(&self, node: &str, what: &str, id: &str) -> Result<()> {
+        self.lanes(node)?.discard(what, id).await?;
+        if let Some(live) = self.nodes().get_mut(&NodeName::from(node)) {
+            live.unknown.remove(&(what.to_owned(), id.to_owned()));
+        }
+        Ok(())
+    }
+
+    /// Checks a session and marks its node as heard of.
+    fn enter(&self, session: &Session) -> Result<()> {
+        let mut nodes = self.nodes();
+        match nodes.get_mut(&session.node) {
+            Some(live) if live.session == session.id => {
+                live.seen = Instant::now();
+                Ok(())
+            }
+            _ => Err(Error::new(
+                ErrorKind::Gone,
+                format!("the session of node {} has ended; connect again", session.node),
+            )),
+        }
+    }
+}
+
+#[async_trait]
+impl ControlPlane for Hub {
+    async fn connect(&self, hello: Hello) -> Result<(Session, mpsc::Receiver<Delivery>)> {
+        report::node_up(&self.store, &hello).await?;
+        let (sender, receiver) = mpsc::channel(STREAM);
+        let session = Session {
+            node: hello.node.clone(),
+            id: hello.session,
+        };
+        let feeder = tokio::spawn(feed(self.store.clone(), hello.node.clone(), sender)).abort_handle();
+        let live = Live {
+            session: hello.session,
+            sequence: 0,
+            seen: Instant::now(),
+            hello,
+            lanes: None,
+            resources: None,
+            unknown: BTreeMap::new(),
+            feeder,
+        };
+        if let Some(old) = self.nodes().insert(session.node.clone(), live) {
+            old.feeder.abort();
+        }
+        tracing::info!(node = %session.node, "node connected");
+        Ok((session, receiver))
+    }
+
+    async fn report(&self, session: &Session, sequence: u64, reports: Vec<Report>) -> Result<()> {
+        self.enter(session)?;
+        {
+            let mut nodes = self.nodes();
+            let Some(live) = nodes.get_mut(&session.node) else {
+                return Ok(());
+            };
+            if sequence <= live.sequence {
+                return Ok(());
+            }
+            for r in &reports {
+                match r {
+                    Report::Resources(r) => live.resources = Some(r.clone()),
+                    Report::Unknown(thing) => {
+                        live.unknown
+                            .insert((thing.what.clone(), thing.id.clone()), thing.clone());
+                    }
+                    Report::ServerRemoved(id) => {
+                        live.unknown.remove(&("server".to_owned(), id.clone()));
+                    }
+                    _ => {}
+                }
+            }
+        }
+        for r in reports {
+            report::apply(&self.store, self.records.as_ref(), session, r).await?;
+        }
+        if let Some(live) = self.nodes().get_mut(&session.node)
+            && live.session == session.id
+        {
+            live.sequence = live.sequence.max(sequence);
+        }
+        Ok(())
+    }
+
+    async fn heartbeat(&self, session: &Session) -> Result<()> {
+        self.enter(session)
+    }
+
+    async fn pull(&self, session: &Session, digest: &str) -> Result<ByteStream> {
+        self.enter(session)?;
+        // A node may read only the images of servers that are its own.
+        if !slice::pulls(&self.store.snapshot(), &session.node, digest) {
+            return Err(Error::forbidden(format!(
+                "no server of node {} is made from {digest}",
+                session.node
+            )));
+        }
+        Ok(Box::new(self.blobs.open(digest, None).await?))
+    }
+
+    async fn offer_lanes(&self, session: &Session, lanes: Arc<dyn Lanes>) -> Result<()> {
+        self.enter(session)?;
+        if let Some(live) = self.nodes().get_mut(&session.node) {
+            live.lanes = Some(lanes);
+        }
+        Ok(())
+    }
+}
+
+/// What a stream has told its agent so far.
+#[derive(Default)]
+struct Told {
+    items: BTreeMap<ItemKey, Item>,
+    gone: BTreeSet<ItemKey>,
+}
+
+/// Streams a node its slice: full set, `Synced`, deltas.
+async fn feed(store: Store, node: NodeName, sender: mpsc::Sender<Delivery>) {
+    let mut told = Told::default();
+    loop {
+        let snapshot = store.snapshot();
+        let mut at = snapshot.revision();
+        let mut changes = store.watch(&Key::from_raw(""), at);
+        if send(&sender, &mut told, slice::of(&snapshot, &node), at).await.is_err()
+            || sender.send(Delivery::Synced(at)).await.is_err()
+        {
+            return;
+        }
+        loop {
+            let mut relevant = match changes.next().await {
+                Some(WatchItem::Changes(_, list)) => list.iter().any(|c| slice::concerns(&c.key)),
+                Some(WatchItem::Progress(_)) => false,
+                Some(WatchItem::Expired) => break,
+                None => return,
+            };
+            // Whatever else has happened meanwhile goes into the same delivery.
+            let snapshot = store.snapshot();
+            if !relevant && snapshot.revision() == at {
+                continue;
+            }
+            relevant |= snapshot.revision() > at;
+            at = snapshot.revision();
+            if relevant && send(&sender, &mut told, slice::of(&snapshot, &node), at).await.is_err() {
+                return;
+            }
+        }
+    }
+}
+
+/// Sends the difference between what was told and what is so.
+async fn send(
+    sender: &mpsc::Sender<Delivery>,
+    told: &mut Told,
+    now: slice::Slice,
+    at: Revision,
+) -> std::result::Result<(), mpsc::error::SendError<Delivery>> {
+    let mut out = Vec::new();
+    for (key, item) in &now.items {
+        if told.items.get(key) != Some(item) {
+            out.push(Delivery::Set(at, Box::new(item.clone())));
+        }
+    }
+    for key in told.items.keys().filter(|k| !now.items.contains_key(*k)) {
+        out.push(Delivery::Gone(at, key.clone()));
+    }
+    for key in now
+        .gone
+        .iter()
+        .filter(|k| !told.gone.contains(*k) && !told.items.contains_key(*k))
+    {
+        out.push(Delivery::Gone(at, key.clone()));
+    }
+    told.items = now.items;
+    told.gone = now.gone;
+    for delivery in out {
+        sender.send(delivery).await?;
+    }
+    Ok(())
+}

@@ -1,0 +1,338 @@
+//! What a node shall have: a pure function of the snapshot.
+
+use maru_agent_api::{
+    NodeName,
+    slice::{self as api, Item, ItemKey},
+};
+use maru_compute_model as compute;
+use maru_network_model as network;
+use maru_store::{Key, Object, Snapshot};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    net::IpAddr,
+};
+
+/// A node's slice: what shall be, and what shall be removed and has not been reported removed.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct Slice {
+    /// What shall be.
+    pub items: BTreeMap<ItemKey, Item>,
+    /// What shall be removed.
+    pub gone: BTreeSet<ItemKey>,
+}
+
+/// Kinds that a slice is made of.
+const KINDS: &[&str] = &[
+    "server",
+    "aggregate",
+    "network",
+    "subnet",
+    "port",
+    "router",
+    "floating_ip",
+    "security_group",
+    "security_group_rule",
+    "tombstone_port",
+    "tombstone_network",
+    "tombstone_router",
+];
+
+/// Whether a change of this key may change a slice.
+#[must_use]
+pub fn concerns(key: &Key) -> bool {
+    let text = key.as_str();
+    KINDS
+        .iter()
+        .any(|k| text.strip_prefix(k).is_some_and(|rest| rest.starts_with('/')))
+}
+
+/// Whether a server of this node is made from the image with this digest.
+#[must_use]
+pub fn pulls(snapshot: &Snapshot, node: &NodeName, digest: &str) -> bool {
+    snapshot
+        .find::<compute::Server>("host", node)
+        .any(|s| s.image.as_ref().is_some_and(|i| i.digest == digest))
+}
+
+/// The slice of a node.
+#[must_use]
+pub fn of(snapshot: &Snapshot, node: &NodeName) -> Slice {
+    let mut slice = Slice::default();
+    let mut ports: BTreeMap<String, Object<network::Port>> = BTreeMap::new();
+    let mut networks: BTreeSet<network::NetworkId> = BTreeSet::new();
+    let mut put = |item: Item, slice: &mut Slice| {
+        slice.items.insert(item.key(), item);
+    };
+    let mut hostnames: BTreeMap<String, String> = BTreeMap::new();
+
+    for server in snapshot.find::<compute::Server>("host", node) {
+        match compute::guest_intent(snapshot, &server) {
+            Some(intent) => {
+                for id in &intent.ports {
+                    if let Some(port) = snapshot.get::<network::Port>(&network::PortId::from(id.as_str())) {
+                        networks.insert(port.network_id.clone());
+                        hostnames.insert(id.clone(), intent.hostname.clone());
+                        ports.insert(id.clone(), port);
+                    }
+                }
+                put(Item::Server(server_item(intent)), &mut slice);
+            }
+            None if server.placed => {
+                slice.gone.insert(ItemKey::Server(server.id.to_string()));
+            }
+            None => {}
+        }
+    }
+    // Ports that are bound here and whose server is on its way out keep their network here.
+    for port in snapshot.find::<network::Port>("host", node) {
+        networks.insert(port.network_id.clone());
+        ports.insert(port.id.to_string(), port);
+    }
+    for router in snapshot.find::<network::Router>("host", node) {
+        for port in network::router::ports(snapshot, &router.id) {
+            networks.insert(port.network_id.clone());
+            ports.insert(port.id.to_string(), port);
+        }
+        put(Item::Router(router_item(snapshot, &router)), &mut slice);
+    }
+    // Declared neighbours: the other ports of networks that are here.
+    for id in &networks {
+        if let Some(found) = snapshot.get::<network::Network>(id) {
+            for port in snapshot.find::<network::Port>("network", id) {
+                ports.entry(port.id.to_string()).or_insert(port);
+            }
+            put(Item::Network(network_item(snapshot, &found)), &mut slice);
+        }
+    }
+    let mut groups: BTreeSet<network::SecurityGroupId> = BTreeSet::new();
+    for port in ports.values() {
+        if port.host == node.as_str() {
+            groups.extend(port.security_groups.iter().cloned());
+        }
+        let hostname = hostnames.get(port.id.as_str());
+        put(Item::Port(port_item(port, node, hostname)), &mut slice);
+    }
+    // Remote groups of rules, for their members; their own rules do not matter here but do no harm.
+    let mut todo: Vec<network::SecurityGroupId> = groups.iter().cloned().collect();
+    while let Some(id) = todo.pop() {
+        for rule in snapshot.find::<network::SecurityGroupRule>("group", &id) {
+            if let Some(remote) = &rule.remote_group_id
+                && groups.insert(remote.clone())
+            {
+                todo.push(remote.clone());
+            }
+        }
+    }
+    for id in groups {
+        if let Some(group) = snapshot.get::<network::SecurityGroup>(&id) {
+            put(Item::SecurityGroup(group_item(snapshot, &group)), &mut slice);
+        }
+    }
+    for t in snapshot.find::<network::TombstonePort>("host", node) {
+        slice.gone.insert(ItemKey::Port(t.id.to_string()));
+    }
+    for t in snapshot.find::<network::TombstoneNetwork>("host", node) {
+        slice.gone.insert(ItemKey::Network(t.id.to_string()));
+    }
+    for t in snapshot.find::<network::TombstoneRouter>("host", node) {
+        slice.gone.insert(ItemKey::Router(t.id.to_string()));
+    }
+    let items = &slice.items;
+    slice.gone.retain(|key| !items.contains_key(key));
+    slice
+}
+
+fn server_item(intent: compute::GuestIntent) -> api::Server {
+    let m = intent.metadata;
+    api::Server {
+        id: intent.id,
+        project_id: intent.project_id,
+        user_id: intent.user_id,
+        name: intent.name,
+        hostname: intent.hostname,
+        request_id: intent.request_id,
+        vcpus: intent.vcpus,
+        memory_mib: intent.memory_mib,
+        disks: intent
+            .disks
+            .into_iter()
+            .map(|d| api::Disk {
+                name: d.name,
+                source: match d.source {
+                    compute::DiskSource::Image {
+                        image_id,
+                        digest,
+                        format,
+                    } => api::DiskSource::Image {
+                        image_id,
+                        digest,
+                        format,
+                    },
+                    compute::DiskSource::Blank => api::DiskSource::Blank,
+                },
+                size: d.size,
+                bus: d.bus,
+                device: d.device,
+            })
+            .collect(),
+        ports: intent.ports,
+        power: match intent.power {
+            compute::Power::Running => api::Power::Running,
+            compute::Power::Stopped => api::Power::Stopped,
+            compute::Power::Paused => api::Power::Paused,
+            compute::Power::Suspended => api::Power::Suspended,
+        },
+        reboot: api::Reboot {
+            count: intent.reboot.count,
+            hard: intent.reboot.hard,
+        },
+        rebuild: intent.rebuild,
+        config_drive: intent.config_drive,
+        metadata: api::GuestMetadata {
+            public_keys: m.public_keys,
+            meta: m.meta,
+            user_data: m.user_data,
+            availability_zone: m.availability_zone,
+            launch_index: m.launch_index,
+            admin_pass: m.admin_pass,
+            instance_type: m.instance_type,
+            security_groups: m.security_groups,
+            files: m.files,
+        },
+        stop_timeout: intent.stop_timeout,
+    }
+}
+
+fn network_item(snapshot: &Snapshot, network: &Object<network::Network>) -> api::Network {
+    let mut subnets: Vec<api::Subnet> = snapshot
+        .find::<network::Subnet>("network", &network.id)
+        .map(|s| api::Subnet {
+            id: s.id.to_string(),
+            cidr: s.cidr,
+            gateway: s.gateway_ip,
+            dhcp: s.enable_dhcp,
+            dns: s.dns_nameservers.clone(),
+            routes: s.host_routes.clone(),
+            ipv6_address_mode: s.ipv6_address_mode.clone(),
+            ipv6_ra_mode: s.ipv6_ra_mode.clone(),
+            dhcp_address: network::dhcp::dhcp_address(snapshot, &network.id, &s.id),
+        })
+        .collect();
+    subnets.sort_by(|a, b| a.id.cmp(&b.id));
+    api::Network {
+        id: network.id.to_string(),
+        vni: network.vni,
+        zone: network.zone,
+        mtu: network.mtu,
+        external: network.external,
+        admin_up: network.admin_state_up,
+        subnets,
+    }
+}
+
+fn port_item(port: &Object<network::Port>, node: &NodeName, hostname: Option<&String>) -> api::Port {
+    let dns_name = match hostname {
+        _ if !port.dns_name.is_empty() => port.dns_name.clone(),
+        Some(name) => name.clone(),
+        None => String::new(),
+    };
+    // A router's interfaces are on the node that hosts it, whatever the port says.
+    let host = if port.host.is_empty() {
+        None
+    } else {
+        Some(port.host.clone())
+    };
+    let _ = node;
+    api::Port {
+        id: port.id.to_string(),
+        network_id: port.network_id.to_string(),
+        project_id: port.project_id.to_string(),
+        host,
+        device_id: port.device_id.clone(),
+        device_owner: port.device_owner.clone(),
+        mac: port.mac_address.clone(),
+        fixed_ips: port
+            .fixed_ips
+            .iter()
+            .map(|f| (f.subnet_id.to_string(), f.ip_address))
+            .collect(),
+        allowed_address_pairs: port
+            .allowed_address_pairs
+            .iter()
+            .map(|p| (p.ip_address, p.mac_address.clone()))
+            .collect(),
+        security_groups: port.security_groups.iter().map(ToString::to_string).collect(),
+        port_security: port.port_security_enabled,
+        admin_up: port.admin_state_up,
+        extra_dhcp_opts: port
+            .extra_dhcp_opts
+            .iter()
+            .map(|o| (o.opt_name.clone(), o.opt_value.clone(), o.ip_version))
+            .collect(),
+        dns_name,
+    }
+}
+
+fn group_item(snapshot: &Snapshot, group: &Object<network::SecurityGroup>) -> api::SecurityGroup {
+    let mut rules: Vec<api::Rule> = snapshot
+        .find::<network::SecurityGroupRule>("group", &group.id)
+        .map(|r| api::Rule {
+            id: r.id.to_string(),
+            ingress: r.direction == network::Direction::Ingress,
+            ip_version: r.ip_version(),
+            protocol: r.protocol_number(),
+            port_min: r.port_range_min,
+            port_max: r.port_range_max,
+            remote_cidr: r.remote_ip_prefix,
+            remote_group: r.remote_group_id.as_ref().map(ToString::to_string),
+        })
+        .collect();
+    rules.sort_by(|a, b| a.id.cmp(&b.id));
+    let mut members: Vec<IpAddr> = snapshot
+        .find::<network::Port>("group", &group.id)
+        .flat_map(|p| p.fixed_ips.iter().map(|f| f.ip_address).collect::<Vec<_>>())
+        .collect();
+    members.sort_unstable();
+    members.dedup();
+    api::SecurityGroup {
+        id: group.id.to_string(),
+        stateful: group.stateful,
+        rules,
+        members,
+    }
+}
+
+fn router_item(snapshot: &Snapshot, router: &Object<network::Router>) -> api::Router {
+    let mut interfaces: Vec<String> = network::router::interfaces(snapshot, &router.id)
+        .iter()
+        .map(|p| p.id.to_string())
+        .collect();
+    interfaces.sort_unstable();
+    let mut floating_ips: Vec<api::FloatingIp> = snapshot
+        .find::<network::FloatingIp>("router", &router.id)
+        .filter_map(|f| {
+            let Some(IpAddr::V4(fixed)) = f.fixed_ip_address else {
+                return None;
+            };
+            Some(api::FloatingIp {
+                id: f.id.to_string(),
+                floating: f.floating_ip_address,
+                fixed,
+                port_id: f.port_id.as_ref()?.to_string(),
+            })
+        })
+        .collect();
+    floating_ips.sort_by(|a, b| a.id.cmp(&b.id));
+    api::Router {
+        id: router.id.to_string(),
+        admin_up: router.admin_state_up,
+        gateway: router.gateway.as_ref().map(|g| api::Gateway {
+            port_id: g.port_id.to_string(),
+            network_id: g.network_id.to_string(),
+            snat: g.enable_snat,
+        }),
+        interfaces,
+        routes: router.routes.iter().map(|r| (r.destination, r.nexthop)).collect(),
+        floating_ips,
+    }
+}

@@ -1,0 +1,103 @@
+//! Version documents and extensions: exactly what is served.
+
+use crate::App;
+use maru_base::Result;
+use maru_http::{Reply, Request};
+use maru_network_model::errors;
+use serde_json::{Value, json};
+use std::sync::Arc;
+
+/// Aliases of what is served, with upstream's names.
+const SERVED: &[(&str, &str)] = &[
+    ("agent", "agent"),
+    ("allowed-address-pairs", "Allowed Address Pairs"),
+    ("availability_zone", "Availability Zone"),
+    ("binding", "Port Binding"),
+    ("dns-integration", "DNS Integration"),
+    ("ext-gw-mode", "Neutron L3 Configurable external gateway mode"),
+    ("external-net", "Neutron external network"),
+    ("extra_dhcp_opt", "Neutron Extra DHCP options"),
+    ("extraroute", "Neutron Extra Route"),
+    ("extraroute-atomic", "Atomically add/remove extra routes"),
+    ("filter-validation", "Filter parameters validation"),
+    ("fip-port-details", "Floating IP Port Details Extension"),
+    ("ip-substring-filtering", "IP address substring filtering"),
+    ("net-mtu", "Network MTU"),
+    ("net-mtu-writable", "Network MTU (writable)"),
+    ("network-ip-availability", "Network IP Availability"),
+    ("network_availability_zone", "Network Availability Zone"),
+    ("pagination", "Pagination support"),
+    ("port-security", "Port Security"),
+    ("project-id", "project_id field enabled"),
+    ("provider", "Provider Network"),
+    ("quota_details", "Quota details management support"),
+    ("quotas", "Quota management support"),
+    ("revision-if-match", "If-Match constraints based on revision_number"),
+    ("router", "Neutron L3 Router"),
+    ("router_availability_zone", "Router Availability Zone"),
+    ("security-group", "security-group"),
+    ("security-groups-normalized-cidr", "Normalized CIDR field for security group rules"),
+    ("security-groups-rules-belongs-to-default-sg", "Security group rules belonging to the default security group"),
+    ("sorting", "Sorting support"),
+    ("standard-attr-description", "standard-attr-description"),
+    ("standard-attr-revisions", "Resource revision numbers"),
+    ("standard-attr-tag", "Tag support for resources with standard attribute"),
+    ("standard-attr-timestamp", "Resource timestamps"),
+    ("stateful-security-group", "Stateful security group"),
+    ("subnet-service-types", "Subnet service types"),
+];
+
+fn describe((alias, name): &(&str, &str)) -> Value {
+    json!({
+        "alias": alias, "name": name, "description": format!("{name}."), "links": [], "updated": "2026-01-01T00:00:00-00:00",
+    })
+}
+
+pub(crate) async fn versions(_app: Arc<App>, request: Request) -> Result<Reply> {
+    Reply::json(
+        200,
+        &json!({"versions": [{
+            "id": "v2.0", "status": "CURRENT", "links": [{"rel": "self", "href": format!("{}/v2.0/", request.base)}],
+        }]}),
+    )
+}
+
+pub(crate) async fn version(_app: Arc<App>, request: Request) -> Result<Reply> {
+    let resources: Vec<Value> = [
+        ("network", "networks"),
+        ("subnet", "subnets"),
+        ("port", "ports"),
+        ("router", "routers"),
+        ("floatingip", "floatingips"),
+        ("security_group", "security-groups"),
+        ("security_group_rule", "security-group-rules"),
+        ("quota", "quotas"),
+        ("agent", "agents"),
+        ("availability_zone", "availability_zones"),
+        ("network_ip_availability", "network-ip-availabilities"),
+        ("extension", "extensions"),
+    ]
+    .iter()
+    .map(|(name, collection)| {
+        json!({
+            "name": name, "collection": collection,
+            "links": [{"rel": "self", "href": format!("{}/v2.0/{collection}", request.base)}],
+        })
+    })
+    .collect();
+    Reply::json(200, &json!({"resources": resources}))
+}
+
+pub(crate) async fn extensions(_app: Arc<App>, _request: Request) -> Result<Reply> {
+    let all: Vec<Value> = SERVED.iter().map(describe).collect();
+    Reply::json(200, &json!({"extensions": all}))
+}
+
+pub(crate) async fn extension(_app: Arc<App>, request: Request) -> Result<Reply> {
+    let alias = request.param("alias");
+    let found = SERVED
+        .iter()
+        .find(|(a, _)| *a == alias)
+        .ok_or_else(|| errors::not_found("ExtensionNotFound", "Extension with alias", alias))?;
+    Reply::json(200, &json!({"extension": describe(found)}))
+}

@@ -1,0 +1,128 @@
+//! Routes, and what handlers share.
+
+mod agents;
+mod body;
+mod discovery;
+mod floating_ips;
+mod ip_availability;
+mod networks;
+mod ports;
+mod quotas;
+mod routers;
+mod row;
+mod security_group_rules;
+mod security_groups;
+mod subnets;
+mod tags;
+
+use crate::{App, app::access};
+use maru_auth::Target;
+use maru_base::ProjectId;
+use maru_http::{Request, Route, Routes};
+use maru_store::{Kind, Object, Snapshot};
+use std::sync::Arc;
+
+/// All routes of the service.
+pub(crate) fn routes(app: Arc<App>) -> Vec<Route> {
+    let r = Routes::new(app)
+        .public(http::Method::GET, "", discovery::versions)
+        .public(http::Method::GET, "/v2.0", discovery::version)
+        .get("/v2.0/extensions", "get_extension", discovery::extensions)
+        .get("/v2.0/extensions/{alias}", "get_extension", discovery::extension)
+        .get("/v2.0/availability_zones", "get_availability_zone", agents::zones)
+        .get("/v2.0/agents", "get_agent", agents::list)
+        .get("/v2.0/agents/{id}", "get_agent", agents::show)
+        .put("/v2.0/agents/{id}", "update_agent", agents::update)
+        .delete("/v2.0/agents/{id}", "delete_agent", agents::delete)
+        .get("/v2.0/agents/{id}/l3-routers", "get_l3-routers", agents::routers)
+        .get("/v2.0/agents/{id}/dhcp-networks", "get_dhcp-networks", agents::networks)
+        .get("/v2.0/routers/{id}/l3-agents", "get_l3-agents", agents::of_router)
+        .get("/v2.0/networks/{id}/dhcp-agents", "get_dhcp-agents", agents::of_network)
+        .get("/v2.0/network-ip-availabilities", "get_network_ip_availability", ip_availability::list)
+        .get("/v2.0/network-ip-availabilities/{id}", "get_network_ip_availability", ip_availability::show)
+        .get("/v2.0/networks", "get_network", networks::list)
+        .post("/v2.0/networks", "create_network", networks::create)
+        .get("/v2.0/networks/{id}", "get_network", networks::show)
+        .put("/v2.0/networks/{id}", "update_network", networks::update)
+        .delete("/v2.0/networks/{id}", "delete_network", networks::delete)
+        .get("/v2.0/subnets", "get_subnet", subnets::list)
+        .post("/v2.0/subnets", "create_subnet", subnets::create)
+        .get("/v2.0/subnets/{id}", "get_subnet", subnets::show)
+        .put("/v2.0/subnets/{id}", "update_subnet", subnets::update)
+        .delete("/v2.0/subnets/{id}", "delete_subnet", subnets::delete)
+        .get("/v2.0/ports", "get_port", ports::list)
+        .post("/v2.0/ports", "create_port", ports::create)
+        .get("/v2.0/ports/{id}", "get_port", ports::show)
+        .put("/v2.0/ports/{id}", "update_port", ports::update)
+        .delete("/v2.0/ports/{id}", "delete_port", ports::delete)
+        .get("/v2.0/routers", "get_router", routers::list)
+        .post("/v2.0/routers", "create_router", routers::create)
+        .get("/v2.0/routers/{id}", "get_router", routers::show)
+        .put("/v2.0/routers/{id}", "update_router", routers::update)
+        .delete("/v2.0/routers/{id}", "delete_router", routers::delete)
+        .put("/v2.0/routers/{id}/add_router_interface", "add_router_interface", routers::add_interface)
+        .put("/v2.0/routers/{id}/remove_router_interface", "remove_router_interface", routers::remove_interface)
+        .put("/v2.0/routers/{id}/add_extraroutes", "add_extraroutes", routers::add_routes)
+        .put("/v2.0/routers/{id}/remove_extraroutes", "remove_extraroutes", routers::remove_routes)
+        .get("/v2.0/floatingips", "get_floatingip", floating_ips::list)
+        .post("/v2.0/floatingips", "create_floatingip", floating_ips::create)
+        .get("/v2.0/floatingips/{id}", "get_floatingip", floating_ips::show)
+        .put("/v2.0/floatingips/{id}", "update_floatingip", floating_ips::update)
+        .delete("/v2.0/floatingips/{id}", "delete_floatingip", floating_ips::delete)
+        .get("/v2.0/security-groups", "get_security_group", security_groups::list)
+        .post("/v2.0/security-groups", "create_security_group", security_groups::create)
+        .get("/v2.0/security-groups/{id}", "get_security_group", security_groups::show)
+        .put("/v2.0/security-groups/{id}", "update_security_group", security_groups::update)
+        .delete("/v2.0/security-groups/{id}", "delete_security_group", security_groups::delete)
+        .get("/v2.0/security-group-rules", "get_security_group_rule", security_group_rules::list)
+        .post("/v2.0/security-group-rules", "create_security_group_rule", security_group_rules::create)
+        .get("/v2.0/security-group-rules/{id}", "get_security_group_rule", security_group_rules::show)
+        .delete("/v2.0/security-group-rules/{id}", "delete_security_group_rule", security_group_rules::delete)
+        .get("/v2.0/quotas", "list_quotas", quotas::list)
+        .get("/v2.0/quotas/{project}", "get_quota", quotas::show)
+        .put("/v2.0/quotas/{project}", "update_quota", quotas::update)
+        .delete("/v2.0/quotas/{project}", "delete_quota", quotas::reset)
+        .get("/v2.0/quotas/{project}/default", "get_quota", quotas::default)
+        .get("/v2.0/quotas/{project}/details", "get_quota", quotas::details)
+        .get("/v2.0/quotas/{project}/details.json", "get_quota", quotas::details);
+    tags::routes(r).build()
+}
+
+/// What may be listed: objects that the query's indexes name, or all that the caller can see. `more` gives what the caller
+/// sees beside the own project's.
+pub(crate) fn candidates<K: Kind>(
+    request: &Request,
+    snapshot: &Snapshot,
+    rule: &str,
+    indexes: &[(&str, &str)],
+    target: impl Fn(&Snapshot, &K) -> Target,
+    more: impl FnOnce(&Snapshot, &ProjectId) -> Vec<Object<K>>,
+) -> Vec<Object<K>> {
+    let query = &request.query;
+    let all = access::sees_all(request, rule);
+    let mut found: Vec<Object<K>> = Vec::new();
+    if query.has("id") {
+        found.extend(query.all("id").filter_map(|id| snapshot.get::<K>(&K::Id::from(id))));
+    } else if let Some((key, index)) = indexes.iter().find(|(key, _)| query.has(key)) {
+        for value in query.all(key) {
+            found.extend(snapshot.find::<K>(index, value));
+        }
+    } else if all {
+        let projects: Vec<&str> = query.all("project_id").chain(query.all("tenant_id")).collect();
+        if projects.is_empty() {
+            return snapshot.list::<K>().collect();
+        }
+        for project in projects {
+            found.extend(snapshot.find::<K>("project", project));
+        }
+    } else if let Some(project) = request.caller().ok().and_then(|c| c.project_id().cloned()) {
+        found.extend(snapshot.find::<K>("project", &project));
+        found.extend(more(snapshot, &project));
+    }
+    found.sort_by(|a, b| a.id.as_ref().cmp(b.id.as_ref()));
+    found.dedup_by(|a, b| a.id.as_ref() == b.id.as_ref());
+    if !all {
+        found.retain(|o| request.may(rule, &target(snapshot, &o.value)));
+    }
+    found
+}

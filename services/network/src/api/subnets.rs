@@ -1,0 +1,218 @@
+//! `/subnets`.
+
+use super::{
+    body::{self, Body, address_of, block_of, check_text, invalid},
+    candidates,
+    row::{self, List, Row},
+};
+use crate::{
+    App,
+    app::{access, subnets::SubnetChange},
+};
+use maru_base::Result;
+use maru_http::{Reply, Request};
+use maru_network_model::{Network, NetworkId, Subnet, SubnetRequest, errors};
+use serde_json::{Value, json};
+use std::{net::IpAddr, sync::Arc};
+
+const LIST: List = List {
+    plural: "subnets",
+    filters: &["shared", "router:external"],
+    attributes: &[
+        "id", "name", "tenant_id", "project_id", "network_id", "ip_version", "subnetpool_id", "enable_dhcp", "ipv6_ra_mode",
+        "ipv6_address_mode", "gateway_ip", "cidr", "allocation_pools", "host_routes", "dns_nameservers", "description",
+        "service_types", "segment_id", "created_at", "updated_at", "revision_number",
+    ],
+    missing: |id| errors::subnet_not_found(id),
+};
+const MODES: &[&str] = &["slaac", "dhcpv6-stateful", "dhcpv6-stateless"];
+
+fn text(ip: &IpAddr) -> Value {
+    ip.to_string().into()
+}
+
+fn row_of(id: &str, s: &Subnet) -> Row {
+    let pools: Vec<Value> = s.pools.iter().map(|(a, b)| json!({"start": a.to_string(), "end": b.to_string()})).collect();
+    let routes: Vec<Value> =
+        s.host_routes.iter().map(|(n, h)| json!({"destination": n.to_string(), "nexthop": h.to_string()})).collect();
+    Row::new(id)
+        .with("name", s.name.as_str())
+        .project(&s.project_id)
+        .with("network_id", s.network_id.as_str())
+        .with("ip_version", s.ip_version())
+        .with("subnetpool_id", Value::Null)
+        .with("enable_dhcp", s.enable_dhcp)
+        .with("ipv6_ra_mode", s.ipv6_ra_mode.clone())
+        .with("ipv6_address_mode", s.ipv6_address_mode.clone())
+        .with("gateway_ip", s.gateway_ip.as_ref().map_or(Value::Null, text))
+        .with("cidr", s.cidr.to_string())
+        .with("allocation_pools", pools)
+        .with("host_routes", routes)
+        .with("dns_nameservers", s.dns_nameservers.iter().map(text).collect::<Vec<_>>())
+        .with("service_types", s.service_types.clone())
+        .meta(&s.meta)
+}
+
+fn pools_of(b: &mut Body) -> Result<Option<Vec<(IpAddr, IpAddr)>>> {
+    let name = "allocation_pools";
+    let Some(items) = b.list(name, 100)? else { return Ok(None) };
+    let pools: Result<Vec<_>> = items
+        .into_iter()
+        .map(|item| {
+            let mut pool = b.child(name, item)?;
+            let mut end = |n: &str| {
+                let value = pool.raw(n).ok_or_else(|| invalid(name, format!("a pool needs its {n}")))?;
+                address_of(name, &value)
+            };
+            let ends = (end("start")?, end("end")?);
+            pool.finish(&[])?;
+            Ok(ends)
+        })
+        .collect();
+    pools.map(Some)
+}
+
+fn routes_of(b: &mut Body) -> Result<Option<Vec<(ipnet::IpNet, IpAddr)>>> {
+    Ok(b.routes("host_routes")?.map(|all| all.into_iter().map(|r| (r.destination, r.nexthop)).collect()))
+}
+
+fn mode_of(b: &mut Body, name: &str) -> Result<Option<String>> {
+    match b.nullable_text(name, 32)?.flatten() {
+        Some(mode) if !MODES.contains(&mode.as_str()) => {
+            Err(invalid(name, format!("'{mode}' is not in valid_values: {}", MODES.join(", "))))
+        }
+        other => Ok(other),
+    }
+}
+
+fn types_of(b: &mut Body) -> Result<Option<Vec<String>>> {
+    let types = b.texts("service_types", 255)?;
+    for t in types.iter().flatten() {
+        check_text("service_types", t.clone(), 255)?;
+        if !["network:", "compute:", "baremetal:"].iter().any(|p| t.starts_with(p)) {
+            return Err(errors::refuse(
+                maru_base::ErrorKind::BadRequest,
+                "InvalidSubnetServiceType",
+                format!("Subnet service type '{t}' is not a device owner prefix; use one such as network:floatingip or compute:nova."),
+            ));
+        }
+    }
+    Ok(types)
+}
+
+fn request_of(request: &Request, mut b: Body) -> Result<SubnetRequest> {
+    let project = access::project_for(request, b.project()?)?;
+    let network = b.uuid("network_id")?;
+    let network = NetworkId::from(b.required("network_id", network)?);
+    let version = b.integer("ip_version")?;
+    if let Some(pool) = b.nullable_text("subnetpool_id", 64)?.flatten() {
+        return Err(errors::not_found("SubnetPoolNotFound", "Subnet pool", pool));
+    }
+    for unused in ["prefixlen", "segment_id", "use_default_subnetpool", "dns_publish_fixed_ip"] {
+        match b.raw(unused) {
+            None | Some(Value::Null | Value::Bool(false)) => {}
+            Some(_) => return Err(invalid(unused, "it is not served here; name the cidr and leave it out")),
+        }
+    }
+    let cidr = match b.raw("cidr") {
+        None | Some(Value::Null) => {
+            return Err(errors::refuse(
+                maru_base::ErrorKind::BadRequest,
+                "BadRequest",
+                "Bad subnets request: a subnetpool must be specified in the absence of a cidr, and there are none; name a cidr.",
+            ));
+        }
+        Some(value) => block_of("cidr", &value)?,
+    };
+    if cidr.addr() != cidr.network() {
+        return Err(invalid("cidr", format!("'{cidr}' isn't a recognized IP subnet cidr, '{}' is recommended", cidr.trunc())));
+    }
+    let is = if cidr.addr().is_ipv4() { 4 } else { 6 };
+    let version = b.required("ip_version", version)?;
+    if !matches!(version, 4 | 6) {
+        return Err(invalid("ip_version", format!("'{version}' is not in [4, 6]")));
+    }
+    if version != is {
+        return Err(errors::invalid_input(format!("cidr {cidr} does not match the ip_version '{version}'")));
+    }
+    let mut r = SubnetRequest::new(project, network, cidr);
+    r.name = b.text("name", 255)?.unwrap_or_default();
+    r.description = b.text("description", 255)?.unwrap_or_default();
+    r.gateway_ip = b.nullable_address("gateway_ip")?;
+    r.enable_dhcp = b.boolean("enable_dhcp")?.unwrap_or(true);
+    r.pools = pools_of(&mut b)?;
+    r.dns_nameservers = b.addresses("dns_nameservers")?.unwrap_or_default();
+    r.host_routes = routes_of(&mut b)?.unwrap_or_default();
+    r.ipv6_ra_mode = mode_of(&mut b, "ipv6_ra_mode")?;
+    r.ipv6_address_mode = mode_of(&mut b, "ipv6_address_mode")?;
+    r.service_types = types_of(&mut b)?.unwrap_or_default();
+    if !r.service_types.is_empty() {
+        request.authorize_rule("create_subnet:service_types", &maru_auth::Target::none())?;
+    }
+    b.finish(&[])?;
+    Ok(r)
+}
+
+pub(crate) async fn list(app: Arc<App>, request: Request) -> Result<Reply> {
+    let snapshot = app.store.snapshot();
+    let found = candidates(
+        &request,
+        &snapshot,
+        "get_subnet",
+        &[("network_id", "network"), ("name", "name")],
+        access::of_subnet,
+        |s, project| {
+            let on = |n: maru_store::Object<Network>| s.find::<Subnet>("network", &n.id).collect::<Vec<_>>();
+            s.find::<Network>("visible", "shared").chain(s.find::<Network>("project", project)).flat_map(on).collect()
+        },
+    );
+    let rows = found.iter().map(|o| row_of(&o.id, &o.value)).collect();
+    LIST.answer(&request, rows, |row, name, values| {
+        let network = || snapshot.get::<Network>(&NetworkId::from(row.get("network_id")?.as_str()?));
+        let have = match name {
+            "shared" => network().is_some_and(|n| n.value.shared),
+            "router:external" => network().is_some_and(|n| n.value.external),
+            _ => return None,
+        };
+        Some(values.iter().any(|v| row::fits(&Value::Bool(have), v)))
+    })
+}
+
+pub(crate) async fn show(app: Arc<App>, request: Request) -> Result<Reply> {
+    let o = access::subnet(&request, &app.store.snapshot(), request.param("id"))?;
+    row::one(200, "subnet", row_of(&o.id, &o.value), &request.query)
+}
+
+pub(crate) async fn create(app: Arc<App>, mut request: Request) -> Result<Reply> {
+    let (bulk, bodies) = body::create(&mut request, "subnet", "subnets").await?;
+    let requests: Result<Vec<_>> = bodies.into_iter().map(|b| request_of(&request, b)).collect();
+    let made = app.create_subnets(&request, requests?).await?;
+    row::created(bulk, "subnet", "subnets", made.iter().map(|(id, s)| row_of(id, s)).collect())
+}
+
+pub(crate) async fn update(app: Arc<App>, mut request: Request) -> Result<Reply> {
+    let mut b = body::update(&mut request, "subnet").await?;
+    let change = SubnetChange {
+        name: b.text("name", 255)?,
+        description: b.text("description", 255)?,
+        gateway_ip: b.nullable_address("gateway_ip")?,
+        enable_dhcp: b.boolean("enable_dhcp")?,
+        pools: pools_of(&mut b)?,
+        dns_nameservers: b.addresses("dns_nameservers")?,
+        host_routes: routes_of(&mut b)?,
+        service_types: types_of(&mut b)?,
+    };
+    if change.service_types.is_some() {
+        request.authorize_rule("create_subnet:service_types", &maru_auth::Target::none())?;
+    }
+    b.finish(&[
+        "network_id", "cidr", "ip_version", "subnetpool_id", "ipv6_ra_mode", "ipv6_address_mode", "prefixlen", "segment_id",
+    ])?;
+    let (id, subnet) = app.update_subnet(&request, request.param("id"), change).await?;
+    row::one(200, "subnet", row_of(&id, &subnet), &request.query)
+}
+
+pub(crate) async fn delete(app: Arc<App>, request: Request) -> Result<Reply> {
+    app.delete_subnet(&request, request.param("id")).await?;
+    Ok(Reply::empty(204))
+}

@@ -1,0 +1,4 @@
+//! Reconcilers.
+
+pub(crate) mod dhcp;
+pub(crate) mod routers;

@@ -42,16 +42,14 @@ impl Hasher {
     /// Whether this is the password. Without a stored one it takes the time of a check and says no.
     pub(crate) async fn check(&self, password: Secret, stored: Option<Password>) -> Result<bool> {
         let cost = self.cost;
-        self.blocking(move || match stored {
-            Some(stored) => {
-                let (text, reduced) = reduce(&password);
-                let text = if stored.reduced == reduced { &text } else { &password };
-                bcrypt::verify(text.reveal(), stored.hash.reveal()).unwrap_or(false)
-            }
-            None => {
-                let (text, _) = reduce(&password);
-                let _ = std::hint::black_box(bcrypt::hash_with_salt(text.reveal(), cost, [7; 16]));
-                false
+        self.blocking(move || {
+            let (text, reduced) = reduce(&password);
+            match stored.filter(|stored| stored.reduced == reduced) {
+                Some(stored) => bcrypt::verify(text.reveal(), stored.hash.reveal()).unwrap_or(false),
+                None => {
+                    let _ = std::hint::black_box(bcrypt::hash_with_salt(text.reveal(), cost, [7; 16]));
+                    false
+                }
             }
         })
         .await

@@ -122,6 +122,11 @@ impl Cloud {
     pub async fn delete(&self, path: &str) -> Answer {
         self.call("DELETE", path, &self.admin, None).await
     }
+    /// A call by the administrator on a task of its own.
+    pub fn spawn(&self, method: &'static str, path: &str, body: Option<Value>) -> tokio::task::JoinHandle<Answer> {
+        let (gateway, token, path) = (Arc::clone(&self.gateway), self.admin.clone(), path.to_owned());
+        tokio::spawn(async move { call(&gateway, method, &path, &token, body).await })
+    }
     /// Creates a resource and gives its id.
     pub async fn make(&self, kind: &str, body: Value) -> String {
         let path = if kind == "policy" {

@@ -1,0 +1,211 @@
+//! The administrator's door into a running `maru up`: `<data>/maru.sock`, which only root may open.
+//!
+//! One request a connection: a line of JSON (`{"do": "status"}`), answered by a line of JSON or, where the answer is
+//! long, by several. There is no token: who may open the socket owns the machine.
+
+use crate::options::{Backup, Data, Debug, DebugWhat, Unknown};
+use anyhow::{Context, Result, bail};
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+use std::path::{Path, PathBuf};
+use tokio::{
+    io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader},
+    net::{UnixListener, UnixStream},
+};
+
+/// What can be asked.
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(tag = "do", rename_all = "kebab-case")]
+pub enum Ask {
+    /// Health, versions, options.
+    Status,
+    /// Stop the process; with `guests`, the guests and links as well.
+    Stop {
+        /// Guests too.
+        guests: bool,
+    },
+    /// Write a backup.
+    Backup {
+        /// Absolute path of a file that does not exist.
+        file: PathBuf,
+    },
+    /// Take an unknown thing back or remove it.
+    Unknown {
+        /// `server`, `disk`, `network`, `router`.
+        what: String,
+        /// Its id.
+        id: String,
+        /// Adopt rather than discard.
+        adopt: bool,
+    },
+    /// Objects whose key begins so.
+    Dump {
+        /// The beginning.
+        prefix: String,
+    },
+    /// Compare mirror and engine.
+    Check,
+}
+
+/// Answers the requests of the socket.
+#[async_trait::async_trait]
+pub trait Answer: Send + Sync + 'static {
+    /// Answers one request.
+    async fn answer(&self, ask: Ask) -> Result<Value>;
+}
+
+/// Path of the socket.
+#[must_use]
+pub fn socket(data: &Path) -> PathBuf {
+    data.join("maru.sock")
+}
+
+/// Serves the socket until dropped.
+///
+/// # Errors
+/// When the socket cannot be made.
+pub fn serve(data: &Path, answer: std::sync::Arc<dyn Answer>) -> Result<tokio::task::JoinHandle<()>> {
+    let path = socket(data);
+    // A socket that a killed process left behind; the data directory's lock says that nobody else is there.
+    if path.exists() {
+        std::fs::remove_file(&path).with_context(|| format!("cannot remove {}", path.display()))?;
+    }
+    let listener = UnixListener::bind(&path).with_context(|| format!("cannot make {}", path.display()))?;
+    std::fs::set_permissions(&path, std::os::unix::fs::PermissionsExt::from_mode(0o600))?;
+    Ok(tokio::spawn(async move {
+        loop {
+            let Ok((stream, _)) = listener.accept().await else {
+                tokio::time::sleep(std::time::Duration::from_millis(50)).await;
+                continue;
+            };
+            let answer = std::sync::Arc::clone(&answer);
+            tokio::spawn(async move {
+                if let Err(error) = one(stream, answer).await {
+                    tracing::debug!(%error, "administrator's request");
+                }
+            });
+        }
+    }))
+}
+
+async fn one(stream: UnixStream, answer: std::sync::Arc<dyn Answer>) -> Result<()> {
+    let (read, mut write) = stream.into_split();
+    let mut line = String::new();
+    BufReader::new(read.take(64 << 10)).read_line(&mut line).await?;
+    let outcome = match serde_json::from_str::<Ask>(&line) {
+        Ok(ask) => answer.answer(ask).await,
+        Err(e) => Err(e).context("not a request that this version knows"),
+    };
+    let reply = match outcome {
+        Ok(value) => serde_json::json!({ "ok": value }),
+        Err(e) => serde_json::json!({ "error": format!("{e:#}") }),
+    };
+    write.write_all(format!("{reply}\n").as_bytes()).await?;
+    Ok(())
+}
+
+/// Asks a running cloud.
+///
+/// # Errors
+/// When none runs on this data directory, or it refuses.
+pub async fn ask(data: &Path, ask: &Ask) -> Result<Value> {
+    let path = socket(data);
+    let mut stream = UnixStream::connect(&path).await.with_context(|| {
+        format!("no cloud runs on {} (cannot reach {}); start one with `maru up --data {0}`", data.display(), path.display())
+    })?;
+    stream.write_all(format!("{}\n", serde_json::to_string(ask)?).as_bytes()).await?;
+    let mut text = String::new();
+    stream.read_to_string(&mut text).await?;
+    let mut reply: Value = serde_json::from_str(&text).context("the cloud ended before it answered")?;
+    if let Some(e) = reply.get("error").and_then(Value::as_str) {
+        bail!("{e}");
+    }
+    Ok(reply.get_mut("ok").map(Value::take).unwrap_or_default())
+}
+
+/// `maru status`.
+///
+/// # Errors
+/// When no cloud runs.
+pub async fn status(options: Data) -> Result<()> {
+    let status = ask(&options.data, &Ask::Status).await?;
+    show("", &status);
+    Ok(())
+}
+
+/// Prints nested JSON as indented lines.
+fn show(indent: &str, value: &Value) {
+    match value {
+        Value::Object(map) => {
+            for (name, value) in map {
+                match value {
+                    Value::Object(m) if !m.is_empty() => {
+                        println!("{indent}{name}:");
+                        show(&format!("{indent}  "), value);
+                    }
+                    Value::Array(list) if !list.is_empty() => {
+                        println!("{indent}{name}:");
+                        for item in list {
+                            match item {
+                                Value::Object(_) => {
+                                    println!("{indent}  -");
+                                    show(&format!("{indent}    "), item);
+                                }
+                                other => println!("{indent}  - {}", plain(other)),
+                            }
+                        }
+                    }
+                    other => println!("{indent}{name}: {}", plain(other)),
+                }
+            }
+        }
+        other => println!("{indent}{}", plain(other)),
+    }
+}
+
+fn plain(value: &Value) -> String {
+    match value {
+        Value::String(s) => s.clone(),
+        Value::Null => "-".to_owned(),
+        Value::Array(_) | Value::Object(_) => "none".to_owned(),
+        other => other.to_string(),
+    }
+}
+
+/// `maru backup`.
+///
+/// # Errors
+/// When no cloud runs or the file cannot be written.
+pub async fn backup(options: Backup) -> Result<()> {
+    let file = std::path::absolute(&options.file)?;
+    let done = ask(&options.data.data, &Ask::Backup { file }).await?;
+    show("", &done);
+    Ok(())
+}
+
+/// `maru adopt` and `maru discard`.
+///
+/// # Errors
+/// When no cloud runs or there is no such thing.
+pub async fn adopt(options: Unknown, adopt: bool) -> Result<()> {
+    let done = ask(&options.data.data, &Ask::Unknown { what: options.what, id: options.id, adopt }).await?;
+    show("", &done);
+    Ok(())
+}
+
+/// `maru debug`.
+///
+/// # Errors
+/// When no cloud runs, or the mirror differs from the engine.
+pub async fn debug(options: Debug) -> Result<()> {
+    match options.what {
+        DebugWhat::Store { data, prefix } => {
+            let list = ask(&data.data, &Ask::Dump { prefix }).await?;
+            for item in list.as_array().into_iter().flatten() {
+                println!("{item}");
+            }
+        }
+        DebugWhat::Check { data } => show("", &ask(&data.data, &Ask::Check).await?),
+    }
+    Ok(())
+}

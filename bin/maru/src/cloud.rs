@@ -1,0 +1,294 @@
+//! One control plane: the store, the services over it, the gateway in front, the controllers behind.
+
+use crate::{
+    adapters::{LaneConsoles, RecordedAudit, SandboxInspector},
+    options::Up,
+};
+use anyhow::{Context, Result, bail};
+use maru_auth::{Audit, Policy};
+use maru_blob::DirBlobs;
+use maru_control::Runtime;
+use maru_http::Gateway;
+use maru_nodes::Hub;
+use maru_store::{
+    Registry, Store,
+    engine::redb::{Options, Redb},
+    record::{FileRecords, Records, Retention},
+};
+use serde_json::{Value, json};
+use std::{path::Path, sync::Arc};
+use tokio::sync::watch;
+
+/// A running control plane.
+pub struct Cloud {
+    store: Store,
+    hub: Arc<Hub>,
+    gateway: Arc<Gateway>,
+    compute: Arc<maru_compute::App>,
+    network: Arc<maru_network::App>,
+}
+
+/// Every kind that this release stores.
+#[must_use]
+pub fn registry() -> Registry {
+    let mut registry = Registry::new();
+    registry.register::<maru_control::Flow>();
+    maru_identity_model::register(&mut registry);
+    maru_image_model::register(&mut registry);
+    maru_placement_model::register(&mut registry);
+    maru_network_model::register(&mut registry);
+    maru_compute_model::register(&mut registry);
+    registry
+}
+
+fn store_file(data: &Path) -> std::path::PathBuf {
+    data.join("store.redb")
+}
+
+/// Opens the embedded store of a data directory.
+async fn open_store(data: &Path) -> Result<Store> {
+    let file = store_file(data);
+    let engine = tokio::task::spawn_blocking({
+        let file = file.clone();
+        move || Redb::open(&file, Options::default())
+    })
+    .await?
+    .map_err(|e| anyhow::anyhow!("the store {} cannot be opened: {e}", file.display()))?;
+    Ok(Store::open(Arc::new(engine), registry()).await?)
+}
+
+impl Cloud {
+    /// Opens the store, bootstraps what is missing and puts the services behind a gateway.
+    ///
+    /// # Errors
+    /// When a part cannot start.
+    pub async fn open(options: &Up, url: &str, node: &str, password: &str) -> Result<Self> {
+        let data = &options.data.data;
+        let store = open_store(data).await?;
+        let records: Arc<dyn Records> = Arc::new(FileRecords::open(data.join("records"), Retention::default())?);
+        let blobs = Arc::new(DirBlobs::open(data.join("blobs"), node).await?);
+        let hub = Hub::new(store.clone(), blobs.clone(), Arc::clone(&records));
+
+        let overrides = match &options.policy {
+            Some(file) => Some(
+                std::fs::read_to_string(file).with_context(|| format!("cannot read the policy file {}", file.display()))?,
+            ),
+            None => None,
+        };
+        let policy = Policy::build(
+            &[
+                maru_identity::POLICY,
+                maru_image::POLICY,
+                maru_placement::POLICY,
+                maru_network::POLICY,
+                maru_compute::POLICY,
+            ],
+            overrides.as_deref(),
+        )
+        .map_err(|e| anyhow::anyhow!("policy: {e}"))?;
+
+        let made = maru_identity::bootstrap(
+            &store,
+            &maru_identity::Bootstrap {
+                admin_password: maru_identity::Secret::new(password),
+                reset_password: false,
+                region: options.region.clone(),
+                public_url: format!("{url}/identity"),
+                bcrypt_cost: options.bcrypt_cost,
+            },
+        )
+        .await?;
+        let catalogue = catalogue(url);
+        let entries: Vec<(&str, &str, &str)> = catalogue.iter().map(|(t, n, u)| (*t, *n, u.as_str())).collect();
+        maru_identity::set_catalogue(&store, &options.region, &entries).await?;
+        let identity = maru_identity::App::new(
+            store.clone(),
+            maru_identity::Settings { bcrypt_cost: options.bcrypt_cost, ..maru_identity::Settings::default() },
+        );
+        maru_compute::bootstrap(&store).await?;
+        external_network(&store, &made.admin_project, options).await?;
+        let image = Arc::new(maru_image::App::new(store.clone(), blobs, Arc::new(SandboxInspector)));
+        image.recover().await?;
+        let placement = Arc::new(maru_placement::App::new(store.clone()));
+        let network = Arc::new(maru_network::App::new(store.clone()));
+        let compute = Arc::new(maru_compute::App::new(
+            store.clone(),
+            Arc::new(LaneConsoles(Arc::clone(&hub))),
+            Some(Arc::clone(&records)),
+        ));
+
+        let audit: Arc<dyn Audit> = Arc::new(RecordedAudit(records));
+        let gateway = Gateway::new(
+            vec![
+                maru_identity::service(Arc::clone(&identity)),
+                maru_image::service(image),
+                maru_placement::service(placement),
+                maru_network::service(Arc::clone(&network)),
+                maru_compute::service(Arc::clone(&compute)),
+            ],
+            maru_identity::verifier(Arc::clone(&identity)),
+            Arc::new(policy),
+            audit,
+        )
+        .map_err(|e| anyhow::anyhow!("routes: {e}"))?;
+        Ok(Self { store, hub, gateway: Arc::new(gateway), compute, network })
+    }
+
+    /// The gateway.
+    #[must_use]
+    pub fn gateway(&self) -> &Arc<Gateway> {
+        &self.gateway
+    }
+    /// The nodes' sessions.
+    #[must_use]
+    pub fn hub(&self) -> &Arc<Hub> {
+        &self.hub
+    }
+
+    /// Runs the controllers until told to stop.
+    pub async fn controllers(self: Arc<Self>, stop: watch::Receiver<bool>) {
+        let mut runtime = Runtime::new(self.store.clone());
+        for reconciler in maru_network::reconcilers(Arc::clone(&self.network)) {
+            runtime.add(reconciler);
+        }
+        for reconciler in maru_compute::reconcilers(Arc::clone(&self.compute)) {
+            runtime.add(reconciler);
+        }
+        tokio::join!(runtime.run(stop.clone()), maru_nodes::liveness::run(Arc::clone(&self.hub), stop));
+    }
+
+    /// Health of each part.
+    ///
+    /// # Errors
+    /// When the store does not answer.
+    pub async fn health(&self) -> Result<Value> {
+        let snapshot = self.store.sync().await?;
+        Ok(json!({
+            "store": format!("ok, {} at revision {}", self.store.engine().name(), snapshot.revision()),
+            "nodes": self.hub.silence().len(),
+            "servers": snapshot.count::<maru_compute_model::Server>(),
+            "ports": snapshot.count::<maru_network_model::Port>(),
+            "images": snapshot.count::<maru_image_model::Image>(),
+        }))
+    }
+}
+
+/// The external network `public`: floating addresses are the block without its first ten hosts and its gateway.
+async fn external_network(store: &Store, project: &maru_base::ProjectId, options: &Up) -> Result<()> {
+    let block = options.external_cidr;
+    if block.prefix_len() > 28 {
+        bail!("--external-cidr {block} is too small for floating addresses; give a /28 or larger");
+    }
+    let at = |n: u32| std::net::Ipv4Addr::from(u32::from(block.network()) + n);
+    let gateway = options.external_gateway.unwrap_or_else(|| at(1));
+    if !block.contains(&gateway) {
+        bail!("--external-gateway {gateway} is not in --external-cidr {block}");
+    }
+    let first = if block.prefix_len() <= 24 { 10 } else { 2 };
+    let last = u32::from(block.broadcast()) - u32::from(block.network()) - 1;
+    let pool = (at(first).into(), at(last).into());
+    maru_network::bootstrap(store, project, ipnet::IpNet::V4(block), gateway.into(), pool).await?;
+    Ok(())
+}
+
+/// The services of the catalogue: type, name, URL.
+fn catalogue(url: &str) -> Vec<(&'static str, &'static str, String)> {
+    vec![
+        ("identity", "keystone", format!("{url}/identity")),
+        ("image", "glance", format!("{url}/image")),
+        ("placement", "placement", format!("{url}/placement")),
+        ("network", "neutron", format!("{url}/network")),
+        ("compute", "nova", format!("{url}/compute/v2.1")),
+    ]
+}
+
+impl Cloud {
+    /// Writes a consistent copy of the store to a file that does not exist yet.
+    ///
+    /// # Errors
+    /// When the file exists or cannot be written.
+    pub async fn backup(&self, file: &Path) -> Result<Value> {
+        if file.exists() {
+            bail!("{} exists; give a file that does not", file.display());
+        }
+        let backup = self.store.backup(file).await?;
+        Ok(json!({ "file": file.display().to_string(), "keys": backup.entries, "revision": backup.revision }))
+    }
+
+    /// Puts a backup in place of the store of a data directory that no process uses. The old store is kept beside it.
+    ///
+    /// # Errors
+    /// When the backup is damaged or the store cannot be written.
+    pub async fn restore(data: &Path, file: &Path) -> Result<()> {
+        let fresh = data.join("store.redb.restoring");
+        if fresh.exists() {
+            std::fs::remove_file(&fresh)?;
+        }
+        {
+            let engine: Arc<dyn maru_store::Engine> =
+                Arc::new(Redb::open(&fresh, Options::default()).map_err(|e| anyhow::anyhow!("{}: {e}", fresh.display()))?);
+            Store::restore(&engine, file).await?;
+        }
+        let store = store_file(data);
+        if store.exists() {
+            let old = data.join(format!("store.redb.before-{}", maru_base::time::now().as_second()));
+            std::fs::rename(&store, &old).with_context(|| format!("cannot keep the old store as {}", old.display()))?;
+        }
+        std::fs::rename(&fresh, &store).with_context(|| format!("cannot put {} in place", store.display()))?;
+        std::fs::File::open(data)?.sync_all()?;
+        Ok(())
+    }
+
+    /// Takes an unknown thing back into the store, or removes it from its node.
+    ///
+    /// # Errors
+    /// When no node reports such a thing.
+    pub async fn unknown(&self, what: &str, id: &str, adopt: bool) -> Result<Value> {
+        let view = self.hub.views().into_iter().find(|n| n.unknown.iter().any(|u| u.what == what && u.id == id));
+        let Some(view) = view else {
+            bail!("no node reports an unknown {what} {id}; `maru status` lists what is unknown");
+        };
+        if adopt {
+            bail!("this release cannot adopt a {what} yet; it is kept on node {} until it is discarded", view.node);
+        }
+        self.hub.discard(&view.node, what, id).await?;
+        Ok(json!({ "discarded": format!("{what} {id}"), "node": view.node }))
+    }
+
+    /// Objects whose key begins so, as JSON; secrets are left out.
+    ///
+    /// # Errors
+    /// When the engine cannot be read.
+    pub async fn dump(&self, prefix: &str) -> Result<Value> {
+        /// Kinds whose values are secrets.
+        const SECRET: &[&str] = &["credential", "password", "key_ring", "token"];
+        let prefix = maru_store::Key::from_raw(prefix);
+        let (_, entries) =
+            self.store.engine().range(&prefix, None, 100_000).await.map_err(|e| anyhow::anyhow!("the store: {e}"))?;
+        let list: Vec<Value> = entries
+            .into_iter()
+            .map(|entry| {
+                let secret = SECRET.iter().any(|s| entry.key.as_str().starts_with(s));
+                let value = match serde_json::from_slice(&entry.value) {
+                    _ if secret => Value::from("(secret)"),
+                    Ok(value) => value,
+                    Err(_) => Value::from(String::from_utf8_lossy(&entry.value).into_owned()),
+                };
+                json!({ "key": entry.key.as_str(), "revision": entry.modified, "value": value })
+            })
+            .collect();
+        Ok(Value::from(list))
+    }
+
+    /// Compares the mirror with the engine.
+    ///
+    /// # Errors
+    /// When they differ, with the first objects that do.
+    pub async fn check(&self) -> Result<Value> {
+        let digest = self.store.digest().await?;
+        if !digest.agrees() {
+            bail!("the mirror differs from the engine at revision {}: {:?}", digest.revision, digest.differences);
+        }
+        Ok(json!({ "revision": digest.revision, "mirror": "is what the engine says" }))
+    }
+}

@@ -1,0 +1,207 @@
+//! The command line. Every option of `up` can also be given as `MARU_<NAME>` in the environment; `maru status` shows
+//! which value is in force and where it came from.
+
+use clap::{Args, Parser, Subcommand, parser::ValueSource};
+use std::{net::SocketAddr, path::PathBuf};
+
+/// A private cloud in one binary: OpenStack's APIs on this machine.
+#[derive(Parser)]
+#[command(name = "maru", version, about)]
+pub struct Cli {
+    /// What to do.
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+/// The commands.
+#[derive(Subcommand)]
+pub enum Command {
+    /// Run a cloud on this machine until Ctrl-C or SIGTERM; guests go on after that.
+    Up(Box<Up>),
+    /// Stop a running cloud; with --guests, its guests and everything it made on this machine too.
+    Down(Down),
+    /// Show the health of each part, versions, the hypervisor chosen and where each option's value came from.
+    Status(Data),
+    /// Print shell lines that let the openstack client log in: eval "$(maru openrc)".
+    Openrc(Data),
+    /// Print a clouds.yaml for the openstack client.
+    CloudsYaml(Data),
+    /// Write a systemd unit for `maru up` (restarting it touches no guest).
+    Install(Install),
+    /// Write a consistent copy of a running cloud's store to a file.
+    Backup(Backup),
+    /// Put a backup in place of the store of a cloud that is not running; a new incarnation begins.
+    Restore(Restore),
+    /// Take a guest that the store does not know (after a restore) back into it.
+    Adopt(Unknown),
+    /// Remove a guest, disk or network that the store does not know from this machine.
+    Discard(Unknown),
+    /// Look into a running cloud.
+    Debug(Debug),
+}
+
+/// Where the data is.
+#[derive(Args, Clone)]
+pub struct Data {
+    /// Data directory.
+    #[arg(long, env = "MARU_DATA", default_value = "/var/lib/maru")]
+    pub data: PathBuf,
+}
+
+/// Options of `maru up`.
+#[derive(Args, Clone)]
+pub struct Up {
+    /// Where the data is.
+    #[command(flatten)]
+    pub data: Data,
+    /// Address and port of all APIs. Plain HTTP on loopback, TLS anywhere else.
+    #[arg(long, env = "MARU_LISTEN", default_value = "127.0.0.1:5000")]
+    pub listen: SocketAddr,
+    /// URL that clients reach the APIs at, if not the listening address (written into the catalogue).
+    #[arg(long, env = "MARU_PUBLIC_URL")]
+    pub public_url: Option<String>,
+    /// Region of the catalogue.
+    #[arg(long, env = "MARU_REGION", default_value = "RegionOne")]
+    pub region: String,
+    /// Name of this node; the host name unless given.
+    #[arg(long, env = "MARU_NODE")]
+    pub node: Option<String>,
+    /// Prefix of everything this cloud makes on the machine (namespaces, links): two clouds need two.
+    #[arg(long, env = "MARU_INSTANCE", default_value = "maru")]
+    pub instance: String,
+    /// Network device to join the external network to. Without it, floating IPs are reached from this host only.
+    #[arg(long, env = "MARU_UPLINK")]
+    pub uplink: Option<String>,
+    /// Block of the external network `public`.
+    #[arg(long, env = "MARU_EXTERNAL_CIDR", default_value = "172.24.4.0/24")]
+    pub external_cidr: ipnet::Ipv4Net,
+    /// Gateway in that block, this host's own address unless there is an uplink; the first one unless given.
+    #[arg(long, env = "MARU_EXTERNAL_GATEWAY")]
+    pub external_gateway: Option<std::net::Ipv4Addr>,
+    /// File with policy overrides in the oslo.policy language (policy.yaml).
+    #[arg(long, env = "MARU_POLICY")]
+    pub policy: Option<PathBuf>,
+    /// Certificate chain (PEM) to serve TLS with, instead of one from Maru's own CA.
+    #[arg(long, env = "MARU_TLS_CERT", requires = "tls_key")]
+    pub tls_cert: Option<PathBuf>,
+    /// Its private key (PEM).
+    #[arg(long, env = "MARU_TLS_KEY", requires = "tls_cert")]
+    pub tls_key: Option<PathBuf>,
+    /// Run this many simulated nodes instead of the real one: no guest runs, everything else does.
+    #[arg(long, env = "MARU_SIMULATE")]
+    pub simulate: Option<u32>,
+    /// Cost of the passwords' bcrypt hash, 4 to 31; Keystone's default is 12.
+    #[arg(long, env = "MARU_BCRYPT_COST", default_value_t = 12, value_parser = clap::value_parser!(u32).range(4..=31))]
+    pub bcrypt_cost: u32,
+    /// What is logged: `info`, `debug`, or per part, such as `info,maru_qemu=debug`.
+    #[arg(long, env = "MARU_LOG", default_value = "info")]
+    pub log: String,
+    /// Form of the log on standard error: `text` or `json`.
+    #[arg(long, env = "MARU_LOG_FORMAT", default_value = "text", value_parser = ["text", "json"])]
+    pub log_format: String,
+}
+
+/// Options of `maru down`.
+#[derive(Args, Clone)]
+pub struct Down {
+    /// Where the data is.
+    #[command(flatten)]
+    pub data: Data,
+    /// Also stop the guests and remove every namespace and link of this cloud (disks and the store stay).
+    #[arg(long)]
+    pub guests: bool,
+    /// Prefix of what this cloud made on the machine, as given to `up`.
+    #[arg(long, env = "MARU_INSTANCE", default_value = "maru")]
+    pub instance: String,
+}
+
+/// Options of `maru install`.
+#[derive(Args, Clone)]
+pub struct Install {
+    /// Where the data is.
+    #[command(flatten)]
+    pub data: Data,
+    /// Directory for the unit file.
+    #[arg(long, default_value = "/etc/systemd/system")]
+    pub unit_dir: PathBuf,
+    /// Further options for `maru up`, after `--`.
+    #[arg(last = true)]
+    pub up: Vec<String>,
+}
+
+/// Options of `maru backup`.
+#[derive(Args, Clone)]
+pub struct Backup {
+    /// Where the data is.
+    #[command(flatten)]
+    pub data: Data,
+    /// File to write; must not exist.
+    pub file: PathBuf,
+}
+
+/// Options of `maru restore`.
+#[derive(Args, Clone)]
+pub struct Restore {
+    /// Where the data is.
+    #[command(flatten)]
+    pub data: Data,
+    /// Backup to put in place.
+    pub file: PathBuf,
+}
+
+/// Options of `maru adopt` and `maru discard`.
+#[derive(Args, Clone)]
+pub struct Unknown {
+    /// Where the data is.
+    #[command(flatten)]
+    pub data: Data,
+    /// `server`, `disk`, `network` or `router`.
+    pub what: String,
+    /// Its id, as `maru status` lists it.
+    pub id: String,
+}
+
+/// Options of `maru debug`.
+#[derive(Args, Clone)]
+pub struct Debug {
+    /// What to look into.
+    #[command(subcommand)]
+    pub what: DebugWhat,
+}
+
+/// What `maru debug` can show.
+#[derive(Subcommand, Clone)]
+pub enum DebugWhat {
+    /// Objects of the store as JSON lines; secrets are left out.
+    Store {
+        /// Where the data is.
+        #[command(flatten)]
+        data: Data,
+        /// Only keys that begin so: `server/`.
+        #[arg(default_value = "")]
+        prefix: String,
+    },
+    /// Compare the mirror with the engine.
+    Check {
+        /// Where the data is.
+        #[command(flatten)]
+        data: Data,
+    },
+}
+
+/// For each option of a subcommand: name and where its value came from.
+#[must_use]
+pub fn origins(matches: &clap::ArgMatches, subcommand: &str) -> Vec<(String, &'static str)> {
+    let Some(sub) = matches.subcommand_matches(subcommand) else { return Vec::new() };
+    sub.ids()
+        .filter_map(|id| {
+            let from = match sub.value_source(id.as_str())? {
+                ValueSource::CommandLine => "command line",
+                ValueSource::EnvVariable => "environment",
+                _ => "default",
+            };
+            // Groups of options have an id as well; they start with a capital letter.
+            (!id.as_str().starts_with(char::is_uppercase)).then(|| (id.as_str().to_owned(), from))
+        })
+        .collect()
+}

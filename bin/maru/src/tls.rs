@@ -1,0 +1,83 @@
+//! TLS: a given certificate, or one from Maru's own CA that is made at the first start.
+
+use anyhow::{Context, Result, bail};
+use rcgen::{BasicConstraints, CertificateParams, DnType, IsCa, Issuer, KeyPair, KeyUsagePurpose, SanType};
+use rustls::pki_types::{CertificateDer, PrivateKeyDer, pem::PemObject};
+use std::{fs, io::Write, net::IpAddr, os::unix::fs::OpenOptionsExt, path::Path, sync::Arc};
+
+/// The listener's TLS settings from PEM files.
+///
+/// # Errors
+/// When a file cannot be read or certificate and key do not fit.
+pub fn from_files(cert: &Path, key: &Path) -> Result<Arc<rustls::ServerConfig>> {
+    let chain: Vec<CertificateDer<'static>> = CertificateDer::pem_file_iter(cert)
+        .with_context(|| format!("cannot read the certificate {}", cert.display()))?
+        .collect::<std::result::Result<_, _>>()
+        .with_context(|| format!("{} is not a PEM certificate chain", cert.display()))?;
+    if chain.is_empty() {
+        bail!("{} holds no certificate", cert.display());
+    }
+    let key_der =
+        PrivateKeyDer::from_pem_file(key).with_context(|| format!("cannot read the private key {}", key.display()))?;
+    let provider = Arc::new(rustls::crypto::ring::default_provider());
+    let mut config = rustls::ServerConfig::builder_with_provider(provider)
+        .with_safe_default_protocol_versions()?
+        .with_no_client_auth()
+        .with_single_cert(chain, key_der)
+        .context("the certificate and the key do not belong together")?;
+    config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
+    Ok(Arc::new(config))
+}
+
+/// The listener's TLS settings from Maru's own CA in `<data>/tls`, made if it is not there.
+///
+/// # Errors
+/// When the files cannot be written or read.
+pub fn own(data: &Path, address: IpAddr, host: &str) -> Result<Arc<rustls::ServerConfig>> {
+    let dir = data.join("tls");
+    fs::create_dir_all(&dir).with_context(|| format!("cannot make {}", dir.display()))?;
+    let (ca_cert, ca_key) = (dir.join("ca.pem"), dir.join("ca.key"));
+    if !ca_cert.exists() {
+        let key = KeyPair::generate()?;
+        let mut params = CertificateParams::default();
+        params.distinguished_name.push(DnType::CommonName, "Maru CA");
+        params.is_ca = IsCa::Ca(BasicConstraints::Constrained(0));
+        params.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign];
+        let cert = params.self_signed(&key)?;
+        write_secret(&ca_key, &key.serialize_pem())?;
+        fs::write(&ca_cert, cert.pem()).with_context(|| format!("cannot write {}", ca_cert.display()))?;
+    }
+    let (cert, key) = (dir.join("api.pem"), dir.join("api.key"));
+    if !cert.exists() {
+        let ca = KeyPair::from_pem(&fs::read_to_string(&ca_key)?)?;
+        let issuer = Issuer::from_ca_cert_pem(&fs::read_to_string(&ca_cert)?, ca)?;
+        let own = KeyPair::generate()?;
+        let mut params = CertificateParams::new(vec![host.to_owned(), "localhost".to_owned()])?;
+        params.distinguished_name.push(DnType::CommonName, host);
+        params.subject_alt_names.push(SanType::IpAddress(IpAddr::from([127, 0, 0, 1])));
+        if !address.is_unspecified() {
+            params.subject_alt_names.push(SanType::IpAddress(address));
+        }
+        let signed = params.signed_by(&own, &issuer)?;
+        write_secret(&key, &own.serialize_pem())?;
+        fs::write(&cert, signed.pem()).with_context(|| format!("cannot write {}", cert.display()))?;
+    }
+    from_files(&cert, &key)
+}
+
+/// Writes a file that only its owner may read.
+///
+/// # Errors
+/// When it cannot be written.
+pub fn write_secret(path: &Path, text: &str) -> Result<()> {
+    let mut file = fs::OpenOptions::new()
+        .write(true)
+        .create(true)
+        .truncate(true)
+        .mode(0o600)
+        .open(path)
+        .with_context(|| format!("cannot write {}", path.display()))?;
+    file.write_all(text.as_bytes())?;
+    file.sync_all()?;
+    Ok(())
+}

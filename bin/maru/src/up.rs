@@ -1,0 +1,241 @@
+//! `maru up`, `maru down`, `maru restore`: the life of the process.
+
+use crate::{
+    admin::{self, Answer, Ask},
+    cloud::Cloud,
+    credentials::Admin,
+    logging,
+    options::{Data, Down, Restore, Up},
+    tls,
+};
+use anyhow::{Context, Result, bail};
+use maru_agent::{Agent, AgentConfig};
+use maru_agent_api::NodeName;
+use rustix::fs::{FlockOperation, flock};
+use serde_json::{Value, json};
+use std::{
+    fs::File,
+    path::Path,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+};
+use tokio::{
+    signal::unix::{SignalKind, signal},
+    sync::watch,
+};
+
+/// The lock on a data directory: one process at a time; the kernel frees it when the process dies.
+struct DataLock(#[allow(dead_code)] File);
+
+fn lock(data: &Path) -> Result<DataLock> {
+    std::fs::create_dir_all(data).with_context(|| format!("cannot make the data directory {}", data.display()))?;
+    std::fs::set_permissions(data, std::os::unix::fs::PermissionsExt::from_mode(0o700))?;
+    let path = data.join("lock");
+    let file = File::options().create(true).truncate(false).write(true).open(&path)?;
+    flock(&file, FlockOperation::NonBlockingLockExclusive).map_err(|_| {
+        anyhow::anyhow!(
+            "another maru runs on {}; stop it with `maru down --data {0}`, or choose another --data",
+            data.display()
+        )
+    })?;
+    Ok(DataLock(file))
+}
+
+/// Runs a cloud until it is told to stop.
+///
+/// # Errors
+/// When it cannot start; the message says what would help.
+pub async fn run(options: Up, origins: Vec<(String, &'static str)>) -> Result<()> {
+    let begun = std::time::Instant::now();
+    logging::start(&options.log, &options.log_format)?;
+    if !rustix::process::geteuid().is_root() && options.simulate.is_none() {
+        bail!("root is needed to make namespaces and run guests; run with sudo, or try `maru up --simulate 1` without guests");
+    }
+    let data = options.data.data.clone();
+    let _lock = lock(&data)?;
+    let node = match &options.node {
+        Some(name) => name.clone(),
+        None => rustix::system::uname().nodename().to_string_lossy().into_owned(),
+    };
+    let plain = options.listen.ip().is_loopback() && options.tls_cert.is_none();
+    let tls = match (&options.tls_cert, &options.tls_key) {
+        (Some(cert), Some(key)) => Some(tls::from_files(cert, key)?),
+        _ if plain => None,
+        _ => Some(tls::own(&data, options.listen.ip(), &node)?),
+    };
+    let own_ca = (tls.is_some() && options.tls_cert.is_none()).then(|| data.join("tls/ca.pem").display().to_string());
+    let listener = maru_http::Listener::bind(options.listen, tls).await?;
+    let bound = listener.local_addr()?;
+    let scheme = if plain { "http" } else { "https" };
+    let url = options.public_url.clone().unwrap_or_else(|| {
+        let host = if bound.ip().is_unspecified() { node.clone() } else { bound.ip().to_string() };
+        let host = if host.contains(':') { format!("[{host}]") } else { host };
+        format!("{scheme}://{host}:{}", bound.port())
+    });
+    let url = url.trim_end_matches('/').to_owned();
+
+    let password = match Admin::load(&data) {
+        Ok(admin) => admin.password,
+        Err(_) => maru_base::random::hex32(),
+    };
+    let admin = Admin { auth_url: format!("{url}/identity/v3"), password, region: options.region.clone(), ca: own_ca };
+    admin.save(&data)?;
+    let cloud = Arc::new(Cloud::open(&options, &url, &node, &admin.password).await?);
+
+    let (stop, stopped) = watch::channel(false);
+    let serving = tokio::spawn(maru_http::serve(listener, Arc::clone(cloud.gateway()), stopped.clone()));
+    tracing::info!(url, micros = begun.elapsed().as_micros(), "the APIs answer");
+
+    let agent = if options.simulate.is_some() {
+        None
+    } else {
+        let mut config = AgentConfig::new(NodeName::from(node.as_str()), data.clone(), options.instance.clone());
+        config.uplink = options.uplink.clone();
+        let link: Arc<dyn maru_agent_api::ControlPlane> = cloud.hub().clone();
+        Some(Agent::new(config, link).await?)
+    };
+    let agent_task = agent.clone().map(|a| tokio::spawn(async move { a.run().await }));
+    let controllers = tokio::spawn(Arc::clone(&cloud).controllers(stopped.clone()));
+
+    let with_guests = Arc::new(AtomicBool::new(false));
+    let door = admin::serve(
+        &data,
+        Arc::new(Door { cloud: Arc::clone(&cloud), options: options.clone(), origins, url, stop: stop.clone(), with_guests: Arc::clone(&with_guests) }),
+    )?;
+
+    let mut interrupt = signal(SignalKind::interrupt())?;
+    let mut terminate = signal(SignalKind::terminate())?;
+    let mut stopping = stopped.clone();
+    tokio::select! {
+        _ = interrupt.recv() => {}
+        _ = terminate.recv() => {}
+        () = async { drop(stopping.wait_for(|s| *s).await) } => {}
+    }
+    tracing::info!("stopping; guests go on unless this is `maru down --guests`");
+    stop.send_replace(true);
+    door.abort();
+    controllers.abort();
+    serving.await.ok();
+    if let Some(task) = agent_task {
+        task.abort();
+        task.await.ok();
+    }
+    if with_guests.load(Ordering::Relaxed)
+        && let Some(agent) = agent
+    {
+        agent.teardown().await?;
+    }
+    std::fs::remove_file(admin::socket(&data)).ok();
+    Ok(())
+}
+
+/// Stops a running cloud, or what a dead one left running.
+///
+/// # Errors
+/// When there is nothing to stop or it does not stop.
+pub async fn down(options: Down) -> Result<()> {
+    let data = &options.data.data;
+    if !data.exists() {
+        bail!("there is no data directory {}", data.display());
+    }
+    if lock(data).is_err() {
+        admin::ask(data, &Ask::Stop { guests: options.guests }).await?;
+        // The kernel frees the lock when the process is gone: that is the end we wait for.
+        let deadline = std::time::Instant::now() + std::time::Duration::from_secs(120);
+        loop {
+            if lock(data).is_ok() {
+                return Ok(());
+            }
+            if std::time::Instant::now() > deadline {
+                bail!("the cloud on {} did not stop within 120 s; see its log", data.display());
+            }
+            tokio::time::sleep(std::time::Duration::from_millis(50)).await;
+        }
+    }
+    if options.guests {
+        // No control plane: the guests and links of its instance are stopped from here.
+        let config = AgentConfig::new(NodeName::from("-"), data.clone(), options.instance.clone());
+        Agent::teardown_offline(config).await?;
+    }
+    Ok(())
+}
+
+/// Puts a backup in place of the store.
+///
+/// # Errors
+/// When a cloud runs on the data, or the backup is not one.
+pub async fn restore(options: Restore) -> Result<()> {
+    let Data { data } = &options.data;
+    let _lock = lock(data)?;
+    Cloud::restore(data, &options.file).await?;
+    println!(
+        "Restored. A new incarnation begins with the next `maru up`; what runs here and the backup does not know is \
+         kept and listed by `maru status` until it is adopted or discarded."
+    );
+    Ok(())
+}
+
+/// Answers the administrator's socket.
+struct Door {
+    cloud: Arc<Cloud>,
+    options: Up,
+    origins: Vec<(String, &'static str)>,
+    url: String,
+    stop: watch::Sender<bool>,
+    with_guests: Arc<AtomicBool>,
+}
+
+impl Door {
+    async fn status(&self) -> Result<Value> {
+        let o = &self.options;
+        let mut used = serde_json::Map::new();
+        let mut put = |name: &str, value: String| {
+            let from = self.origins.iter().find(|(n, _)| n == name).map_or("default", |(_, f)| f);
+            used.insert(name.replace('_', "-"), format!("{value} ({from})").into());
+        };
+        put("data", o.data.data.display().to_string());
+        put("listen", o.listen.to_string());
+        put("public_url", o.public_url.clone().unwrap_or_else(|| format!("{}, from listen", self.url)));
+        put("region", o.region.clone());
+        put("node", o.node.clone().unwrap_or_else(|| "the host name".to_owned()));
+        put("instance", o.instance.clone());
+        put("uplink", o.uplink.clone().unwrap_or_else(|| "none: floating IPs are reached from this host only".to_owned()));
+        put("external_cidr", o.external_cidr.to_string());
+        put("policy", o.policy.as_ref().map_or_else(|| "the built-in defaults".to_owned(), |p| p.display().to_string()));
+        put("bcrypt_cost", o.bcrypt_cost.to_string());
+        put("log", o.log.clone());
+        let layers = match maru_sandbox::layers().await {
+            Ok(layers) => serde_json::to_value(layers)?,
+            Err(e) => json!({"not usable": e.chain()}),
+        };
+        let mut status = json!({
+            "version": env!("CARGO_PKG_VERSION"),
+            "url": self.url,
+        });
+        status["parts"] = self.cloud.health().await?;
+        status["sandbox"] = layers;
+        status["nodes"] = serde_json::to_value(self.cloud.hub().views())?;
+        status["options"] = Value::Object(used);
+        Ok(status)
+    }
+}
+
+#[async_trait::async_trait]
+impl Answer for Door {
+    async fn answer(&self, ask: Ask) -> Result<Value> {
+        match ask {
+            Ask::Status => self.status().await,
+            Ask::Stop { guests } => {
+                self.with_guests.store(guests, Ordering::Relaxed);
+                self.stop.send_replace(true);
+                Ok(json!({"stopping": true, "guests": guests}))
+            }
+            Ask::Backup { file } => self.cloud.backup(&file).await,
+            Ask::Unknown { what, id, adopt } => self.cloud.unknown(&what, &id, adopt).await,
+            Ask::Dump { prefix } => self.cloud.dump(&prefix).await,
+            Ask::Check => self.cloud.check().await,
+        }
+    }
+}

@@ -47,8 +47,8 @@ impl Lanes for NodeLanes {
                 self.0.disks.remove_server(id).await
             }
             "disk" => self.0.disks.remove_server(id).await,
-            "network" => self.0.links.remove_network(id).await,
-            "router" => self.0.links.remove_router(id).await,
+            "network" => self.0.wires.remove_network(id).await,
+            "router" => self.0.wires.remove_router(id).await,
             other => Err(Error::bad_request(format!(
                 "there is nothing of the kind '{other}' here"
             ))),

@@ -12,6 +12,7 @@
 
 mod config;
 mod desired;
+mod drivers;
 mod lanes;
 mod network;
 mod queue;
@@ -22,23 +23,24 @@ mod server;
 pub use config::AgentConfig;
 
 use desired::Desired;
+use drivers::Drivers;
 use maru_agent_api::{
     ControlPlane, Delivery, Session,
-    observed::{Hello, Report, Resources, UnknownThing},
+    observed::{Hello, Report, Resources, ServerState, UnknownThing},
     slice::ItemKey,
 };
 use maru_base::{Error, Result};
 use maru_block::Disks;
-use maru_firewall::Firewall;
 use maru_link::{LinkConfig, Links, Uplink};
 use maru_qemu::{Accelerator, Hypervisor, Options, Qemu};
 use reporter::Reporter;
+use responders::Register;
 use std::{
-    collections::BTreeSet,
+    collections::{BTreeSet, HashMap},
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::Duration,
 };
-use tokio::sync::Notify;
+use tokio::sync::{Notify, watch};
 
 /// How often the agent says that it lives.
 const HEARTBEAT: Duration = Duration::from_secs(10);
@@ -55,12 +57,12 @@ pub(crate) struct Inner {
     pub(crate) config: AgentConfig,
     pub(crate) control: Arc<dyn ControlPlane>,
     pub(crate) accelerator: Accelerator,
-    pub(crate) links: Links,
-    pub(crate) firewall: Firewall,
-    pub(crate) disks: Disks,
+    pub(crate) wires: Arc<dyn drivers::Wires>,
+    pub(crate) answers: Arc<dyn drivers::Answers>,
+    pub(crate) disks: Arc<dyn drivers::Storage>,
     pub(crate) hypervisor: Arc<dyn Hypervisor>,
+    pub(crate) register: Arc<Register>,
     pub(crate) reporter: Reporter,
-    pub(crate) responders: responders::Responders,
     desired: Mutex<Desired>,
     /// Asks for a network pass.
     pub(crate) network: Notify,
@@ -69,9 +71,37 @@ pub(crate) struct Inner {
     /// Ports whose tap is up behind their firewall.
     ready: Mutex<BTreeSet<String>>,
     session: Mutex<Option<Session>>,
+    /// Grows with each change of the slice: long work looks whether it is still wanted.
+    pub(crate) changes: watch::Sender<u64>,
+    /// States of servers as last reported in this session: the same again is not sent.
+    pub(crate) told: Mutex<HashMap<String, ServerState>>,
+    /// Grows with each session; who remembers what was reported forgets it then.
+    pub(crate) sessions: watch::Sender<u64>,
 }
 
 impl Inner {
+    fn new(config: AgentConfig, control: Arc<dyn ControlPlane>, accelerator: Accelerator, drivers: Drivers) -> Self {
+        let dir = config.data_dir.join("guests").join("passwords");
+        Self {
+            register: Arc::new(Register { answers: Arc::clone(&drivers.answers), dir }),
+            config,
+            control,
+            accelerator,
+            wires: drivers.wires,
+            answers: drivers.answers,
+            disks: drivers.disks,
+            hypervisor: drivers.hypervisor,
+            reporter: Reporter::default(),
+            desired: Mutex::default(),
+            network: Notify::new(),
+            servers: queue::Queue::new(),
+            ready: Mutex::default(),
+            session: Mutex::default(),
+            changes: watch::Sender::new(0),
+            told: Mutex::default(),
+            sessions: watch::Sender::new(0),
+        }
+    }
     pub(crate) fn desired(&self) -> MutexGuard<'_, Desired> {
         // Every change under this lock is complete before anything can panic.
         self.desired.lock().unwrap_or_else(PoisonError::into_inner)
@@ -82,6 +112,9 @@ impl Inner {
     }
     pub(crate) fn ready(&self) -> MutexGuard<'_, BTreeSet<String>> {
         self.ready.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+    pub(crate) fn told(&self) -> MutexGuard<'_, HashMap<String, ServerState>> {
+        self.told.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -104,32 +137,18 @@ impl Agent {
             uplink,
         })
         .await?;
-        let firewall = Firewall::new(links.namespace().path());
         let disks = Disks::open(config.data_dir.join("guests"))?;
         let hypervisor: Arc<dyn Hypervisor> = Arc::new(Qemu::new(options(&config, &links))?);
-        let accelerator = hypervisor.probe().await?;
+        Self::over(config, control, Drivers::of(links, disks, hypervisor)).await
+    }
+
+    /// The agent over these drivers.
+    pub(crate) async fn over(config: AgentConfig, control: Arc<dyn ControlPlane>, drivers: Drivers) -> Result<Self> {
+        let accelerator = drivers.hypervisor.probe().await?;
         tracing::info!(%accelerator, "hypervisor chosen");
-        let adopted = hypervisor.adopt_all().await?;
+        let adopted = drivers.hypervisor.adopt_all().await?;
         tracing::info!(guests = adopted.len(), "guests of an earlier process taken over");
-        let reporter = Reporter::new();
-        Ok(Self {
-            inner: Arc::new(Inner {
-                responders: responders::Responders::new(),
-                config,
-                control,
-                accelerator,
-                links,
-                firewall,
-                disks,
-                hypervisor,
-                reporter,
-                desired: Mutex::default(),
-                network: Notify::new(),
-                servers: queue::Queue::new(),
-                ready: Mutex::default(),
-                session: Mutex::default(),
-            }),
-        })
+        Ok(Self { inner: Arc::new(Inner::new(config, control, accelerator, drivers)) })
     }
 
     /// Runs until dropped; guests go on after that.
@@ -148,8 +167,8 @@ impl Agent {
     /// # Errors
     /// What could not be removed; everything else is removed all the same.
     pub async fn teardown(&self) -> Result<()> {
-        self.inner.responders.stop_all();
-        teardown(self.inner.hypervisor.as_ref(), &self.inner.links).await
+        self.inner.answers.stop_all();
+        teardown(self.inner.hypervisor.as_ref(), self.inner.wires.teardown()).await
     }
 
     /// The same without a running agent: after its process has ended.
@@ -164,7 +183,7 @@ impl Agent {
         .await?;
         let qemu = Qemu::new(options(&config, &links))?;
         qemu.adopt_all().await?;
-        teardown(&qemu, &links).await
+        teardown(&qemu, links.teardown()).await
     }
 
     /// One session after another with the control plane.
@@ -188,6 +207,8 @@ impl Agent {
         let lanes = Arc::new(lanes::NodeLanes(Arc::clone(&self.inner)));
         inner.control.offer_lanes(&session, lanes).await?;
         inner.desired().begin();
+        inner.told().clear();
+        inner.sessions.send_modify(|n| *n += 1);
         *inner.session.lock().unwrap_or_else(PoisonError::into_inner) = Some(session.clone());
         let reporting = inner.reporter.run(inner.control.as_ref(), &session);
         tokio::pin!(reporting);
@@ -198,7 +219,10 @@ impl Agent {
                 ended = &mut reporting => return ended,
                 _ = heartbeat.tick() => {
                     inner.control.heartbeat(&session).await?;
-                    inner.reporter.send(Report::Resources(self.resources().await?));
+                    match self.resources().await {
+                        Ok(resources) => inner.reporter.send(Report::Resources(resources)),
+                        Err(e) => tracing::warn!(error = %e.chain(), "the node's resources cannot be read"),
+                    }
                     continue;
                 }
             };
@@ -222,7 +246,9 @@ impl Agent {
                     for id in ids {
                         inner.servers.kick(&id);
                     }
-                    self.report_unknown().await?;
+                    if let Err(e) = self.report_unknown().await {
+                        tracing::warn!(error = %e.chain(), "what is unknown here cannot be listed");
+                    }
                 }
             }
         }
@@ -230,13 +256,15 @@ impl Agent {
 
     fn kick(&self, key: &ItemKey) {
         let inner = &self.inner;
+        inner.changes.send_modify(|n| *n += 1);
         if !inner.desired().is_synced() {
             return;
         }
-        match key {
-            ItemKey::Server(id) => inner.servers.kick(id),
-            _ => inner.network.notify_one(),
+        if let ItemKey::Server(id) = key {
+            inner.servers.kick(id);
         }
+        // For a server as well: metadata is answered out of what the pass gives the responders.
+        inner.network.notify_one();
     }
 
     fn hello(&self) -> Result<Hello> {
@@ -283,7 +311,7 @@ impl Agent {
         let inner = &self.inner;
         let guests = inner.hypervisor.list().await?;
         let disks = inner.disks.servers()?;
-        let links = inner.links.observe().await?;
+        let links = inner.wires.observe().await?;
         let desired = inner.desired();
         let mut unknown = Vec::new();
         let mut add = |what: &str, id: &str, description: String| {
@@ -324,7 +352,7 @@ impl Agent {
     }
 }
 
-async fn teardown(hypervisor: &dyn Hypervisor, links: &Links) -> Result<()> {
+async fn teardown(hypervisor: &dyn Hypervisor, links: impl Future<Output = Result<()>>) -> Result<()> {
     let mut first: Option<Error> = None;
     for guest in hypervisor.list().await? {
         if let Err(e) = hypervisor.stop(&guest.id, Duration::ZERO).await {
@@ -332,7 +360,7 @@ async fn teardown(hypervisor: &dyn Hypervisor, links: &Links) -> Result<()> {
             first.get_or_insert(e);
         }
     }
-    if let Err(e) = links.teardown().await {
+    if let Err(e) = links.await {
         first.get_or_insert(e);
     }
     first.map_or(Ok(()), Err)

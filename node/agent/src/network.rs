@@ -3,16 +3,21 @@
 //! ```text
 //!  networks ─► taps (down) ─► firewall, one transaction ─► taps up ─► routers ─► responders ─► removals
 //! ```
-//! What is already as it shall be is not touched: each item is remembered as it was last made.
+//! What is already as it shall be is not touched: each item is remembered as it was last made. What fails is that item's own
+//! misfortune: it is reported and tried again, and all others go on. Only the firewall is one for all, and without it no tap
+//! goes up.
 
-use crate::{Inner, RESYNC, desired::NetworkView};
+use crate::desired::NetworkView;
+use crate::responders::{advertised, guests};
+use crate::{Inner, RESYNC};
 use maru_agent_api::{
     observed::{PortState, Report, ServerEvent},
     slice::{ItemKey, Network, Port, Router},
 };
-use maru_base::Result;
-use maru_firewall::{FirewallInput, RouterNat};
-use maru_link::RouterSpec;
+use maru_base::{Error, Result};
+use maru_firewall::FirewallInput;
+use maru_link::{NetworkLinks, RouterLinks};
+use maru_metadata::Directory;
 use std::{
     collections::{BTreeMap, BTreeSet, HashMap},
     sync::Arc,
@@ -22,11 +27,27 @@ use std::{
 /// What was made, as it was made.
 #[derive(Default)]
 struct Made {
-    networks: HashMap<String, (Network, Option<Port>)>,
+    networks: HashMap<String, (Network, Option<Port>, NetworkLinks)>,
     ports: HashMap<String, Port>,
-    routers: HashMap<String, (Router, Vec<Port>, Vec<Network>)>,
-    /// Port states as reported: up, and the fault.
+    routers: HashMap<String, ((Router, Vec<Port>, Vec<Network>), RouterLinks)>,
+    /// Port states as reported in this session: up, and the fault.
     reported: HashMap<String, (bool, Option<String>)>,
+    session: u64,
+}
+
+/// What went wrong in a pass.
+#[derive(Default)]
+struct Troubles(usize);
+
+impl Troubles {
+    /// Notes an error; gives the value if there was none.
+    fn note<T>(&mut self, what: &str, id: &str, result: Result<T>) -> Option<T> {
+        result.map_err(|e| self.add(what, id, &e)).ok()
+    }
+    fn add(&mut self, what: &str, id: &str, error: &Error) {
+        tracing::warn!(what, id, error = %error.chain(), "not as it shall be, will try again");
+        self.0 += 1;
+    }
 }
 
 /// Runs passes until dropped.
@@ -40,24 +61,21 @@ pub(crate) async fn run(inner: &Arc<Inner>) {
             () = inner.network.notified() => {}
             () = tokio::time::sleep(pause) => if !failed {
                 // The resync looks at the machine anew, in case somebody else touched it.
-                made = Made { reported: made.reported, ..Made::default() };
+                made = Made { reported: made.reported, session: made.session, ..Made::default() };
             }
         }
         let view = inner.desired().network_view();
         if !view.synced {
             continue;
         }
-        failed = match pass(inner, &view, &mut made).await {
-            Ok(()) => {
-                wait = Duration::from_millis(100);
-                false
-            }
-            Err(error) => {
-                tracing::warn!(error = %error.chain(), "network pass failed, will try again");
-                wait = (wait * 2).min(Duration::from_secs(10));
-                true
-            }
-        };
+        let session = *inner.sessions.borrow();
+        if made.session != session {
+            made.session = session;
+            made.reported.clear();
+        }
+        let troubles = pass(inner, &view, &mut made).await;
+        failed = troubles.0 > 0;
+        wait = if failed { (wait * 2).min(Duration::from_secs(10)) } else { Duration::from_millis(100) };
     }
 }
 
@@ -66,77 +84,79 @@ fn has_tap(port: &Port, node: &str) -> bool {
     port.host.as_deref() == Some(node) && port.device_owner.starts_with("compute:")
 }
 
-async fn pass(inner: &Arc<Inner>, view: &NetworkView, made: &mut Made) -> Result<()> {
+async fn pass(inner: &Arc<Inner>, view: &NetworkView, made: &mut Made) -> Troubles {
+    let mut troubles = Troubles::default();
     let begun = micros();
     for network in view.networks.values() {
-        let now = (network.clone(), view.dhcp_port(&network.id).cloned());
-        if made.networks.get(&network.id) != Some(&now) {
-            inner.links.ensure_network(network, now.1.as_ref()).await?;
-            made.networks.insert(network.id.clone(), now);
+        let dhcp = view.dhcp_port(&network.id).cloned();
+        if made.networks.get(&network.id).is_some_and(|m| m.0 == *network && m.1 == dhcp) {
+            continue;
+        }
+        let links = inner.wires.ensure_network(network, dhcp.as_ref()).await;
+        if let Some(links) = troubles.note("network", &network.id, links) {
+            made.networks.insert(network.id.clone(), (network.clone(), dhcp, links));
         }
     }
+    ports(inner, view, made, begun, &mut troubles).await;
+    for router in &view.routers {
+        let ensured = ensure_router(inner, view, router, made).await;
+        troubles.note("router", &router.id, ensured);
+    }
+    respond(inner, view, made, &mut troubles);
+    removals(inner, view, made, &mut troubles).await;
+    troubles
+}
+
+/// Taps, firewall, taps up; kicks the servers whose ports became ready.
+async fn ports(inner: &Arc<Inner>, view: &NetworkView, made: &mut Made, begun: i64, troubles: &mut Troubles) {
     let node = inner.config.node.as_str();
-    let ports: Vec<&(u64, Port)> = view.ports.values().filter(|(_, p)| has_tap(p, node)).collect();
-    let mut fresh: BTreeSet<&str> = BTreeSet::new();
-    for (_, port) in &ports {
-        let Some(network) = view.networks.get(&port.network_id) else {
+    let mut ports: Vec<&(u64, Port)> = Vec::new();
+    let mut broken: BTreeMap<&str, String> = BTreeMap::new();
+    for entry in view.ports.values().filter(|(_, p)| has_tap(p, node)) {
+        let port = &entry.1;
+        let Some(network) = view.networks.get(&port.network_id) else { continue };
+        if made.ports.get(&port.id) != Some(port)
+            && let Err(e) = inner.wires.ensure_port(port, network).await
+        {
+            troubles.add("port", &port.id, &e);
+            broken.insert(&port.id, e.to_string());
+            report_port(inner, made, entry, false, Some(e.to_string()));
             continue;
-        };
-        if made.ports.get(&port.id) != Some(port) {
-            inner.links.ensure_port(port, network).await?;
-            fresh.insert(&port.id);
         }
+        ports.push(entry);
     }
     let linked = micros();
-    let networks: Vec<&Network> = view.networks.values().collect();
-    let applied = inner
-        .firewall
-        .apply(FirewallInput {
-            networks: networks.clone(),
-            ports: ports.iter().map(|(_, p)| p).collect(),
-            groups: view.groups.iter().collect(),
-        })
-        .await?;
+    let input = FirewallInput {
+        networks: view.networks.values().collect(),
+        ports: ports.iter().map(|(_, p)| p).collect(),
+        groups: view.groups.iter().collect(),
+    };
+    let applied = inner.wires.apply(input).await;
+    let Some(applied) = troubles.note("firewall", node, applied) else { return };
     let filtered = micros();
-    let mut faults: BTreeMap<&str, &str> = BTreeMap::new();
     for fault in &applied.faults {
         if fault.what == "port" {
-            faults.insert(&fault.id, &fault.reason);
-        } else {
-            tracing::warn!(
-                what = fault.what,
-                id = fault.id,
-                reason = fault.reason,
-                "left out of the firewall"
-            );
+            broken.insert(&fault.id, fault.reason.clone());
         }
+        tracing::warn!(what = fault.what, id = fault.id, reason = fault.reason, "left out of the firewall");
     }
-    for (revision, port) in &ports {
-        if !view.networks.contains_key(&port.network_id) {
-            continue;
-        }
-        let up = port.admin_up;
+    let mut fresh: BTreeSet<&str> = BTreeSet::new();
+    for entry in ports {
+        let port = &entry.1;
         if made.ports.get(&port.id) != Some(port) {
-            inner.links.port_up(&port.id, up).await?;
+            let up = inner.wires.port_up(&port.id, port.admin_up).await;
+            if troubles.note("port", &port.id, up).is_none() {
+                continue;
+            }
             made.ports.insert(port.id.clone(), port.clone());
         }
-        inner.ready().insert(port.id.clone());
-        let now = (up, faults.get(port.id.as_str()).map(|f| (*f).to_owned()));
-        if made.reported.get(&port.id) != Some(&now) {
-            inner.reporter.send(Report::Port(PortState {
-                id: port.id.clone(),
-                revision: *revision,
-                up,
-                fault: now.1.clone(),
-            }));
-            made.reported.insert(port.id.clone(), now);
+        if inner.ready().insert(port.id.clone()) {
+            fresh.insert(&port.id);
         }
+        let fault = broken.get(port.id.as_str()).cloned();
+        report_port(inner, made, entry, port.admin_up && fault.is_none(), fault);
     }
-    for server in view
-        .servers
-        .iter()
-        .filter(|s| s.ports.iter().any(|p| fresh.contains(p.as_str())))
-    {
+    for server in view.servers.iter().filter(|s| s.ports.iter().any(|p| fresh.contains(p.as_str()))) {
         for (event, start, finish) in [("link", begun, linked), ("firewall", linked, filtered)] {
             inner.reporter.send(Report::Event(ServerEvent {
                 server: server.id.clone(),
@@ -150,110 +170,129 @@ async fn pass(inner: &Arc<Inner>, view: &NetworkView, made: &mut Made) -> Result
         }
         inner.servers.kick(&server.id);
     }
-    for router in &view.routers {
-        ensure_router(inner, view, router, made).await?;
+}
+
+fn report_port(inner: &Inner, made: &mut Made, (revision, port): &(u64, Port), up: bool, fault: Option<String>) {
+    let now = (up, fault);
+    if made.reported.get(&port.id) == Some(&now) {
+        return;
     }
-    inner.responders.ensure(inner, view).await?;
-    removals(inner, view, made).await
+    inner.reporter.send(Report::Port(PortState {
+        id: port.id.clone(),
+        revision: *revision,
+        up: now.0,
+        fault: now.1.clone(),
+    }));
+    made.reported.insert(port.id.clone(), now);
 }
 
 async fn ensure_router(inner: &Inner, view: &NetworkView, router: &Router, made: &mut Made) -> Result<()> {
     let mut ids: Vec<&String> = router.interfaces.iter().collect();
     ids.extend(router.gateway.iter().map(|g| &g.port_id));
-    let ports: Vec<Port> = ids
-        .iter()
-        .filter_map(|id| view.ports.get(*id).map(|(_, p)| p.clone()))
-        .collect();
-    let networks: Vec<Network> = ports
-        .iter()
-        .filter_map(|p| view.networks.get(&p.network_id).cloned())
-        .collect();
+    let entries: Vec<&(u64, Port)> = ids.iter().filter_map(|id| view.ports.get(*id)).collect();
+    let ports: Vec<Port> = entries.iter().map(|(_, p)| p.clone()).collect();
+    let mut networks: Vec<Network> = ports.iter().filter_map(|p| view.networks.get(&p.network_id).cloned()).collect();
+    networks.sort_by(|a, b| a.id.cmp(&b.id));
+    networks.dedup_by(|a, b| a.id == b.id);
     let now = (router.clone(), ports, networks);
-    if made.routers.get(&router.id) == Some(&now) {
-        return Ok(());
-    }
-    let netns = inner.links.ensure_router_namespace(&router.id).await?;
-    let (ports, networks): (Vec<&Port>, Vec<&Network>) = (now.1.iter().collect(), now.2.iter().collect());
-    let nat = RouterNat {
-        router,
-        ports: ports.clone(),
-        networks: networks.clone(),
-    };
-    let applied = inner.firewall.apply_router(&netns.path(), &nat).await?;
-    for fault in &applied.faults {
-        tracing::warn!(
-            what = fault.what,
-            id = fault.id,
-            reason = fault.reason,
-            "left out of the router's rules"
-        );
-    }
-    let links = inner
-        .links
-        .ensure_router(&RouterSpec {
-            router,
-            ports,
-            networks,
-        })
-        .await?;
-    for fault in &links.faults {
-        tracing::warn!(router = router.id, fault, "route refused by the kernel");
-    }
-    inner.responders.router(view, &router.id, &links)?;
-    // Its interfaces are up as soon as the router is.
-    for port in &now.1 {
-        let state = (true, None);
-        if made.reported.get(&port.id) != Some(&state) {
-            let revision = view.ports.get(&port.id).map_or(0, |(r, _)| *r);
-            inner.reporter.send(Report::Port(PortState {
-                id: port.id.clone(),
-                revision,
-                up: true,
-                fault: None,
-            }));
-            made.reported.insert(port.id.clone(), state);
+    if made.routers.get(&router.id).is_none_or(|m| m.0 != now) {
+        let links = inner.wires.ensure_router(router, &now.1, &now.2).await?;
+        for fault in &links.faults {
+            tracing::warn!(router = router.id, fault, "route refused by the kernel");
         }
+        made.routers.insert(router.id.clone(), (now, links));
     }
-    made.routers.insert(router.id.clone(), now);
+    // Its interfaces are up as soon as the router is.
+    for entry in entries {
+        report_port(inner, made, entry, router.admin_up && entry.1.admin_up, None);
+    }
     Ok(())
 }
 
-/// Carries out ordered removals: routers, then ports, then networks.
-async fn removals(inner: &Inner, view: &NetworkView, made: &mut Made) -> Result<()> {
-    for key in &view.gone {
-        if let ItemKey::Router(id) = key {
-            inner.responders.router_gone(id);
-            inner.links.remove_router(id).await?;
-            made.routers.remove(id);
-            removed(inner, key);
+/// Gives everyone who answers guests what is known now.
+fn respond(inner: &Arc<Inner>, view: &NetworkView, made: &Made, troubles: &mut Troubles) {
+    let node = inner.config.node.as_str();
+    let mut guests = guests(view);
+    let directory: Arc<dyn Directory> = Arc::clone(&inner.register) as Arc<dyn Directory>;
+    for (id, (network, _, links)) in &made.networks {
+        let Some(responder) = links.responder.as_ref().filter(|_| view.networks.contains_key(id)) else {
+            inner.answers.network_gone(id);
+            continue;
+        };
+        let local = view.ports.values().map(|(_, p)| p).filter(|p| p.host.as_deref() == Some(node));
+        let dhcp = Arc::new(maru_dhcp::NetworkView::new(network, local));
+        let guests = guests.remove(id).unwrap_or_default();
+        let started = inner.answers.network(id, responder, dhcp, guests, &directory);
+        troubles.note("responder", id, started);
+    }
+    for router in &view.routers {
+        if let Some((_, links)) = made.routers.get(&router.id) {
+            let views = if router.admin_up { advertised(view, links) } else { Vec::new() };
+            let started = inner.answers.router(&router.id, links, views);
+            troubles.note("advertiser", &router.id, started);
         }
     }
+}
+
+/// Carries out ordered removals: routers, then ports, then networks.
+async fn removals(inner: &Inner, view: &NetworkView, made: &mut Made, troubles: &mut Troubles) {
+    if view.gone.is_empty() {
+        return;
+    }
+    for key in &view.gone {
+        if let ItemKey::Router(id) = key {
+            inner.answers.router_gone(id);
+            let gone = inner.wires.remove_router(id).await;
+            made.routers.remove(id);
+            if troubles.note("router", id, gone).is_some() {
+                removed(inner, key);
+            }
+        }
+    }
+    let Some(held) = troubles.note("guests", "", held_ports(inner, view).await) else { return };
+    let mut waiting = false;
     for key in &view.gone {
         if let ItemKey::Port(id) = key {
-            // A port leaves with its server: while QEMU has the tap it stays, and the server's end asks for a new pass.
-            if view.servers.iter().any(|s| s.ports.contains(id)) {
+            // A port leaves with its server: while a guest has the tap it stays, and the server's end asks for a new pass.
+            if held.contains(id) {
+                waiting = true;
                 continue;
             }
-            inner.links.remove_port(id).await?;
+            let gone = inner.wires.remove_port(id).await;
             inner.ready().remove(id);
             made.ports.remove(id);
             made.reported.remove(id);
-            removed(inner, key);
+            if troubles.note("port", id, gone).is_some() {
+                removed(inner, key);
+            }
         }
     }
     for key in &view.gone {
         match key {
-            ItemKey::Network(id) => {
-                inner.responders.network_gone(id);
-                inner.links.remove_network(id).await?;
+            // Ports that wait may be on it.
+            ItemKey::Network(id) if !waiting => {
+                inner.answers.network_gone(id);
+                let gone = inner.wires.remove_network(id).await;
                 made.networks.remove(id);
-                removed(inner, key);
+                if troubles.note("network", id, gone).is_some() {
+                    removed(inner, key);
+                }
             }
             ItemKey::SecurityGroup(_) => inner.desired().removed(key),
             _ => {}
         }
     }
-    Ok(())
+}
+
+/// Ports that a server shall have, or that a guest which the slice knows still has.
+async fn held_ports(inner: &Inner, view: &NetworkView) -> Result<BTreeSet<String>> {
+    let mut held: BTreeSet<String> = view.servers.iter().flat_map(|s| s.ports.iter().cloned()).collect();
+    for guest in inner.hypervisor.list().await? {
+        if inner.desired().knows(&ItemKey::Server(guest.id.clone())) {
+            held.extend(guest.attached);
+        }
+    }
+    Ok(held)
 }
 
 fn removed(inner: &Inner, key: &ItemKey) {

@@ -1,197 +1,218 @@
-//! DHCP and metadata of each network, answered in its responder namespace.
+//! The real answering of DHCP, metadata and router solicitations; and what they are answered with, made of the slice.
 
-use crate::{Inner, desired::NetworkView};
+use crate::desired::NetworkView;
+use crate::drivers::{Answers, Guests};
 use maru_agent_api::slice::Server;
 use maru_base::{Error, Result};
-use maru_dhcp::{Advertiser, RaView, ResponderConfig};
+use maru_dhcp::{Advertiser, Mac, RaView, ResponderConfig};
 use maru_link::{Responder, RouterLinks};
-use maru_metadata::{GuestView, Guests};
-use std::{
-    collections::HashMap,
-    net::SocketAddr,
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
-};
-use tokio::{sync::watch, task::AbortHandle};
+use maru_metadata::{Directory, GuestView, Nic};
+use std::collections::HashMap;
+use std::net::IpAddr;
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 /// What answers for one network.
 struct Running {
     responder: Responder,
     dhcp: maru_dhcp::Responder,
-    guests: watch::Sender<Arc<Guests>>,
-    metadata: AbortHandle,
-}
-
-impl Drop for Running {
-    fn drop(&mut self) {
-        self.metadata.abort();
-    }
+    guests: Guests,
+    _metadata: maru_metadata::Server,
 }
 
 /// All responders of the node.
 #[derive(Default)]
 pub(crate) struct Responders {
     networks: Mutex<HashMap<String, Running>>,
-    /// Router advertisements, by the router's interface port.
+    /// Router advertisements, by router and interface port.
     routers: Mutex<HashMap<String, HashMap<String, Advertiser>>>,
 }
 
 impl Responders {
-    pub(crate) fn new() -> Self {
-        Self::default()
-    }
     fn networks(&self) -> MutexGuard<'_, HashMap<String, Running>> {
         self.networks.lock().unwrap_or_else(PoisonError::into_inner)
     }
     fn routers(&self) -> MutexGuard<'_, HashMap<String, HashMap<String, Advertiser>>> {
         self.routers.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
 
-    /// Starts what is missing and gives everyone what is known now.
-    pub(crate) async fn ensure(&self, inner: &Inner, view: &NetworkView) -> Result<()> {
-        for network in view.networks.values() {
-            if network.external {
-                continue;
-            }
-            let node = inner.config.node.as_str();
-            let local = view
-                .ports
-                .values()
-                .map(|(_, p)| p)
-                .filter(|p| p.host.as_deref() == Some(node));
-            let dhcp = Arc::new(maru_dhcp::NetworkView::new(network, local));
-            let guests = Arc::new(guests(view, &network.id));
-            let responder = inner.links.responder(&network.id, view.dhcp_port(&network.id));
-            let running = {
-                let mut all = self.networks();
-                match all.get(&network.id) {
-                    Some(r) if r.responder == responder => {
-                        r.dhcp.update(Arc::clone(&dhcp));
-                        r.guests
-                            .send_if_modified(|old| std::mem::replace(old, Arc::clone(&guests)) != guests);
-                        true
-                    }
-                    _ => {
-                        all.remove(&network.id);
-                        false
-                    }
-                }
-            };
-            if !running {
-                let started = start(responder, dhcp, guests).await?;
-                self.networks().insert(network.id.clone(), started);
-            }
+impl Answers for Responders {
+    fn network(
+        &self,
+        network_id: &str,
+        responder: &Responder,
+        dhcp: Arc<maru_dhcp::NetworkView>,
+        guests: Guests,
+        directory: &Arc<dyn Directory>,
+    ) -> Result<()> {
+        let mut all = self.networks();
+        if let Some(running) = all.get_mut(network_id).filter(|r| r.responder == *responder) {
+            running.dhcp.update(dhcp);
+            running.guests = guests;
+            return Ok(());
         }
+        all.remove(network_id);
+        let netns = Some(responder.netns.path());
+        let config = ResponderConfig {
+            netns: netns.clone(),
+            device: responder.device.clone(),
+            mac: responder.mac.clone(),
+        };
+        let started = Running {
+            responder: responder.clone(),
+            dhcp: maru_dhcp::Responder::start(&config, dhcp)?,
+            guests,
+            _metadata: maru_metadata::Server::start(netns, &responder.device, network_id, Arc::clone(directory))?,
+        };
+        all.insert(network_id.to_owned(), started);
         Ok(())
     }
-    pub(crate) fn network_gone(&self, id: &str) {
+
+    fn network_gone(&self, id: &str) {
         self.networks().remove(id);
     }
-    /// Advertises IPv6 prefixes on the interfaces of a router.
-    pub(crate) fn router(&self, view: &NetworkView, id: &str, links: &RouterLinks) -> Result<()> {
-        let mut now = HashMap::new();
+
+    fn router(&self, id: &str, links: &RouterLinks, views: Vec<(String, String, RaView)>) -> Result<()> {
         let mut all = self.routers();
         let mut before = all.remove(id).unwrap_or_default();
-        for interface in &links.interfaces {
-            let (Some(network), Some((_, port)), Some(mac)) = (
-                view.networks.get(&interface.network_id),
-                view.ports.get(&interface.port_id),
-                maru_dhcp::Mac::parse(&interface.mac),
-            ) else {
-                continue;
-            };
-            let subnets: Vec<&str> = port.fixed_ips.iter().map(|(s, _)| s.as_str()).collect();
-            let Some(advertised) = RaView::new(network, mac, &subnets) else {
-                continue;
-            };
-            let advertiser = match before.remove(&interface.port_id) {
-                Some(a) => {
-                    a.update(advertised);
-                    a
+        let mut now = HashMap::new();
+        for (port, device, view) in views {
+            let advertiser = match before.remove(&port) {
+                Some(running) => {
+                    running.update(view);
+                    running
                 }
-                None => Advertiser::start(Some(links.netns.path()), &interface.device, advertised)?,
+                None => Advertiser::start(Some(links.netns.path()), &device, view)?,
             };
-            now.insert(interface.port_id.clone(), advertiser);
+            now.insert(port, advertiser);
         }
         if !now.is_empty() {
             all.insert(id.to_owned(), now);
         }
         Ok(())
     }
-    pub(crate) fn router_gone(&self, id: &str) {
+
+    fn router_gone(&self, id: &str) {
         self.routers().remove(id);
     }
-    pub(crate) fn stop_all(&self) {
+
+    fn guest(&self, network_id: &str, source: IpAddr) -> Option<Arc<GuestView>> {
+        self.networks().get(network_id)?.guests.get(&source).cloned()
+    }
+
+    fn stop_all(&self) {
         self.networks().clear();
         self.routers().clear();
     }
 }
 
-async fn start(responder: Responder, dhcp: Arc<maru_dhcp::NetworkView>, guests: Arc<Guests>) -> Result<Running> {
-    let netns = responder.netns.path();
-    let socket = tokio::task::spawn_blocking(move || maru_link::in_namespace(&netns, socket))
-        .await
-        .map_err(|e| Error::internal("the metadata socket was not opened", e))??
-        .map_err(|e| Error::internal(format!("no metadata socket in {}", responder.netns.name), e))?;
-    let listener = tokio::net::TcpListener::from_std(socket)
-        .map_err(|e| Error::internal("the metadata socket cannot be used", e))?;
-    let config = ResponderConfig {
-        netns: Some(responder.netns.path()),
-        device: responder.device.clone(),
-        mac: responder.mac.clone(),
-    };
-    let dhcp = maru_dhcp::Responder::start(&config, dhcp)?;
-    let (guests, guests_view) = watch::channel(guests);
-    let metadata = tokio::spawn(maru_metadata::serve(listener, guests_view)).abort_handle();
-    Ok(Running {
-        responder,
-        dhcp,
-        guests,
-        metadata,
-    })
-}
-
-/// The metadata socket of a responder; called inside its namespace.
-fn socket() -> std::io::Result<std::net::TcpListener> {
-    use socket2::{Domain, Protocol, Socket, Type};
-    let tcp = Socket::new(Domain::IPV6, Type::STREAM, Some(Protocol::TCP))?;
-    tcp.set_reuse_address(true)?;
-    // Guests come to 169.254.169.254 and to fe80::a9fe:a9fe: one socket for both.
-    tcp.set_only_v6(false)?;
-    tcp.set_nonblocking(true)?;
-    tcp.bind(&SocketAddr::from((std::net::Ipv6Addr::UNSPECIFIED, 80)).into())?;
-    tcp.listen(128)?;
-    Ok(tcp.into())
+/// What the interfaces of a router advertise: interface port, device, content.
+pub(crate) fn advertised(view: &NetworkView, links: &RouterLinks) -> Vec<(String, String, RaView)> {
+    let each = links.interfaces.iter().filter_map(|interface| {
+        let network = view.networks.get(&interface.network_id)?;
+        let (_, port) = view.ports.get(&interface.port_id)?;
+        let subnets: Vec<&str> = port.fixed_ips.iter().map(|(s, _)| s.as_str()).collect();
+        let advertised = RaView::new(network, Mac::parse(&interface.mac)?, &subnets)?;
+        Some((interface.port_id.clone(), interface.device.clone(), advertised))
+    });
+    each.collect()
 }
 
 fn guest_view(view: &NetworkView, server: &Server) -> GuestView {
-    let ports = server
-        .ports
-        .iter()
-        .filter_map(|id| {
-            let (_, port) = view.ports.get(id)?;
-            Some((port.clone(), view.networks.get(&port.network_id)?.clone()))
-        })
-        .collect();
+    let nics = server.ports.iter().filter_map(|id| {
+        let (_, port) = view.ports.get(id)?;
+        let network = view.networks.get(&port.network_id)?.clone();
+        Some(Nic { port: port.clone(), network })
+    });
+    let floating = view.routers.iter().flat_map(|r| &r.floating_ips);
     GuestView {
         server: server.clone(),
-        ports,
+        nics: nics.collect(),
+        floating: floating.filter(|f| server.ports.contains(&f.port_id)).map(|f| f.floating).collect(),
     }
 }
 
-fn guests(view: &NetworkView, network: &str) -> Guests {
-    let mut out = Guests::new();
+/// The guests of each network by address: the fixed ones, and the link-local one that IPv6 makes of the MAC address.
+pub(crate) fn guests(view: &NetworkView) -> HashMap<String, Guests> {
+    let mut all: HashMap<String, Guests> = HashMap::new();
     for server in &view.servers {
         let guest = Arc::new(guest_view(view, server));
-        for (port, _) in guest.ports.iter().filter(|(p, _)| p.network_id == network) {
-            for (_, address) in &port.fixed_ips {
-                out.insert(*address, Arc::clone(&guest));
+        for nic in &guest.nics {
+            let network = all.entry(nic.network.id.clone()).or_default();
+            for (_, address) in &nic.port.fixed_ips {
+                network.insert(*address, Arc::clone(&guest));
+            }
+            if let Some(mac) = Mac::parse(&nic.port.mac) {
+                network.insert(mac.link_local().into(), Arc::clone(&guest));
             }
         }
     }
-    out
+    all
 }
 
-/// The config drive of a server.
+/// The config drive of a server; called once for each making of its disks, since it has fresh random bytes.
 pub(crate) fn config_drive(view: &NetworkView, server: &Server) -> Result<Vec<u8>> {
-    maru_metadata::config_drive(&guest_view(view, server))
+    let mut seed = [0; 512];
+    maru_base::random::fill(&mut seed);
+    maru_metadata::config_drive(&guest_view(view, server), &seed)
+}
+
+/// The guests' passwords, a file each; and who is who, for the metadata servers.
+pub(crate) struct Register {
+    pub answers: Arc<dyn Answers>,
+    pub dir: PathBuf,
+}
+
+fn io(e: std::io::Error) -> Error {
+    Error::internal("the guest's password cannot be kept or read", e)
+}
+
+impl Register {
+    fn file(&self, server: &str) -> Result<PathBuf> {
+        let plain = !server.is_empty() && server.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-');
+        if plain {
+            return Ok(self.dir.join(server));
+        }
+        Err(Error::bad_request(format!("{server:?} is not a server's id")))
+    }
+
+    /// Forgets a server's password.
+    pub(crate) async fn forget(&self, server: &str) -> Result<()> {
+        match tokio::fs::remove_file(self.file(server)?).await {
+            Err(e) if e.kind() != std::io::ErrorKind::NotFound => Err(io(e)),
+            _ => Ok(()),
+        }
+    }
+}
+
+#[async_trait::async_trait]
+impl Directory for Register {
+    fn guest(&self, network_id: &str, source: IpAddr) -> Option<Arc<GuestView>> {
+        self.answers.guest(network_id, source)
+    }
+
+    async fn password(&self, server_id: &str) -> Result<Option<Vec<u8>>> {
+        match tokio::fs::read(self.file(server_id)?).await {
+            Ok(bytes) => Ok(Some(bytes)),
+            Err(e) if e.kind() == std::io::ErrorKind::NotFound => Ok(None),
+            Err(e) => Err(io(e)),
+        }
+    }
+
+    async fn set_password(&self, server_id: &str, password: Vec<u8>) -> Result<()> {
+        let path = self.file(server_id)?;
+        let temporary = self.dir.join(format!(".{}", maru_base::random::hex32()));
+        tokio::fs::create_dir_all(&self.dir).await.map_err(io)?;
+        tokio::fs::write(&temporary, password).await.map_err(io)?;
+        // A link, not a rename: it fails if another post was first.
+        let kept = tokio::fs::hard_link(&temporary, &path).await;
+        let _ = tokio::fs::remove_file(&temporary).await;
+        match kept {
+            Err(e) if e.kind() == std::io::ErrorKind::AlreadyExists => {
+                Err(Error::conflict("the password is set already; it can be posted once"))
+            }
+            other => other.map_err(io),
+        }
+    }
 }

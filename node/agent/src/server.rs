@@ -3,14 +3,20 @@
 //! ```text
 //!  Set ─► ports ready? ─no─► wait (the network pass kicks)
 //!           │yes
-//!           ├─ no guest, or rebuild asked ─► disks ─► config drive ─► define
+//!           ├─ rebuild asked ─► stop, remove the boot disk and the config drive
+//!           ├─ disks ─► config drive ─► define         what is there already is kept as it is
 //!           ├─ power as intended? ─no─► start / stop / pause / resume / suspend
 //!           ├─ reboots done < asked ─► reboot
+//!           ├─ NICs and disks as intended? ─no─► attach / detach
 //!           └─ report
 //!  Gone ─► destroy ─► disks removed ─► ServerRemoved
 //! ```
+//!
 //! A guest that powered itself off stays off: the power intent counts as carried out until a newer request comes (the
 //! request's id is kept in the guest's notes, with the counts of reboots and rebuilds).
+//!
+//! A graceful stop or reboot may take minutes. It is given up, and the server looked at anew, as soon as its intent is another
+//! one; the hypervisor lets a harder order overtake a softer.
 
 use crate::{Inner, RESYNC, desired::Intent, network::micros};
 use maru_agent_api::{
@@ -26,8 +32,12 @@ use std::{
 };
 use tokio::{sync::Semaphore, task::JoinSet};
 
-/// Servers worked on at once.
-const WORKERS: usize = 16;
+/// Servers worked on at once; most of the time a worker waits for a guest or for bytes.
+const WORKERS: usize = 64;
+/// Failures of our own making in a row after which the server is said to be in error; it is tried all the same.
+const PATIENCE: u32 = 5;
+/// Name of the config drive among a server's disks.
+const CONFIG_DRIVE: &str = "config";
 /// How soon a server that waits for its ports is looked at again without a cause.
 const PORTS_WAIT: Duration = Duration::from_secs(2);
 
@@ -73,8 +83,9 @@ pub(crate) async fn run(inner: &Arc<Inner>) {
                         *n
                     };
                     tracing::warn!(server = id, error = %error.chain(), attempt = n, "server not as it shall be, will try again");
-                    fault(&inner, &id, &error).await;
-                    Some(Duration::from_millis(100 << n.min(8)).min(Duration::from_secs(20)))
+                    fault(&inner, &id, &error, n).await;
+                    let wait = Duration::from_millis(100 << n.min(8)).min(Duration::from_secs(20));
+                    Some(wait + Duration::from_millis(maru_base::random::below(100)))
                 }
             };
             let kicked = {
@@ -119,6 +130,8 @@ async fn reconcile(inner: &Arc<Inner>, id: &str) -> Result<Option<Duration>> {
         Intent::Gone => {
             inner.hypervisor.destroy(id).await?;
             inner.disks.remove_server(id).await?;
+            inner.register.forget(id).await?;
+            inner.told().remove(id);
             inner.desired().removed(&ItemKey::Server(id.to_owned()));
             inner.reporter.send(Report::ServerRemoved(id.to_owned()));
             // Its ports may go now.
@@ -168,6 +181,29 @@ impl Notes {
     }
 }
 
+/// Does work that may take long, unless the intent changes meanwhile: then `None`, and the server is looked at anew.
+async fn while_wanted<T>(
+    inner: &Inner,
+    server: &Server,
+    work: impl Future<Output = Result<T>> + Send,
+) -> Result<Option<T>> {
+    let mut changes = inner.changes.subscribe();
+    let mut work = std::pin::pin!(work);
+    loop {
+        tokio::select! {
+            done = &mut work => return done.map(Some),
+            _ = changes.changed() => {
+                let now = inner.desired().server(&server.id);
+                let same = matches!(&now, Intent::Set(_, item) if matches!(&**item, Item::Server(s)
+                    if s.power == server.power && s.reboot == server.reboot && s.stop_timeout == server.stop_timeout));
+                if !same {
+                    return Ok(None);
+                }
+            }
+        }
+    }
+}
+
 async fn make_so(inner: &Arc<Inner>, revision: u64, server: &Server) -> Result<Option<Duration>> {
     let hypervisor = &inner.hypervisor;
     let mut now = status(inner, &server.id).await?;
@@ -186,53 +222,111 @@ async fn make_so(inner: &Arc<Inner>, revision: u64, server: &Server) -> Result<O
     if notes.rebuilds < server.rebuild {
         hypervisor.stop(&server.id, Duration::ZERO).await?;
         inner.disks.remove(&server.id, "root").await?;
+        inner.disks.remove(&server.id, CONFIG_DRIVE).await?;
+        inner.register.forget(&server.id).await?;
         notes.rebuilds = server.rebuild;
         notes.carried_out.clear();
     }
     let config = config(inner, server, &notes).await?;
-    if now.as_ref().and_then(|n| n.config.as_ref()) != Some(&config) {
+    let before = now.as_ref().and_then(|n| n.config.clone());
+    if before.as_ref() != Some(&config) {
         hypervisor.define(config.clone()).await?;
         now = status(inner, &server.id).await?;
     }
     let power = now.as_ref().map_or(PowerState::Nostate, |n| n.power);
-    let asked = notes.carried_out != server.request_id;
-    let timeout = Duration::from_secs(u64::from(server.stop_timeout));
+    let Some(started) = set_power(inner, server, power, notes.carried_out != server.request_id).await? else {
+        return Ok(Some(Duration::ZERO));
+    };
+    if notes.reboots < server.reboot.count {
+        // A guest that was just started from its newest configuration need not be rebooted as well.
+        let running = matches!(power, PowerState::Running | PowerState::Paused);
+        if server.power == Power::Running && running && !started {
+            let timeout = Duration::from_secs(u64::from(server.stop_timeout));
+            let rebooted = hypervisor.reboot(&server.id, server.reboot.hard, timeout);
+            if while_wanted(inner, server, rebooted).await?.is_none() {
+                return Ok(Some(Duration::ZERO));
+            }
+        } else if server.power == Power::Running && !fresh && !started {
+            start(inner, server).await?;
+        }
+        notes.reboots = server.reboot.count;
+    }
+    if let Some(before) = before {
+        plug(inner, server, &before, &config).await?;
+    }
+    server.request_id.clone_into(&mut notes.carried_out);
+    let config = GuestConfig { notes: notes.map(), ..config };
+    if status(inner, &server.id).await?.and_then(|n| n.config).as_ref() != Some(&config) {
+        hypervisor.define(config).await?;
+    }
+    report(inner, revision, server, &notes, None).await?;
+    Ok(None)
+}
+
+/// Brings the power to what it shall be. Says whether it started the guest; `None` when the intent changed meanwhile.
+async fn set_power(inner: &Inner, server: &Server, power: PowerState, asked: bool) -> Result<Option<bool>> {
+    let (hypervisor, id) = (&inner.hypervisor, server.id.as_str());
     match (server.power, power) {
         (Power::Running, PowerState::Running)
         | (Power::Paused, PowerState::Paused)
         | (Power::Suspended, PowerState::Suspended)
         | (Power::Stopped, PowerState::Shutdown | PowerState::Nostate | PowerState::Crashed) => {}
-        (Power::Running, PowerState::Paused) => hypervisor.resume(&server.id).await?,
+        (Power::Running, PowerState::Paused) => hypervisor.resume(id).await?,
         (Power::Running, PowerState::Suspended) => {
-            hypervisor.resume_from_disk(&server.id).await?;
+            hypervisor.resume_from_disk(id).await?;
+            return Ok(Some(true));
         }
-        (Power::Running, PowerState::Nostate) => start(inner, server).await?,
+        (Power::Running, PowerState::Nostate) => {
+            start(inner, server).await?;
+            return Ok(Some(true));
+        }
         // Off without being asked: it stays off unless a newer request wants it on.
-        (Power::Running, PowerState::Shutdown | PowerState::Crashed) if asked => start(inner, server).await?,
+        (Power::Running, PowerState::Shutdown | PowerState::Crashed) if asked => {
+            start(inner, server).await?;
+            return Ok(Some(true));
+        }
         (Power::Running, _) => {}
-        (Power::Stopped, PowerState::Running) => hypervisor.stop(&server.id, timeout).await?,
-        (Power::Stopped, _) => hypervisor.stop(&server.id, Duration::ZERO).await?,
-        (Power::Paused, PowerState::Running) => hypervisor.pause(&server.id).await?,
-        (Power::Suspended, PowerState::Running | PowerState::Paused) => hypervisor.suspend(&server.id).await?,
+        (Power::Stopped, PowerState::Running) => {
+            let timeout = Duration::from_secs(u64::from(server.stop_timeout));
+            if while_wanted(inner, server, hypervisor.stop(id, timeout)).await?.is_none() {
+                return Ok(None);
+            }
+        }
+        (Power::Stopped, _) => hypervisor.stop(id, Duration::ZERO).await?,
+        (Power::Paused, PowerState::Running) => hypervisor.pause(id).await?,
+        (Power::Suspended, PowerState::Running | PowerState::Paused) => hypervisor.suspend(id).await?,
         // Nothing to pause or to save: the guest is off.
         (Power::Paused | Power::Suspended, _) => {}
     }
-    if notes.reboots < server.reboot.count {
-        // A guest that was just started from its newest configuration need not be rebooted as well.
-        let running = matches!(power, PowerState::Running | PowerState::Paused);
-        if running && server.power == Power::Running {
-            hypervisor.reboot(&server.id, server.reboot.hard, timeout).await?;
-        } else if server.power == Power::Running && !fresh {
-            start(inner, server).await?;
-        }
-        notes.reboots = server.reboot.count;
+    Ok(Some(false))
+}
+
+/// Plugs what a running guest lacks and unplugs what it shall not have any more. `before` is what it was defined as: it tells
+/// NICs from disks.
+async fn plug(inner: &Inner, server: &Server, before: &GuestConfig, wanted: &GuestConfig) -> Result<()> {
+    let (hypervisor, id) = (&inner.hypervisor, server.id.as_str());
+    let Some(now) = status(inner, id).await? else { return Ok(()) };
+    if !matches!(now.power, PowerState::Running | PowerState::Paused) {
+        return Ok(());
     }
-    server.request_id.clone_into(&mut notes.carried_out);
-    let mut config = config;
-    config.notes = notes.map();
-    hypervisor.define(config).await?;
-    report(inner, revision, server, &notes, None).await?;
-    Ok(None)
+    let has = |name: &str| now.attached.iter().any(|a| a == name);
+    for nic in before.nics.iter().filter(|n| has(&n.port_id) && !wanted.nics.contains(n)) {
+        if while_wanted(inner, server, hypervisor.detach_nic(id, &nic.port_id)).await?.is_none() {
+            return Err(Error::unavailable("the intent changed while a NIC was detached"));
+        }
+        // The tap of a port that is gone may be removed now.
+        inner.network.notify_one();
+    }
+    for disk in before.disks.iter().filter(|d| has(&d.name) && !wanted.disks.iter().any(|w| w.name == d.name)) {
+        hypervisor.detach_disk(id, &disk.name).await?;
+    }
+    for nic in wanted.nics.iter().filter(|n| !has(&n.port_id)) {
+        hypervisor.attach_nic(id, nic.clone()).await?;
+    }
+    for disk in wanted.disks.iter().filter(|d| !has(&d.name)) {
+        hypervisor.attach_disk(id, disk.clone()).await?;
+    }
+    Ok(())
 }
 
 async fn start(inner: &Inner, server: &Server) -> Result<()> {
@@ -255,36 +349,49 @@ fn story(inner: &Inner, server: &Server, event: &str, start: i64, finish: i64) {
     }));
 }
 
-async fn report(inner: &Inner, revision: u64, server: &Server, notes: &Notes, error: Option<&Error>) -> Result<()> {
+/// What became of a server: the fault of an attempt and whether it is final.
+type Fault<'a> = Option<(&'a Error, bool)>;
+
+async fn report(inner: &Inner, revision: u64, server: &Server, notes: &Notes, fault: Fault<'_>) -> Result<()> {
     let now = status(inner, &server.id).await?;
-    inner.reporter.send(Report::Server(ServerState {
+    let state = ServerState {
         id: server.id.clone(),
         revision,
         power: now.as_ref().map_or(PowerState::Nostate, |n| n.power),
         reboots: notes.reboots,
         rebuilds: notes.rebuilds,
-        fault: error.map(Error::chain),
-        // What the request itself makes impossible will not become possible by trying again.
-        fault_final: error.is_some_and(|e| {
-            matches!(
-                e.kind(),
-                ErrorKind::BadRequest | ErrorKind::NotImplemented | ErrorKind::Forbidden
-            )
-        }),
+        fault: fault.map(|(e, _)| e.chain()),
+        fault_final: fault.is_some_and(|(_, last)| last),
         attached: now.map(|n| n.attached).unwrap_or_default(),
-    }));
+    };
+    let same = inner.told().insert(server.id.clone(), state.clone()).as_ref() == Some(&state);
+    if !same {
+        inner.reporter.send(Report::Server(state));
+    }
     Ok(())
 }
 
 /// Reports that the intent cannot be carried out now.
-async fn fault(inner: &Inner, id: &str, error: &Error) {
+async fn fault(inner: &Inner, id: &str, error: &Error, attempt: u32) {
     let intent = inner.desired().server(id);
     if let Intent::Set(revision, item) = intent
         && let Item::Server(server) = &*item
     {
         let now = status(inner, id).await.ok().flatten();
-        let notes = Notes::of(now.as_ref()).unwrap_or_default();
-        if let Err(error) = report(inner, revision, server, &notes, Some(error)).await {
+        // A guest that is not defined yet has carried out all reboots and rebuilds that were ever asked.
+        let notes = Notes::of(now.as_ref()).unwrap_or(Notes {
+            reboots: server.reboot.count,
+            rebuilds: server.rebuild,
+            carried_out: String::new(),
+        });
+        let last = match error.kind() {
+            // What the request itself makes impossible will not become possible by trying again.
+            ErrorKind::BadRequest | ErrorKind::NotImplemented | ErrorKind::Forbidden => true,
+            // Room, peers and the control plane come back.
+            ErrorKind::Unavailable => false,
+            _ => attempt >= PATIENCE,
+        };
+        if let Err(error) = report(inner, revision, server, &notes, Some((error, last))).await {
             tracing::warn!(server = id, error = %error.chain(), "state not reported");
         }
     }
@@ -306,7 +413,8 @@ async fn config(inner: &Arc<Inner>, server: &Server, notes: &Notes) -> Result<Gu
     for disk in &server.disks {
         let file = match &disk.source {
             DiskSource::Image { digest, format, .. } => {
-                let base = inner.disks.base(digest, format, || pull(inner, digest)).await?;
+                let pull = Box::new(|| Box::pin(pull(inner, digest)) as _);
+                let base = inner.disks.base(digest, format, pull).await?;
                 inner.disks.overlay(&server.id, &disk.name, &base, disk.size).await?
             }
             DiskSource::Blank => inner.disks.blank(&server.id, &disk.name, disk.size).await?,
@@ -330,11 +438,16 @@ async fn config(inner: &Arc<Inner>, server: &Server, notes: &Notes) -> Result<Gu
         });
     }
     if server.config_drive {
-        let view = inner.desired().network_view();
-        let bytes = crate::responders::config_drive(&view, server)?;
-        let file = inner.disks.media(&server.id, "config", bytes).await?;
+        // Made once: a guest's drive does not change under it, and its random bytes are its own.
+        let file = match inner.disks.find_media(&server.id, CONFIG_DRIVE).await? {
+            Some(file) => file,
+            None => {
+                let bytes = crate::responders::config_drive(&inner.desired().network_view(), server)?;
+                inner.disks.media(&server.id, CONFIG_DRIVE, bytes).await?
+            }
+        };
         disks.push(GuestDisk {
-            name: "config".to_owned(),
+            name: CONFIG_DRIVE.to_owned(),
             path: file.path,
             format: DiskFormat::parse(&file.format)?,
             backing: None,

@@ -39,7 +39,7 @@ pub struct Beneath<'a> {
 /// `BadRequest` when the size is 0, not a multiple of 512 or above 64 TiB, or the name of the backing file is too long.
 pub fn empty(size: u64, beneath: Option<Beneath<'_>>) -> Result<Vec<u8>> {
     use std::os::unix::ffi::OsStrExt;
-    if size == 0 || size % 512 != 0 || size > crate::inspect::MAX_VIRTUAL_SIZE {
+    if size == 0 || !size.is_multiple_of(512) || size > crate::inspect::MAX_VIRTUAL_SIZE {
         return Err(Error::bad_request(format!(
             "a disk of {size} bytes cannot be made: the size must be a multiple of 512, above 0 and at most 64 TiB"
         )));

@@ -146,6 +146,9 @@ impl Inspection {
 /// Largest disk that an image may claim to hold: 64 TiB, more than any base image is, less than what overflows.
 pub const MAX_VIRTUAL_SIZE: u64 = 64 << 40;
 
+/// One of the lookers: what it found, if the image is of its kind.
+type Look = fn(&mut Window<'_>) -> io::Result<Option<Inspection>>;
+
 /// Inspects an image.
 ///
 /// # Errors
@@ -158,7 +161,7 @@ pub fn inspect(file: &mut (impl Read + Seek + ?Sized)) -> io::Result<Inspection>
         len,
     };
     let mut found: Vec<Inspection> = Vec::new();
-    let looks: [fn(&mut Window<'_>) -> io::Result<Option<Inspection>>; 9] = [
+    let looks: [Look; 9] = [
         qcow2::look,
         vmdk::look,
         microsoft::look_vhd,

@@ -91,11 +91,11 @@ impl Vm {
 
     /// Ends a process that never ran the guest, or whose guest is saved.
     async fn discard_process(&mut self) {
-        if let Some(process) = &mut self.process {
-            if let Err(e) = process.kill().await {
-                tracing::error!(server = %self.id, error = %e.chain(), "a half-started process does not end");
-                return;
-            }
+        if let Some(process) = &mut self.process
+            && let Err(e) = process.kill().await
+        {
+            tracing::error!(server = %self.id, error = %e.chain(), "a half-started process does not end");
+            return;
         }
         let saved = self.home.memory().exists();
         self.gone(if saved { Last::Suspended } else { Last::Off }, None);

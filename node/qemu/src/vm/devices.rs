@@ -30,11 +30,11 @@ impl Vm {
 
     pub(super) async fn attach_nic(&mut self, nic: GuestNic) -> Result<()> {
         let key = nic_key(&nic);
-        if let Some(record) = &mut self.record {
-            if !record.config.nics.iter().any(|n| n.port_id == nic.port_id) {
-                record.config.nics.push(nic.clone());
-                self.save();
-            }
+        if let Some(record) = &mut self.record
+            && !record.config.nics.iter().any(|n| n.port_id == nic.port_id)
+        {
+            record.config.nics.push(nic.clone());
+            self.save();
         }
         if self.process.is_none() || self.live()?.units.contains_key(&key) {
             self.publish_quietly();
@@ -69,11 +69,11 @@ impl Vm {
                 disk.name, disk.bus
             )));
         }
-        if let Some(record) = &mut self.record {
-            if !record.config.disks.iter().any(|d| d.name == disk.name) {
-                record.config.disks.push(disk.clone());
-                self.save();
-            }
+        if let Some(record) = &mut self.record
+            && !record.config.disks.iter().any(|d| d.name == disk.name)
+        {
+            record.config.disks.push(disk.clone());
+            self.save();
         }
         if !running || self.live()?.units.contains_key(&key) {
             self.publish_quietly();
@@ -85,16 +85,16 @@ impl Vm {
 
     async fn plug_disk(&mut self, disk: &GuestDisk, key: &str) -> Result<()> {
         let qmp = self.qmp()?;
-        if let Some(controller) = controller(&disk.bus) {
-            if !self.live()?.units.contains_key(controller) {
-                let unit = self.plan_plug(controller, |_| {})?;
-                if let Some(device) = argv::controller_device(controller, unit) {
-                    if let Err(e) = qmp.call("device_add", device).await {
-                        self.live()?.forget(controller);
-                        self.save();
-                        return Err(e.into());
-                    }
-                }
+        if let Some(controller) = controller(&disk.bus)
+            && !self.live()?.units.contains_key(controller)
+        {
+            let unit = self.plan_plug(controller, |_| {})?;
+            if let Some(device) = argv::controller_device(controller, unit)
+                && let Err(e) = qmp.call("device_add", device).await
+            {
+                self.live()?.forget(controller);
+                self.save();
+                return Err(e.into());
             }
         }
         if let Some(owner) = self.host.options.run_as {

@@ -540,10 +540,10 @@ impl Vm {
         if let Err(e) = console::bound(&self.home.0, self.host.options.console_limit) {
             tracing::warn!(server = %self.id, error = %e, "the serial log could not be bounded");
         }
-        if self.qmp.is_none() {
-            if let Err(e) = self.connect_again().await {
-                tracing::warn!(server = %self.id, error = %e.chain(), "the monitor is still not there");
-            }
+        if self.qmp.is_none()
+            && let Err(e) = self.connect_again().await
+        {
+            tracing::warn!(server = %self.id, error = %e.chain(), "the monitor is still not there");
         }
     }
 
@@ -604,10 +604,10 @@ impl Vm {
 
     /// Writes the record. A full disk must not stop a guest's life: the record is written again at the next change.
     fn save(&self) {
-        if let Some(record) = &self.record {
-            if let Err(e) = self.home.write(record) {
-                tracing::error!(server = %self.id, error = %e.chain(), "a guest's record was not written");
-            }
+        if let Some(record) = &self.record
+            && let Err(e) = self.home.write(record)
+        {
+            tracing::error!(server = %self.id, error = %e.chain(), "a guest's record was not written");
         }
     }
 

@@ -161,7 +161,6 @@ impl Vm {
         }
         let log = OpenOptions::new()
             .create(true)
-            .write(true)
             .append(true)
             .mode(0o600)
             .open(self.home.file("qemu.log"))
@@ -270,10 +269,10 @@ impl Vm {
     async fn press_button(&mut self, timeout: Duration) -> Waited {
         let deadline = Instant::now() + timeout;
         loop {
-            if let Ok(qmp) = self.qmp() {
-                if let Err(e) = qmp.call("system_powerdown", json!({})).await {
-                    tracing::warn!(server = %self.id, error = %e, "the power button does not work");
-                }
+            if let Ok(qmp) = self.qmp()
+                && let Err(e) = qmp.call("system_powerdown", json!({})).await
+            {
+                tracing::warn!(server = %self.id, error = %e, "the power button does not work");
             }
             let left = deadline.saturating_duration_since(Instant::now());
             match self
@@ -295,16 +294,15 @@ impl Vm {
             // The answer may be cut off by the end itself.
             let _ = qmp.call_within("quit", json!({}), Duration::from_secs(2)).await;
         }
-        if let Some(process) = &mut self.process {
-            if !process.ended_within(Duration::from_secs(3)).await {
-                if let Err(e) = process.kill().await {
-                    tracing::error!(server = %self.id, error = %e.chain(), "a guest's process does not end");
-                    self.set_problem(Some(
-                        "the hypervisor process cannot be ended; it is stuck in the kernel".to_owned(),
-                    ));
-                    return;
-                }
-            }
+        if let Some(process) = &mut self.process
+            && !process.ended_within(Duration::from_secs(3)).await
+            && let Err(e) = process.kill().await
+        {
+            tracing::error!(server = %self.id, error = %e.chain(), "a guest's process does not end");
+            self.set_problem(Some(
+                "the hypervisor process cannot be ended; it is stuck in the kernel".to_owned(),
+            ));
+            return;
         }
         self.gone(last, None);
     }
@@ -391,10 +389,10 @@ impl Vm {
         let machine = qmp
             .call("qom-get", json!({ "path": "/machine", "property": "type" }))
             .await?;
-        if let Some(live) = self.record.as_mut().and_then(|r| r.live.as_mut()) {
-            if let Some(exact) = machine.as_str().and_then(|m| m.strip_suffix("-machine")) {
-                live.machine = exact.to_owned();
-            }
+        if let Some(live) = self.record.as_mut().and_then(|r| r.live.as_mut())
+            && let Some(exact) = machine.as_str().and_then(|m| m.strip_suffix("-machine"))
+        {
+            live.machine = exact.to_owned();
         }
         watch_migration(qmp).await?;
         self.migration = None;

@@ -95,7 +95,7 @@ impl Place {
 }
 
 impl Drop for Place {
-    /// A test that failed leaves its guests: they are found by their directory, and ended.
+    /// A test that failed leaves its guests: they are found by their directory, ended, and their groups removed.
     fn drop(&mut self) {
         let Ok(dir) = std::fs::canonicalize(self.dir.path()) else {
             return;
@@ -106,7 +106,17 @@ impl Drop for Place {
             };
             if std::fs::read_link(entry.path().join("cwd")).is_ok_and(|cwd| cwd.starts_with(&dir)) {
                 kill(pid);
+                while alive(pid) {
+                    std::thread::yield_now();
+                }
             }
+        }
+        for root in ["", "cpu", "memory", "pids"] {
+            let group = Path::new("/sys/fs/cgroup").join(root).join(&self.group);
+            for guest in std::fs::read_dir(&group).into_iter().flatten().flatten() {
+                let _ = std::fs::remove_dir(guest.path());
+            }
+            let _ = std::fs::remove_dir(group);
         }
     }
 }

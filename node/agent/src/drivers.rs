@@ -104,11 +104,27 @@ impl Wires for Machine {
     async fn ensure_router(&self, router: &Router, ports: &[Port], networks: &[Network]) -> Result<RouterLinks> {
         let (ports, networks): (Vec<&Port>, Vec<&Network>) = (ports.iter().collect(), networks.iter().collect());
         let netns = self.links.ensure_router_namespace(&router.id).await?;
-        let nat = RouterNat { router, ports: ports.clone(), networks: networks.clone() };
+        let nat = RouterNat {
+            router,
+            ports: ports.clone(),
+            networks: networks.clone(),
+        };
         for fault in self.firewall.apply_router(&netns.path(), &nat).await?.faults {
-            tracing::warn!(router = router.id, what = fault.what, id = fault.id, reason = fault.reason, "left out of the rules");
+            tracing::warn!(
+                router = router.id,
+                what = fault.what,
+                id = fault.id,
+                reason = fault.reason,
+                "left out of the rules"
+            );
         }
-        self.links.ensure_router(&RouterSpec { router, ports, networks }).await
+        self.links
+            .ensure_router(&RouterSpec {
+                router,
+                ports,
+                networks,
+            })
+            .await
     }
     async fn remove_router(&self, id: &str) -> Result<()> {
         self.links.remove_router(id).await
@@ -140,7 +156,11 @@ impl Storage for Disks {
         let there = tokio::fs::try_exists(&path)
             .await
             .map_err(|e| Error::internal("the server's disks cannot be looked at", e))?;
-        Ok(there.then(|| DiskFile { path, format: "raw".to_owned(), backing: None }))
+        Ok(there.then(|| DiskFile {
+            path,
+            format: "raw".to_owned(),
+            backing: None,
+        }))
     }
     async fn remove(&self, server: &str, name: &str) -> Result<()> {
         Disks::remove(self, server, name).await

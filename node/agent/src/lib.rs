@@ -83,7 +83,10 @@ impl Inner {
     fn new(config: AgentConfig, control: Arc<dyn ControlPlane>, accelerator: Accelerator, drivers: Drivers) -> Self {
         let dir = config.data_dir.join("guests").join("passwords");
         Self {
-            register: Arc::new(Register { answers: Arc::clone(&drivers.answers), dir }),
+            register: Arc::new(Register {
+                answers: Arc::clone(&drivers.answers),
+                dir,
+            }),
             config,
             control,
             accelerator,
@@ -148,7 +151,9 @@ impl Agent {
         tracing::info!(%accelerator, "hypervisor chosen");
         let adopted = drivers.hypervisor.adopt_all().await?;
         tracing::info!(guests = adopted.len(), "guests of an earlier process taken over");
-        Ok(Self { inner: Arc::new(Inner::new(config, control, accelerator, drivers)) })
+        Ok(Self {
+            inner: Arc::new(Inner::new(config, control, accelerator, drivers)),
+        })
     }
 
     /// Runs until dropped; guests go on after that.

@@ -75,7 +75,11 @@ pub(crate) async fn run(inner: &Arc<Inner>) {
         }
         let troubles = pass(inner, &view, &mut made).await;
         failed = troubles.0 > 0;
-        wait = if failed { (wait * 2).min(Duration::from_secs(10)) } else { Duration::from_millis(100) };
+        wait = if failed {
+            (wait * 2).min(Duration::from_secs(10))
+        } else {
+            Duration::from_millis(100)
+        };
     }
 }
 
@@ -89,7 +93,11 @@ async fn pass(inner: &Arc<Inner>, view: &NetworkView, made: &mut Made) -> Troubl
     let begun = micros();
     for network in view.networks.values() {
         let dhcp = view.dhcp_port(&network.id).cloned();
-        if made.networks.get(&network.id).is_some_and(|m| m.0 == *network && m.1 == dhcp) {
+        if made
+            .networks
+            .get(&network.id)
+            .is_some_and(|m| m.0 == *network && m.1 == dhcp)
+        {
             continue;
         }
         let links = inner.wires.ensure_network(network, dhcp.as_ref()).await;
@@ -114,7 +122,9 @@ async fn ports(inner: &Arc<Inner>, view: &NetworkView, made: &mut Made, begun: i
     let mut broken: BTreeMap<&str, String> = BTreeMap::new();
     for entry in view.ports.values().filter(|(_, p)| has_tap(p, node)) {
         let port = &entry.1;
-        let Some(network) = view.networks.get(&port.network_id) else { continue };
+        let Some(network) = view.networks.get(&port.network_id) else {
+            continue;
+        };
         if made.ports.get(&port.id) != Some(port)
             && let Err(e) = inner.wires.ensure_port(port, network).await
         {
@@ -132,13 +142,20 @@ async fn ports(inner: &Arc<Inner>, view: &NetworkView, made: &mut Made, begun: i
         groups: view.groups.iter().collect(),
     };
     let applied = inner.wires.apply(input).await;
-    let Some(applied) = troubles.note("firewall", node, applied) else { return };
+    let Some(applied) = troubles.note("firewall", node, applied) else {
+        return;
+    };
     let filtered = micros();
     for fault in &applied.faults {
         if fault.what == "port" {
             broken.insert(&fault.id, fault.reason.clone());
         }
-        tracing::warn!(what = fault.what, id = fault.id, reason = fault.reason, "left out of the firewall");
+        tracing::warn!(
+            what = fault.what,
+            id = fault.id,
+            reason = fault.reason,
+            "left out of the firewall"
+        );
     }
     let mut fresh: BTreeSet<&str> = BTreeSet::new();
     for entry in ports {
@@ -156,7 +173,11 @@ async fn ports(inner: &Arc<Inner>, view: &NetworkView, made: &mut Made, begun: i
         let fault = broken.get(port.id.as_str()).cloned();
         report_port(inner, made, entry, port.admin_up && fault.is_none(), fault);
     }
-    for server in view.servers.iter().filter(|s| s.ports.iter().any(|p| fresh.contains(p.as_str()))) {
+    for server in view
+        .servers
+        .iter()
+        .filter(|s| s.ports.iter().any(|p| fresh.contains(p.as_str())))
+    {
         for (event, start, finish) in [("link", begun, linked), ("firewall", linked, filtered)] {
             inner.reporter.send(Report::Event(ServerEvent {
                 server: server.id.clone(),
@@ -191,7 +212,10 @@ async fn ensure_router(inner: &Inner, view: &NetworkView, router: &Router, made:
     ids.extend(router.gateway.iter().map(|g| &g.port_id));
     let entries: Vec<&(u64, Port)> = ids.iter().filter_map(|id| view.ports.get(*id)).collect();
     let ports: Vec<Port> = entries.iter().map(|(_, p)| p.clone()).collect();
-    let mut networks: Vec<Network> = ports.iter().filter_map(|p| view.networks.get(&p.network_id).cloned()).collect();
+    let mut networks: Vec<Network> = ports
+        .iter()
+        .filter_map(|p| view.networks.get(&p.network_id).cloned())
+        .collect();
     networks.sort_by(|a, b| a.id.cmp(&b.id));
     networks.dedup_by(|a, b| a.id == b.id);
     let now = (router.clone(), ports, networks);
@@ -219,7 +243,11 @@ fn respond(inner: &Arc<Inner>, view: &NetworkView, made: &Made, troubles: &mut T
             inner.answers.network_gone(id);
             continue;
         };
-        let local = view.ports.values().map(|(_, p)| p).filter(|p| p.host.as_deref() == Some(node));
+        let local = view
+            .ports
+            .values()
+            .map(|(_, p)| p)
+            .filter(|p| p.host.as_deref() == Some(node));
         let dhcp = Arc::new(maru_dhcp::NetworkView::new(network, local));
         let guests = guests.remove(id).unwrap_or_default();
         let started = inner.answers.network(id, responder, dhcp, guests, &directory);
@@ -227,7 +255,11 @@ fn respond(inner: &Arc<Inner>, view: &NetworkView, made: &Made, troubles: &mut T
     }
     for router in &view.routers {
         if let Some((_, links)) = made.routers.get(&router.id) {
-            let views = if router.admin_up { advertised(view, links) } else { Vec::new() };
+            let views = if router.admin_up {
+                advertised(view, links)
+            } else {
+                Vec::new()
+            };
             let started = inner.answers.router(&router.id, links, views);
             troubles.note("advertiser", &router.id, started);
         }
@@ -249,7 +281,9 @@ async fn removals(inner: &Inner, view: &NetworkView, made: &mut Made, troubles: 
             }
         }
     }
-    let Some(held) = troubles.note("guests", "", held_ports(inner, view).await) else { return };
+    let Some(held) = troubles.note("guests", "", held_ports(inner, view).await) else {
+        return;
+    };
     let mut waiting = false;
     for key in &view.gone {
         if let ItemKey::Port(id) = key {

@@ -75,7 +75,12 @@ impl Reporter {
                     most = BATCH;
                 }
                 Err(e) if e.kind() == ErrorKind::Gone => return Err(e),
-                Err(e) if matches!(e.kind(), ErrorKind::Unavailable | ErrorKind::Internal | ErrorKind::Conflict) => {
+                Err(e)
+                    if matches!(
+                        e.kind(),
+                        ErrorKind::Unavailable | ErrorKind::Internal | ErrorKind::Conflict
+                    ) =>
+                {
                     tracing::warn!(error = %e.chain(), "reports are not stored, will try again");
                     tokio::time::sleep(wait).await;
                     wait = (wait * 2).min(Duration::from_secs(10));

@@ -123,13 +123,19 @@ fn guest_view(view: &NetworkView, server: &Server) -> GuestView {
     let nics = server.ports.iter().filter_map(|id| {
         let (_, port) = view.ports.get(id)?;
         let network = view.networks.get(&port.network_id)?.clone();
-        Some(Nic { port: port.clone(), network })
+        Some(Nic {
+            port: port.clone(),
+            network,
+        })
     });
     let floating = view.routers.iter().flat_map(|r| &r.floating_ips);
     GuestView {
         server: server.clone(),
         nics: nics.collect(),
-        floating: floating.filter(|f| server.ports.contains(&f.port_id)).map(|f| f.floating).collect(),
+        floating: floating
+            .filter(|f| server.ports.contains(&f.port_id))
+            .map(|f| f.floating)
+            .collect(),
     }
 }
 

@@ -255,7 +255,10 @@ async fn make_so(inner: &Arc<Inner>, revision: u64, server: &Server) -> Result<O
         plug(inner, server, &before, &config).await?;
     }
     server.request_id.clone_into(&mut notes.carried_out);
-    let config = GuestConfig { notes: notes.map(), ..config };
+    let config = GuestConfig {
+        notes: notes.map(),
+        ..config
+    };
     if status(inner, &server.id).await?.and_then(|n| n.config).as_ref() != Some(&config) {
         hypervisor.define(config).await?;
     }
@@ -288,7 +291,10 @@ async fn set_power(inner: &Inner, server: &Server, power: PowerState, asked: boo
         (Power::Running, _) => {}
         (Power::Stopped, PowerState::Running) => {
             let timeout = Duration::from_secs(u64::from(server.stop_timeout));
-            if while_wanted(inner, server, hypervisor.stop(id, timeout)).await?.is_none() {
+            if while_wanted(inner, server, hypervisor.stop(id, timeout))
+                .await?
+                .is_none()
+            {
                 return Ok(None);
             }
         }
@@ -305,19 +311,32 @@ async fn set_power(inner: &Inner, server: &Server, power: PowerState, asked: boo
 /// NICs from disks.
 async fn plug(inner: &Inner, server: &Server, before: &GuestConfig, wanted: &GuestConfig) -> Result<()> {
     let (hypervisor, id) = (&inner.hypervisor, server.id.as_str());
-    let Some(now) = status(inner, id).await? else { return Ok(()) };
+    let Some(now) = status(inner, id).await? else {
+        return Ok(());
+    };
     if !matches!(now.power, PowerState::Running | PowerState::Paused) {
         return Ok(());
     }
     let has = |name: &str| now.attached.iter().any(|a| a == name);
-    for nic in before.nics.iter().filter(|n| has(&n.port_id) && !wanted.nics.contains(n)) {
-        if while_wanted(inner, server, hypervisor.detach_nic(id, &nic.port_id)).await?.is_none() {
+    for nic in before
+        .nics
+        .iter()
+        .filter(|n| has(&n.port_id) && !wanted.nics.contains(n))
+    {
+        if while_wanted(inner, server, hypervisor.detach_nic(id, &nic.port_id))
+            .await?
+            .is_none()
+        {
             return Err(Error::unavailable("the intent changed while a NIC was detached"));
         }
         // The tap of a port that is gone may be removed now.
         inner.network.notify_one();
     }
-    for disk in before.disks.iter().filter(|d| has(&d.name) && !wanted.disks.iter().any(|w| w.name == d.name)) {
+    for disk in before
+        .disks
+        .iter()
+        .filter(|d| has(&d.name) && !wanted.disks.iter().any(|w| w.name == d.name))
+    {
         hypervisor.detach_disk(id, &disk.name).await?;
     }
     for nic in wanted.nics.iter().filter(|n| !has(&n.port_id)) {

@@ -15,7 +15,7 @@ use maru_agent_api::{
 };
 use maru_base::Result;
 use std::{
-    path::PathBuf,
+    path::{Path, PathBuf},
     process::Command,
     sync::{Arc, Mutex},
     time::{Duration, Instant},
@@ -39,7 +39,11 @@ impl Fake {
     async fn until(&self, what: &str, limit: u64, check: impl Fn(&[Report]) -> bool) {
         let end = Instant::now() + Duration::from_secs(limit);
         while !check(&self.reports.lock().unwrap()) {
-            assert!(Instant::now() < end, "{what}: not within {limit} s; {:#?}", self.reports.lock().unwrap());
+            assert!(
+                Instant::now() < end,
+                "{what}: not within {limit} s; {:#?}",
+                self.reports.lock().unwrap()
+            );
             tokio::time::sleep(Duration::from_millis(50)).await;
         }
     }
@@ -54,7 +58,13 @@ impl ControlPlane for Fake {
         }
         tx.try_send(Delivery::Synced(1)).unwrap();
         self.streams.lock().unwrap().push(tx);
-        Ok((Session { node: hello.node, id: hello.session }, rx))
+        Ok((
+            Session {
+                node: hello.node,
+                id: hello.session,
+            },
+            rx,
+        ))
     }
     async fn report(&self, _: &Session, _: u64, reports: Vec<Report>) -> Result<()> {
         self.reports.lock().unwrap().extend(reports);
@@ -85,7 +95,11 @@ fn slice(digest: &str, key: &str) -> Vec<Item> {
             mac: mac.into(),
             fixed_ips: vec![(subnet.into(), ip.parse().unwrap())],
             allowed_address_pairs: vec![],
-            security_groups: if owner.starts_with("compute") { vec!["sg".into()] } else { vec![] },
+            security_groups: if owner.starts_with("compute") {
+                vec!["sg".into()]
+            } else {
+                vec![]
+            },
             port_security: owner.starts_with("compute"),
             admin_up: true,
             extra_dhcp_opts: vec![],
@@ -122,16 +136,66 @@ fn slice(digest: &str, key: &str) -> Vec<Item> {
             admin_up: true,
             subnets: vec![subnet("s2", "172.24.4.0/24", "172.24.4.1", None)],
         }),
-        port("aaaaaaaa-0000-4000-8000-00000000000a", "11111111-0000-4000-8000-000000000001", "s1", "10.20.0.7", "compute:nova", "fa:16:3e:11:00:07", Some("n1")),
-        port("bbbbbbbb-0000-4000-8000-00000000000b", "11111111-0000-4000-8000-000000000001", "s1", "10.20.0.1", "network:router_interface", "fa:16:3e:11:00:01", None),
-        port("cccccccc-0000-4000-8000-00000000000c", "11111111-0000-4000-8000-000000000001", "s1", "10.20.0.2", "network:dhcp", "fa:16:3e:11:00:02", None),
-        port("dddddddd-0000-4000-8000-00000000000d", "22222222-0000-4000-8000-000000000002", "s2", "172.24.4.20", "network:router_gateway", "fa:16:3e:22:00:20", None),
+        port(
+            "aaaaaaaa-0000-4000-8000-00000000000a",
+            "11111111-0000-4000-8000-000000000001",
+            "s1",
+            "10.20.0.7",
+            "compute:nova",
+            "fa:16:3e:11:00:07",
+            Some("n1"),
+        ),
+        port(
+            "bbbbbbbb-0000-4000-8000-00000000000b",
+            "11111111-0000-4000-8000-000000000001",
+            "s1",
+            "10.20.0.1",
+            "network:router_interface",
+            "fa:16:3e:11:00:01",
+            None,
+        ),
+        port(
+            "cccccccc-0000-4000-8000-00000000000c",
+            "11111111-0000-4000-8000-000000000001",
+            "s1",
+            "10.20.0.2",
+            "network:dhcp",
+            "fa:16:3e:11:00:02",
+            None,
+        ),
+        port(
+            "dddddddd-0000-4000-8000-00000000000d",
+            "22222222-0000-4000-8000-000000000002",
+            "s2",
+            "172.24.4.20",
+            "network:router_gateway",
+            "fa:16:3e:22:00:20",
+            None,
+        ),
         Item::SecurityGroup(SecurityGroup {
             id: "sg".into(),
             stateful: true,
             rules: vec![
-                Rule { id: "r1".into(), ingress: true, ip_version: 4, protocol: Some(6), port_min: Some(22), port_max: Some(22), remote_cidr: None, remote_group: None },
-                Rule { id: "r2".into(), ingress: false, ip_version: 4, protocol: None, port_min: None, port_max: None, remote_cidr: None, remote_group: None },
+                Rule {
+                    id: "r1".into(),
+                    ingress: true,
+                    ip_version: 4,
+                    protocol: Some(6),
+                    port_min: Some(22),
+                    port_max: Some(22),
+                    remote_cidr: None,
+                    remote_group: None,
+                },
+                Rule {
+                    id: "r2".into(),
+                    ingress: false,
+                    ip_version: 4,
+                    protocol: None,
+                    port_min: None,
+                    port_max: None,
+                    remote_cidr: None,
+                    remote_group: None,
+                },
             ],
             members: vec![],
         }),
@@ -163,7 +227,11 @@ fn slice(digest: &str, key: &str) -> Vec<Item> {
             memory_mib: 128,
             disks: vec![Disk {
                 name: "root".into(),
-                source: DiskSource::Image { image_id: "i".into(), digest: digest.into(), format: "qcow2".into() },
+                source: DiskSource::Image {
+                    image_id: "i".into(),
+                    digest: digest.into(),
+                    format: "qcow2".into(),
+                },
                 size: 1 << 30,
                 bus: "virtio".into(),
                 device: "disk".into(),
@@ -173,7 +241,10 @@ fn slice(digest: &str, key: &str) -> Vec<Item> {
             reboot: Reboot::default(),
             rebuild: 0,
             config_drive: false,
-            metadata: GuestMetadata { public_keys: vec![("k".into(), key.into())], ..GuestMetadata::default() },
+            metadata: GuestMetadata {
+                public_keys: vec![("k".into(), key.into())],
+                ..GuestMetadata::default()
+            },
             stop_timeout: 30,
         }),
     ]
@@ -181,20 +252,40 @@ fn slice(digest: &str, key: &str) -> Vec<Item> {
 
 fn run(program: &str, args: &[&str]) -> String {
     let out = Command::new(program).args(args).output().unwrap();
-    assert!(out.status.success(), "{program} {args:?}: {}", String::from_utf8_lossy(&out.stderr));
+    assert!(
+        out.status.success(),
+        "{program} {args:?}: {}",
+        String::from_utf8_lossy(&out.stderr)
+    );
     String::from_utf8(out.stdout).unwrap()
 }
 
 fn main() {
+    // The agent runs parsers of images in children of its own program.
+    if maru_sandbox::is_child() {
+        maru_sandbox::child_main(&[maru_block::SANDBOX_ENTRY]);
+    }
     // The machine's own namespace is left alone: this process moves into one that it makes, before any thread starts.
     let name = format!("agt{}", std::process::id() % 100_000);
-    let host = format!("{name}-host");
+    let host = format!("host-{name}");
     run("ip", &["netns", "add", &host]);
     let outcome = std::panic::catch_unwind(|| {
         let file = std::fs::File::open(format!("/run/netns/{host}")).unwrap();
         nix::sched::setns(file, nix::sched::CloneFlags::CLONE_NEWNET).unwrap();
         run("ip", &["link", "set", "lo", "up"]);
-        tokio::runtime::Runtime::new().unwrap().block_on(a_guest_lives_survives_its_agent_and_goes(&name));
+        let runtime = tokio::runtime::Runtime::new().unwrap();
+        let dir = tempfile::tempdir().unwrap();
+        let outcome = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
+            runtime.block_on(a_guest_lives_survives_its_agent_and_goes(&name, dir.path()));
+        }));
+        if let Err(panic) = outcome {
+            // What the test did not get to: no guest and no namespace may stay.
+            let config = AgentConfig::new(NodeName::from("n1"), dir.path().to_owned(), name.clone());
+            if let Err(e) = runtime.block_on(Agent::teardown_offline(config)) {
+                println!("not cleaned up: {}", e.chain());
+            }
+            std::panic::resume_unwind(panic);
+        }
     });
     run("ip", &["netns", "del", &host]);
     match outcome {
@@ -206,21 +297,27 @@ fn main() {
     }
 }
 
-async fn a_guest_lives_survives_its_agent_and_goes(name: &str) {
+async fn a_guest_lives_survives_its_agent_and_goes(name: &str, dir: &Path) {
     let image = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../../target/guest/guest.qcow2");
     assert!(image.exists(), "{} is missing: run guest/build first", image.display());
-    let dir = tempfile::tempdir().unwrap();
-    let key = dir.path().join("key");
-    run("ssh-keygen", &["-q", "-t", "ed25519", "-N", "", "-f", key.to_str().unwrap()]);
+    let key = dir.join("key");
+    run(
+        "ssh-keygen",
+        &["-q", "-t", "ed25519", "-N", "", "-f", key.to_str().unwrap()],
+    );
     let public = std::fs::read_to_string(key.with_extension("pub")).unwrap();
-    let digest = run("sha512sum", &[image.to_str().unwrap()]).split_whitespace().next().unwrap().to_owned();
+    let digest = run("sha512sum", &[image.to_str().unwrap()])
+        .split_whitespace()
+        .next()
+        .unwrap()
+        .to_owned();
     let fake = Arc::new(Fake {
         image,
         items: Mutex::new(slice(&digest, public.trim())),
         streams: Mutex::default(),
         reports: Mutex::default(),
     });
-    let config = || AgentConfig::new(NodeName::from("n1"), dir.path().to_owned(), name.to_owned());
+    let config = || AgentConfig::new(NodeName::from("n1"), dir.to_owned(), name.to_owned());
     let link: Arc<dyn ControlPlane> = fake.clone();
     let agent = Agent::new(config(), link.clone()).await.unwrap();
     let task = tokio::spawn({
@@ -228,18 +325,37 @@ async fn a_guest_lives_survives_its_agent_and_goes(name: &str) {
         async move { agent.run().await }
     });
     let power = |reports: &[Report], wanted: PowerState| {
-        reports.iter().any(|r| matches!(r, Report::Server(s) if s.id == SERVER && s.power == wanted))
+        reports
+            .iter()
+            .any(|r| matches!(r, Report::Server(s) if s.id == SERVER && s.power == wanted))
     };
     let begun = Instant::now();
-    fake.until("the guest runs", 60, |r| power(r, PowerState::Running)).await;
+    fake.until("the guest runs", 60, |r| power(r, PowerState::Running))
+        .await;
     println!("running after {:.1} s", begun.elapsed().as_secs_f64());
     let ssh = |command: &str| {
         let out = Command::new("ssh")
-            .args(["-i", key.to_str().unwrap(), "-o", "StrictHostKeyChecking=no", "-o", "UserKnownHostsFile=/dev/null"])
-            .args(["-o", "ConnectTimeout=4", "-o", "LogLevel=ERROR", "cirros@172.24.4.30", command])
+            .args([
+                "-i",
+                key.to_str().unwrap(),
+                "-o",
+                "StrictHostKeyChecking=no",
+                "-o",
+                "UserKnownHostsFile=/dev/null",
+            ])
+            .args([
+                "-o",
+                "ConnectTimeout=4",
+                "-o",
+                "LogLevel=ERROR",
+                "cirros@172.24.4.30",
+                command,
+            ])
             .output()
             .unwrap();
-        out.status.success().then(|| String::from_utf8_lossy(&out.stdout).trim().to_owned())
+        out.status
+            .success()
+            .then(|| String::from_utf8_lossy(&out.stdout).trim().to_owned())
     };
     let end = Instant::now() + Duration::from_secs(180);
     while ssh("true").is_none() {
@@ -261,8 +377,14 @@ async fn a_guest_lives_survives_its_agent_and_goes(name: &str) {
         let agent = agent.clone();
         async move { agent.run().await }
     });
-    fake.until("the next agent reports it running", 30, |r| power(r, PowerState::Running)).await;
-    assert_eq!(ssh("cat /proc/sys/kernel/random/boot_id").as_deref(), Some(boot.as_str()));
+    fake.until("the next agent reports it running", 30, |r| {
+        power(r, PowerState::Running)
+    })
+    .await;
+    assert_eq!(
+        ssh("cat /proc/sys/kernel/random/boot_id").as_deref(),
+        Some(boot.as_str())
+    );
 
     // It is ordered away: nothing of it is left.
     fake.tell(Delivery::Gone(2, ItemKey::Server(SERVER.into()))).await;
@@ -274,8 +396,7 @@ async fn a_guest_lives_survives_its_agent_and_goes(name: &str) {
     task.await.ok();
     agent.teardown().await.unwrap();
     let left = run("ip", &["netns", "list"]);
-    let left: Vec<&str> =
-        left.lines().filter(|l| l.starts_with(name) && !l.starts_with(&format!("{name}-host"))).collect();
+    let left: Vec<&str> = left.lines().filter(|l| l.starts_with(name)).collect();
     assert!(left.is_empty(), "namespaces left: {left:?}");
-    assert!(!dir.path().join("guests/disks").join(SERVER).exists(), "disks left");
+    assert!(!dir.join("guests/disks").join(SERVER).exists(), "disks left");
 }

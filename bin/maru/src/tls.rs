@@ -39,18 +39,14 @@ pub fn own(data: &Path, address: IpAddr, host: &str) -> Result<Arc<rustls::Serve
     let (ca_cert, ca_key) = (dir.join("ca.pem"), dir.join("ca.key"));
     if !ca_cert.exists() {
         let key = KeyPair::generate()?;
-        let mut params = CertificateParams::default();
-        params.distinguished_name.push(DnType::CommonName, "Maru CA");
-        params.is_ca = IsCa::Ca(BasicConstraints::Constrained(0));
-        params.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign];
-        let cert = params.self_signed(&key)?;
+        let cert = ca_params().self_signed(&key)?;
         write_secret(&ca_key, &key.serialize_pem())?;
         fs::write(&ca_cert, cert.pem()).with_context(|| format!("cannot write {}", ca_cert.display()))?;
     }
     let (cert, key) = (dir.join("api.pem"), dir.join("api.key"));
     if !cert.exists() {
         let ca = KeyPair::from_pem(&fs::read_to_string(&ca_key)?)?;
-        let issuer = Issuer::from_ca_cert_pem(&fs::read_to_string(&ca_cert)?, ca)?;
+        let issuer = Issuer::new(ca_params(), ca);
         let own = KeyPair::generate()?;
         let mut params = CertificateParams::new(vec![host.to_owned(), "localhost".to_owned()])?;
         params.distinguished_name.push(DnType::CommonName, host);
@@ -63,6 +59,15 @@ pub fn own(data: &Path, address: IpAddr, host: &str) -> Result<Arc<rustls::Serve
         fs::write(&cert, signed.pem()).with_context(|| format!("cannot write {}", cert.display()))?;
     }
     from_files(&cert, &key)
+}
+
+/// What Maru's CA is; its key makes it this cloud's.
+fn ca_params() -> CertificateParams {
+    let mut params = CertificateParams::default();
+    params.distinguished_name.push(DnType::CommonName, "Maru CA");
+    params.is_ca = IsCa::Ca(BasicConstraints::Constrained(0));
+    params.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign];
+    params
 }
 
 /// Writes a file that only its owner may read.

@@ -88,6 +88,12 @@ pub async fn run(options: Up, origins: Vec<(String, &'static str)>) -> Result<()
     let serving = tokio::spawn(maru_http::serve(listener, Arc::clone(cloud.gateway()), stopped.clone()));
     tracing::info!(url, micros = begun.elapsed().as_micros(), "the APIs answer");
 
+    let with_guests = Arc::new(AtomicBool::new(false));
+    let door = admin::serve(
+        &data,
+        Arc::new(Door { cloud: Arc::clone(&cloud), options: options.clone(), origins, url, stop: stop.clone(), with_guests: Arc::clone(&with_guests) }),
+    )?;
+
     let agent = if options.simulate.is_some() {
         None
     } else {
@@ -98,12 +104,6 @@ pub async fn run(options: Up, origins: Vec<(String, &'static str)>) -> Result<()
     };
     let agent_task = agent.clone().map(|a| tokio::spawn(async move { a.run().await }));
     let controllers = tokio::spawn(Arc::clone(&cloud).controllers(stopped.clone()));
-
-    let with_guests = Arc::new(AtomicBool::new(false));
-    let door = admin::serve(
-        &data,
-        Arc::new(Door { cloud: Arc::clone(&cloud), options: options.clone(), origins, url, stop: stop.clone(), with_guests: Arc::clone(&with_guests) }),
-    )?;
 
     let mut interrupt = signal(SignalKind::interrupt())?;
     let mut terminate = signal(SignalKind::terminate())?;

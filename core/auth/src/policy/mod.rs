@@ -140,8 +140,7 @@ impl Policy {
                 ));
             }
         }
-        for at in 0..rules.len() {
-            let (label, space) = labels[at];
+        for (at, (label, space)) in labels.iter().copied().enumerate() {
             let find = |name: &str| spaces[space].get(name).or_else(|| names.get(name)).copied();
             let mut check = std::mem::replace(&mut rules[at], Check::Deny);
             bind(&mut check, &find).map_err(|missing| {
@@ -153,13 +152,11 @@ impl Policy {
             rules[at] = check;
         }
         let mut costs = vec![Cost::New; rules.len()];
-        for at in 0..rules.len() {
-            let cost =
-                cost_of_rule(at, 0, &rules, &mut costs).map_err(|e| format!("policy rule {}: {e}", labels[at].0))?;
+        for (at, (label, _)) in labels.iter().enumerate() {
+            let cost = cost_of_rule(at, 0, &rules, &mut costs).map_err(|e| format!("policy rule {label}: {e}"))?;
             if cost > MAX_COST {
                 return Err(format!(
-                    "policy rule {}: it makes {cost} checks, at most {MAX_COST}",
-                    labels[at].0
+                    "policy rule {label}: it makes {cost} checks, at most {MAX_COST}"
                 ));
             }
         }

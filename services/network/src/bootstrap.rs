@@ -2,7 +2,9 @@
 
 use ipnet::IpNet;
 use maru_base::{ProjectId, Result};
-use maru_network_model::{Network, NetworkId, NetworkRequest, Subnet, SubnetRequest, plan_create_network, plan_create_subnets};
+use maru_network_model::{
+    Network, NetworkId, NetworkRequest, Subnet, SubnetRequest, plan_create_network, plan_create_subnets,
+};
 use maru_store::{Key, Store};
 use std::net::IpAddr;
 

@@ -31,5 +31,8 @@ pub fn service(app: Arc<App>) -> maru_http::Service {
 /// The service's reconcilers.
 #[must_use]
 pub fn reconcilers(_app: Arc<App>) -> Vec<Arc<dyn Reconciler>> {
-    vec![Arc::new(control::routers::HostRouters), Arc::new(control::dhcp::DhcpPorts)]
+    vec![
+        Arc::new(control::routers::HostRouters),
+        Arc::new(control::dhcp::DhcpPorts),
+    ]
 }

@@ -19,8 +19,7 @@ const MEMBER_OR_NET_OWNER: &str = "role:admin or role:service or (role:member an
 const GET_NETWORK: &str = "role:admin or role:service or (role:reader and project_id:%(project_id)s) or field:networks:shared=True or field:networks:router:external=True";
 const GET_SUBNET: &str = "role:admin or role:service or (role:reader and project_id:%(project_id)s) or (role:reader and project_id:%(network:project_id)s) or field:networks:network:shared=True";
 const GET_PORT: &str = "role:admin or role:service or (role:reader and project_id:%(project_id)s) or (role:reader and project_id:%(network:project_id)s)";
-const NETWORK_DEVICE: &str =
-    "not field:port:device_owner=~^network: or role:admin or role:service or (role:member and project_id:%(network:project_id)s)";
+const NETWORK_DEVICE: &str = "not field:port:device_owner=~^network: or role:admin or role:service or (role:member and project_id:%(network:project_id)s)";
 
 /// The rules of the network service.
 pub const POLICY: &[RuleDefault] = rules! {

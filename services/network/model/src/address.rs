@@ -162,7 +162,9 @@ pub fn choose(snapshot: &Snapshot, txn: &Txn, id: &str, subnet: &Subnet) -> Opti
     }
     // The pool is dense, so it is small or nearly full: go round from a random place.
     let start = below(total);
-    (0..total.min(STEPS)).filter_map(|i| nth((start + i) % total)).find(&free)
+    (0..total.min(STEPS))
+        .filter_map(|i| nth((start + i) % total))
+        .find(&free)
 }
 
 /// Allocates an address in the transaction.
@@ -174,7 +176,9 @@ pub fn take(snapshot: &Snapshot, txn: &mut Txn, id: &str, subnet: &Subnet, ip: I
     if taken(snapshot, txn, &key) {
         return Err(errors::conflict(
             "IpAddressAlreadyAllocated",
-            format!("IP address {ip} is already allocated in subnet {id}; choose another or leave the choice to the cloud."),
+            format!(
+                "IP address {ip} is already allocated in subnet {id}; choose another or leave the choice to the cloud."
+            ),
         ));
     }
     txn.allocate(key, owner);
@@ -211,7 +215,14 @@ mod tests {
     #[test]
     fn macs_are_read_strictly() {
         assert_eq!(normal_mac("FA-16-3E-00-00-0a").unwrap(), "fa:16:3e:00:00:0a");
-        for bad in ["", "fa:16:3e:00:00", "fa:16:3e:00:00:0g", "fa:16:3e:00:00:01:02", "fa163e000001", "+a:16:3e:00:00:01"] {
+        for bad in [
+            "",
+            "fa:16:3e:00:00",
+            "fa:16:3e:00:00:0g",
+            "fa:16:3e:00:00:01:02",
+            "fa163e000001",
+            "+a:16:3e:00:00:01",
+        ] {
             assert!(normal_mac(bad).is_none(), "{bad}");
         }
     }

@@ -60,8 +60,14 @@ impl Kind for Agent {
     const NAME: &'static str = "agent";
     fn indexes() -> Vec<Index<Self>> {
         vec![
-            Index { name: "host", values: |a| vec![a.host.clone()] },
-            Index { name: "type", values: |a| vec![a.agent_type.clone()] },
+            Index {
+                name: "host",
+                values: |a| vec![a.host.clone()],
+            },
+            Index {
+                name: "type",
+                values: |a| vec![a.agent_type.clone()],
+            },
         ]
     }
 }

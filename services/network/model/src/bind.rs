@@ -28,7 +28,11 @@ pub fn plan_bind_port(
             ),
         ));
     }
-    let owner = if device_owner.is_empty() { format!("compute:{az}") } else { device_owner.to_owned() };
+    let owner = if device_owner.is_empty() {
+        format!("compute:{az}")
+    } else {
+        device_owner.to_owned()
+    };
     let change = PortChange {
         host: Some(host.to_owned()),
         device_id: Some(device_id.to_owned()),
@@ -44,6 +48,11 @@ pub fn plan_bind_port(
 /// None at present; kept so that callers are ready for one.
 pub fn plan_unbind_port(snapshot: &Snapshot, txn: &mut Txn, read: &Object<Port>) -> Result<Port> {
     let empty = || Some(String::new());
-    let change = PortChange { host: empty(), device_id: empty(), device_owner: empty(), ..PortChange::default() };
+    let change = PortChange {
+        host: empty(),
+        device_id: empty(),
+        device_owner: empty(),
+        ..PortChange::default()
+    };
     plan_update_port(snapshot, txn, read, change)
 }

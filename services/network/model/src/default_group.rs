@@ -1,9 +1,6 @@
 //! The default security group of a project: made when it is first needed, once, whoever needs it first.
 
-use crate::{
-    Direction, Meta, RuleRequest, SecurityGroup, SecurityGroupId, keys, quota,
-    security_group_rule::put_rule,
-};
+use crate::{Direction, Meta, RuleRequest, SecurityGroup, SecurityGroupId, keys, quota, security_group_rule::put_rule};
 use maru_base::{ProjectId, Result};
 use maru_store::{Snapshot, Txn};
 

@@ -9,11 +9,19 @@ pub fn refuse(kind: ErrorKind, code: &'static str, message: impl Into<String>) -
 }
 /// 400 `InvalidInput`.
 pub fn invalid_input(message: impl Display) -> Error {
-    refuse(ErrorKind::BadRequest, "InvalidInput", format!("Invalid input for operation: {message}."))
+    refuse(
+        ErrorKind::BadRequest,
+        "InvalidInput",
+        format!("Invalid input for operation: {message}."),
+    )
 }
 /// 400 `BadRequest` of one resource.
 pub fn bad_request(resource: &str, message: impl Display) -> Error {
-    refuse(ErrorKind::BadRequest, "BadRequest", format!("Bad {resource} request: {message}."))
+    refuse(
+        ErrorKind::BadRequest,
+        "BadRequest",
+        format!("Bad {resource} request: {message}."),
+    )
 }
 /// 409 with its code.
 pub fn conflict(code: &'static str, message: impl Into<String>) -> Error {

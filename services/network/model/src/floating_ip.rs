@@ -2,8 +2,8 @@
 //! gateway is on that network.
 
 use crate::{
-    FixedIpRequest, Meta, Network, NetworkId, Port, PortId, PortRequest, Router, RouterId, Subnet, SubnetId, address, errors,
-    keys,
+    FixedIpRequest, Meta, Network, NetworkId, Port, PortId, PortRequest, Router, RouterId, Subnet, SubnetId, address,
+    errors, keys,
     port::{plan_create_port, plan_drop_port},
     port_plan::subnets_of,
     quota, router,
@@ -52,11 +52,26 @@ impl Kind for FloatingIp {
     const NAME: &'static str = "floating_ip";
     fn indexes() -> Vec<Index<Self>> {
         vec![
-            Index { name: "project", values: |f| vec![f.project_id.to_string()] },
-            Index { name: "network", values: |f| vec![f.floating_network_id.to_string()] },
-            Index { name: "port", values: |f| f.port_id.iter().map(ToString::to_string).collect() },
-            Index { name: "router", values: |f| f.router_id.iter().map(ToString::to_string).collect() },
-            Index { name: "address", values: |f| vec![f.floating_ip_address.to_string()] },
+            Index {
+                name: "project",
+                values: |f| vec![f.project_id.to_string()],
+            },
+            Index {
+                name: "network",
+                values: |f| vec![f.floating_network_id.to_string()],
+            },
+            Index {
+                name: "port",
+                values: |f| f.port_id.iter().map(ToString::to_string).collect(),
+            },
+            Index {
+                name: "router",
+                values: |f| f.router_id.iter().map(ToString::to_string).collect(),
+            },
+            Index {
+                name: "address",
+                values: |f| vec![f.floating_ip_address.to_string()],
+            },
         ]
     }
 }
@@ -97,7 +112,8 @@ pub fn plan_create_floating_ip(
     request: FloatingIpRequest,
 ) -> Result<(FloatingIpId, FloatingIp)> {
     let network_id = request.network;
-    let network = keys::look::<Network>(snapshot, txn, &network_id).ok_or_else(|| errors::network_not_found(&network_id))?;
+    let network =
+        keys::look::<Network>(snapshot, txn, &network_id).ok_or_else(|| errors::network_not_found(&network_id))?;
     if !network.external {
         return Err(errors::bad_request(
             "floatingip",
@@ -106,15 +122,24 @@ pub fn plan_create_floating_ip(
     }
     quota::consume(snapshot, txn, &request.project_id, "floatingip")?;
     let id = FloatingIpId::new_uuid();
-    let v4: Vec<(SubnetId, Subnet)> =
-        subnets_of(snapshot, txn, &network_id).into_iter().filter(|(_, s)| s.cidr.addr().is_ipv4()).collect();
+    let v4: Vec<(SubnetId, Subnet)> = subnets_of(snapshot, txn, &network_id)
+        .into_iter()
+        .filter(|(_, s)| s.cidr.addr().is_ipv4())
+        .collect();
     if v4.is_empty() {
-        return Err(errors::bad_request("floatingip", format!("network {network_id} does not contain any IPv4 subnet")));
+        return Err(errors::bad_request(
+            "floatingip",
+            format!("network {network_id} does not contain any IPv4 subnet"),
+        ));
     }
     let wanted = match (request.subnet, request.address) {
         (None, None) => {
             let room = v4.iter().find(|(i, s)| address::choose(snapshot, txn, i, s).is_some());
-            FixedIpRequest::in_subnet(room.or_else(|| v4.first()).map(|(i, _)| i.clone()).unwrap_or_else(SubnetId::new_uuid))
+            FixedIpRequest::in_subnet(
+                room.or_else(|| v4.first())
+                    .map(|(i, _)| i.clone())
+                    .unwrap_or_else(SubnetId::new_uuid),
+            )
         }
         (subnet_id, ip_address) => FixedIpRequest { subnet_id, ip_address },
     };
@@ -130,7 +155,10 @@ pub fn plan_create_floating_ip(
         },
     )?;
     let Some(IpAddr::V4(floating_ip_address)) = outer.fixed_ips.first().map(|f| f.ip_address) else {
-        return Err(errors::bad_request("floatingip", "a floating IP is an IPv4 address; name an IPv4 subnet"));
+        return Err(errors::bad_request(
+            "floatingip",
+            "a floating IP is an IPv4 address; name an IPv4 subnet",
+        ));
     };
     let mut fip = FloatingIp {
         project_id: request.project_id,
@@ -219,7 +247,10 @@ fn lead_to(
     let v4: Vec<&crate::FixedIp> = port.fixed_ips.iter().filter(|f| f.ip_address.is_ipv4()).collect();
     let fixed = match (fixed_ip, v4.as_slice()) {
         (Some(ip), _) => *v4.iter().find(|f| f.ip_address == ip).ok_or_else(|| {
-            errors::bad_request("floatingip", format!("port {port_id} does not have fixed ip {ip}; name one of its IPv4 addresses"))
+            errors::bad_request(
+                "floatingip",
+                format!("port {port_id} does not have fixed ip {ip}; name one of its IPv4 addresses"),
+            )
         })?,
         (None, [one]) => *one,
         (None, []) => {
@@ -237,7 +268,9 @@ fn lead_to(
     };
     let name = pair(port_id, fixed.ip_address);
     let key = keys::claim(CLAIM, &fip.floating_network_id, &name);
-    let holder = snapshot.owner(CLAIM, &fip.floating_network_id, &name).or_else(|| keys::pending_text(txn, &key));
+    let holder = snapshot
+        .owner(CLAIM, &fip.floating_network_id, &name)
+        .or_else(|| keys::pending_text(txn, &key));
     if let Some(other) = holder.filter(|o| *o != id.as_str()) {
         return Err(errors::conflict(
             "FloatingIPPortAlreadyAssociated",

@@ -41,7 +41,9 @@ pub mod tombstone;
 pub use agent::{Agent, AgentId, plan_upsert_agent};
 pub use bind::{plan_bind_port, plan_unbind_port};
 pub use default_group::{default_group, ensure_default_group};
-pub use floating_ip::{FloatingIp, FloatingIpId, FloatingIpRequest, plan_associate, plan_create_floating_ip, plan_delete_floating_ip};
+pub use floating_ip::{
+    FloatingIp, FloatingIpId, FloatingIpRequest, plan_associate, plan_create_floating_ip, plan_delete_floating_ip,
+};
 pub use meta::Meta;
 pub use network::{Network, NetworkId, NetworkRequest, plan_create_network, plan_delete_network};
 pub use observed::{ObservedPort, plan_observe_port, port_is_up};
@@ -51,11 +53,11 @@ pub use port::{
 pub use quota::{Quota, over_quota};
 pub use router::{Gateway, Route, Router, RouterId, pick_host, plan_host_routers};
 pub use security_group::{SecurityGroup, SecurityGroupId, plan_create_group, plan_delete_group};
-pub use security_group_rule::{Direction, RuleRequest, SecurityGroupRule, SecurityGroupRuleId, plan_create_rule, plan_delete_rule};
-pub use subnet::{Subnet, SubnetId, SubnetRequest, plan_create_subnets, plan_delete_subnet};
-pub use tombstone::{
-    Removed, TombstoneNetwork, TombstonePort, TombstoneRouter, network_hosts, plan_removed,
+pub use security_group_rule::{
+    Direction, RuleRequest, SecurityGroupRule, SecurityGroupRuleId, plan_create_rule, plan_delete_rule,
 };
+pub use subnet::{Subnet, SubnetId, SubnetRequest, plan_create_subnets, plan_delete_subnet};
+pub use tombstone::{Removed, TombstoneNetwork, TombstonePort, TombstoneRouter, network_hosts, plan_removed};
 
 /// Registers the kinds of this service.
 pub fn register(r: &mut maru_store::Registry) {

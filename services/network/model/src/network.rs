@@ -27,6 +27,19 @@ pub const VNI_MAX: u64 = (1 << 24) - 1;
 /// Highest conntrack zone.
 pub const ZONE_MAX: u64 = 65_535;
 
+/// Domain of ports' names where their network has none (Neutron's default), without its last dot.
+pub const DNS_DOMAIN: &str = "openstacklocal";
+
+/// The domain of the names on a network, without its last dot.
+#[must_use]
+pub fn dns_domain(snapshot: &Snapshot, id: &NetworkId) -> String {
+    snapshot
+        .get::<Network>(id)
+        .map(|n| n.value.dns_domain.trim_end_matches('.').to_owned())
+        .filter(|d| !d.is_empty())
+        .unwrap_or_else(|| DNS_DOMAIN.to_owned())
+}
+
 /// A network: one layer 2 segment.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Network {
@@ -67,7 +80,10 @@ impl Kind for Network {
     const NAME: &'static str = "network";
     fn indexes() -> Vec<Index<Self>> {
         vec![
-            Index { name: "project", values: |n| vec![n.project_id.to_string()] },
+            Index {
+                name: "project",
+                values: |n| vec![n.project_id.to_string()],
+            },
             // What others than the owner see.
             Index {
                 name: "visible",
@@ -82,7 +98,10 @@ impl Kind for Network {
                     v
                 },
             },
-            Index { name: "name", values: |n| vec![n.name.clone()] },
+            Index {
+                name: "name",
+                values: |n| vec![n.name.clone()],
+            },
         ]
     }
 }
@@ -150,11 +169,19 @@ impl NetworkRequest {
 ///
 /// # Errors
 /// 409 over quota or when a wished number is in use; 400 for an MTU or type that cannot be; 503 when no number is free.
-pub fn plan_create_network(snapshot: &Snapshot, txn: &mut Txn, request: NetworkRequest) -> Result<(NetworkId, Network)> {
+pub fn plan_create_network(
+    snapshot: &Snapshot,
+    txn: &mut Txn,
+    request: NetworkRequest,
+) -> Result<(NetworkId, Network)> {
     let id = NetworkId::new_uuid();
     quota::consume(snapshot, txn, &request.project_id, "network")?;
     let network_type = request.network_type.unwrap_or_else(|| "vxlan".to_owned());
-    match (network_type.as_str(), &request.physical_network, request.segmentation_id) {
+    match (
+        network_type.as_str(),
+        &request.physical_network,
+        request.segmentation_id,
+    ) {
         ("vxlan", None, _) => {}
         ("flat", Some(physical), None) => {
             let key = keys::claim("flat", "", physical);
@@ -167,7 +194,9 @@ pub fn plan_create_network(snapshot: &Snapshot, txn: &mut Txn, request: NetworkR
             txn.claim("flat", "", physical, &id);
         }
         ("vxlan", Some(_), _) => {
-            return Err(errors::invalid_input("a vxlan network has no provider:physical_network; leave it out"));
+            return Err(errors::invalid_input(
+                "a vxlan network has no provider:physical_network; leave it out",
+            ));
         }
         ("flat", ..) => {
             return Err(errors::invalid_input(
@@ -180,11 +209,19 @@ pub fn plan_create_network(snapshot: &Snapshot, txn: &mut Txn, request: NetworkR
             )));
         }
     }
-    let most = if request.external || network_type == "flat" { MTU_EXTERNAL } else { MTU_VXLAN };
+    let most = if request.external || network_type == "flat" {
+        MTU_EXTERNAL
+    } else {
+        MTU_VXLAN
+    };
     let mtu = match request.mtu {
         None | Some(0) => most,
         Some(n) if (MTU_MIN..=most).contains(&n) => n,
-        Some(n) => return Err(errors::invalid_input(format!("mtu {n} is not within {MTU_MIN} and {most}"))),
+        Some(n) => {
+            return Err(errors::invalid_input(format!(
+                "mtu {n} is not within {MTU_MIN} and {most}"
+            )));
+        }
     };
     let vni = match request.segmentation_id {
         None => allocate_number(snapshot, txn, "vni", VNI_MAX, &id)?,
@@ -238,7 +275,9 @@ fn allocate_number(snapshot: &Snapshot, txn: &mut Txn, family: &str, max: u64, o
         .find(|n| free(txn, n))
         .or_else(|| {
             let start = random::below(max);
-            (0..max.min(1 << 17)).map(|i| 1 + (start + i) % max).find(|n| free(txn, n))
+            (0..max.min(1 << 17))
+                .map(|i| 1 + (start + i) % max)
+                .find(|n| free(txn, n))
         });
     let n = found.ok_or_else(|| {
         errors::refuse(
@@ -266,7 +305,11 @@ pub fn plan_delete_network(snapshot: &Snapshot, txn: &mut Txn, read: &Object<Net
                 "Unable to complete operation on network {id}: {} port(s) are still on it, such as {} ({}); delete them first.",
                 in_the_way.len(),
                 first.id,
-                if first.value.device_owner.is_empty() { "no device" } else { &first.value.device_owner }
+                if first.value.device_owner.is_empty() {
+                    "no device"
+                } else {
+                    &first.value.device_owner
+                }
             ),
         ));
     }
@@ -285,8 +328,8 @@ pub fn plan_delete_network(snapshot: &Snapshot, txn: &mut Txn, read: &Object<Net
     quota::release(txn, &network.project_id, "network");
     let hosts = crate::tombstone::network_hosts(snapshot, id);
     if hosts.is_empty() {
-        free_numbers(txn, network.vni, network.zone);
         // A port that is bound at this moment would mark a host; binding guards that the network lives.
+        free_numbers(txn, network.vni, network.zone);
     } else {
         txn.create(
             id,

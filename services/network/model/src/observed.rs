@@ -23,7 +23,10 @@ impl Kind for ObservedPort {
     type Id = PortId;
     const NAME: &'static str = "observed_port";
     fn indexes() -> Vec<Index<Self>> {
-        vec![Index { name: "host", values: |o| vec![o.host.clone()] }]
+        vec![Index {
+            name: "host",
+            values: |o| vec![o.host.clone()],
+        }]
     }
 }
 
@@ -57,7 +60,10 @@ pub fn port_is_up(snapshot: &Snapshot, id: &PortId, port: &Port) -> bool {
     if port.device_owner == dhcp::OWNER {
         return true;
     }
-    !port.host.is_empty() && snapshot.get::<ObservedPort>(id).is_some_and(|o| o.value.up && o.value.host == port.host)
+    !port.host.is_empty()
+        && snapshot
+            .get::<ObservedPort>(id)
+            .is_some_and(|o| o.value.up && o.value.host == port.host)
 }
 
 /// The status that the API shows.

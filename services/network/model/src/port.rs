@@ -7,7 +7,9 @@
 //!     └──── unbind ─────┘         delete ──► tombstone until the node reports it removed
 //! ```
 
-pub use crate::port_plan::{PortChange, plan_create_port, plan_delete_port, plan_drop_port, plan_update_port};
+pub use crate::port_plan::{
+    DhcpOptionChange, PortChange, plan_create_port, plan_delete_port, plan_drop_port, plan_update_port,
+};
 use crate::{Meta, NetworkId, SecurityGroupId, SubnetId};
 use ipnet::IpNet;
 use maru_base::ProjectId;
@@ -95,11 +97,26 @@ impl Kind for Port {
     const NAME: &'static str = "port";
     fn indexes() -> Vec<Index<Self>> {
         vec![
-            Index { name: "project", values: |p| vec![p.project_id.to_string()] },
-            Index { name: "network", values: |p| vec![p.network_id.to_string()] },
-            Index { name: "device", values: |p| some(&p.device_id) },
-            Index { name: "owner", values: |p| some(&p.device_owner) },
-            Index { name: "host", values: |p| some(&p.host) },
+            Index {
+                name: "project",
+                values: |p| vec![p.project_id.to_string()],
+            },
+            Index {
+                name: "network",
+                values: |p| vec![p.network_id.to_string()],
+            },
+            Index {
+                name: "device",
+                values: |p| some(&p.device_id),
+            },
+            Index {
+                name: "owner",
+                values: |p| some(&p.device_owner),
+            },
+            Index {
+                name: "host",
+                values: |p| some(&p.host),
+            },
             Index {
                 name: "subnet",
                 values: |p| {
@@ -113,14 +130,34 @@ impl Kind for Port {
                 name: "security_group",
                 values: |p| p.security_groups.iter().map(ToString::to_string).collect(),
             },
-            Index { name: "mac", values: |p| vec![p.mac_address.clone()] },
-            Index { name: "ip", values: |p| p.fixed_ips.iter().map(|f| f.ip_address.to_string()).collect() },
+            Index {
+                name: "mac",
+                values: |p| vec![p.mac_address.clone()],
+            },
+            Index {
+                name: "ip",
+                values: |p| p.fixed_ips.iter().map(|f| f.ip_address.to_string()).collect(),
+            },
         ]
     }
 }
 
 fn some(text: &str) -> Vec<String> {
-    if text.is_empty() { Vec::new() } else { vec![text.to_owned()] }
+    if text.is_empty() {
+        Vec::new()
+    } else {
+        vec![text.to_owned()]
+    }
+}
+
+/// The host name that DHCP and DNS give to one of a port's addresses, without a domain.
+#[must_use]
+pub fn host_name(port: &Port, ip: IpAddr) -> String {
+    if port.dns_name.is_empty() {
+        format!("host-{}", ip.to_string().replace(['.', ':'], "-"))
+    } else {
+        port.dns_name.trim_end_matches('.').to_owned()
+    }
 }
 
 /// A wished address: of a subnet, exactly this one, or both.
@@ -136,7 +173,10 @@ impl FixedIpRequest {
     /// Any address of a subnet.
     #[must_use]
     pub fn in_subnet(id: SubnetId) -> Self {
-        Self { subnet_id: Some(id), ip_address: None }
+        Self {
+            subnet_id: Some(id),
+            ip_address: None,
+        }
     }
 }
 

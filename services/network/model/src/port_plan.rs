@@ -9,6 +9,9 @@ use maru_base::{ErrorKind, ProjectId, Result};
 use maru_store::{Object, Op, Snapshot, Txn};
 use std::{collections::BTreeMap, net::IpAddr};
 
+/// A changed DHCP option: name, value (`None` takes it away), IP version.
+pub type DhcpOptionChange = (String, Option<String>, u8);
+
 /// What shall change of a port; `None` stays.
 #[derive(Debug, Clone, Default)]
 pub struct PortChange {
@@ -29,7 +32,7 @@ pub struct PortChange {
     /// See [`Port`].
     pub allowed_address_pairs: Option<Vec<AddressPair>>,
     /// Changed options; an empty value takes one away.
-    pub extra_dhcp_opts: Option<Vec<(String, Option<String>, u8)>>,
+    pub extra_dhcp_opts: Option<Vec<DhcpOptionChange>>,
     /// See [`Port`].
     pub device_id: Option<String>,
     /// See [`Port`].
@@ -54,7 +57,8 @@ pub struct PortChange {
 pub fn plan_create_port(snapshot: &Snapshot, txn: &mut Txn, request: PortRequest) -> Result<(PortId, Port)> {
     let id = PortId::new_uuid();
     let network_id = request.network.clone();
-    let network = keys::look::<Network>(snapshot, txn, &network_id).ok_or_else(|| errors::network_not_found(&network_id))?;
+    let network =
+        keys::look::<Network>(snapshot, txn, &network_id).ok_or_else(|| errors::network_not_found(&network_id))?;
     keys::alive::<Network>(txn, &network_id);
     txn.bump_epoch(&format!("ports:{network_id}"));
     if request.by_the_cloud {
@@ -63,13 +67,22 @@ pub fn plan_create_port(snapshot: &Snapshot, txn: &mut Txn, request: PortRequest
         quota::consume(snapshot, txn, &request.project, "port")?;
     }
     let mac = claim_mac(snapshot, txn, &network_id, request.mac.as_deref(), &id)?;
-    let mut taking = Taking { snapshot, txn, network_id: &network_id, mac: &mac, owner: &request.device_owner, port: &id };
+    let mut taking = Taking {
+        snapshot,
+        txn,
+        network_id: &network_id,
+        mac: &mac,
+        owner: &request.device_owner,
+        port: &id,
+    };
     let fixed_ips = match &request.fixed_ips {
         Some(wanted) => taking.these(wanted, &[])?,
         None => taking.usual()?,
     };
     let for_network = request.device_owner.starts_with("network:");
-    let port_security = request.port_security.unwrap_or(network.port_security_enabled && !for_network);
+    let port_security = request
+        .port_security
+        .unwrap_or(network.port_security_enabled && !for_network);
     let security_groups = match request.security_groups {
         Some(groups) => groups,
         None if port_security && !for_network && !request.project.is_empty() => {
@@ -77,7 +90,13 @@ pub fn plan_create_port(snapshot: &Snapshot, txn: &mut Txn, request: PortRequest
         }
         None => Vec::new(),
     };
-    join_groups(snapshot, txn, &request.project, &security_groups, request.foreign_groups)?;
+    join_groups(
+        snapshot,
+        txn,
+        &request.project,
+        &security_groups,
+        request.foreign_groups,
+    )?;
     let port = Port {
         project_id: request.project,
         network_id,
@@ -114,7 +133,18 @@ pub fn plan_update_port(snapshot: &Snapshot, txn: &mut Txn, read: &Object<Port>,
     macro_rules! set {
         ($($field:ident),*) => { $(if let Some(v) = change.$field { port.$field = v; })* };
     }
-    set!(name, admin_state_up, port_security_enabled, allowed_address_pairs, device_id, device_owner, host, vnic_type, profile, dns_name);
+    set!(
+        name,
+        admin_state_up,
+        port_security_enabled,
+        allowed_address_pairs,
+        device_id,
+        device_owner,
+        host,
+        vnic_type,
+        profile,
+        dns_name
+    );
     if let Some(description) = change.description {
         port.meta.description = description;
     }
@@ -124,7 +154,10 @@ pub fn plan_update_port(snapshot: &Snapshot, txn: &mut Txn, read: &Object<Port>,
         if !old.host.is_empty() {
             return Err(errors::conflict(
                 "PortBound",
-                format!("Port {id} is bound to {}; its MAC can be changed when it is not.", old.host),
+                format!(
+                    "Port {id} is bound to {}; its MAC can be changed when it is not.",
+                    old.host
+                ),
             ));
         }
         txn.release("mac", &port.network_id, &old.mac_address);
@@ -143,7 +176,12 @@ pub fn plan_update_port(snapshot: &Snapshot, txn: &mut Txn, read: &Object<Port>,
         let gone: Vec<&FixedIp> = old.fixed_ips.iter().filter(|f| !port.fixed_ips.contains(f)).collect();
         for fixed in &gone {
             let subnet = snapshot.get::<Subnet>(&fixed.subnet_id);
-            address::give(txn, &fixed.subnet_id, subnet.as_ref().map(|s| &*s.value), fixed.ip_address);
+            address::give(
+                txn,
+                &fixed.subnet_id,
+                subnet.as_ref().map(|s| &*s.value),
+                fixed.ip_address,
+            );
         }
         if !gone.is_empty() {
             let lost: Vec<IpAddr> = gone.iter().map(|f| f.ip_address).collect();
@@ -157,14 +195,23 @@ pub fn plan_update_port(snapshot: &Snapshot, txn: &mut Txn, read: &Object<Port>,
     }
     if let Some(options) = change.extra_dhcp_opts {
         for (name, value, version) in options {
-            port.extra_dhcp_opts.retain(|o| !(o.opt_name == name && o.ip_version == version));
+            port.extra_dhcp_opts
+                .retain(|o| !(o.opt_name == name && o.ip_version == version));
             if let Some(opt_value) = value {
-                port.extra_dhcp_opts.push(DhcpOption { opt_name: name, opt_value, ip_version: version });
+                port.extra_dhcp_opts.push(DhcpOption {
+                    opt_name: name,
+                    opt_value,
+                    ip_version: version,
+                });
             }
         }
     }
     if let Some(groups) = change.security_groups {
-        let new: Vec<SecurityGroupId> = groups.iter().filter(|g| !old.security_groups.contains(g)).cloned().collect();
+        let new: Vec<SecurityGroupId> = groups
+            .iter()
+            .filter(|g| !old.security_groups.contains(g))
+            .cloned()
+            .collect();
         join_groups(snapshot, txn, &port.project_id, &new, change.foreign_groups)?;
         port.security_groups = groups;
     }
@@ -190,7 +237,11 @@ pub fn plan_delete_port(snapshot: &Snapshot, txn: &mut Txn, read: &Object<Port>)
             format!(
                 "Port {} cannot be deleted directly: it belongs to {} {} (device owner {owner}); remove it there.",
                 read.id,
-                if owner == floating_ip::OWNER { "floating IP" } else { "router" },
+                if owner == floating_ip::OWNER {
+                    "floating IP"
+                } else {
+                    "router"
+                },
                 read.value.device_id
             ),
         ));
@@ -246,7 +297,13 @@ fn bytes_of(text: &'static str) -> bytes::Bytes {
     bytes::Bytes::from_static(text.as_bytes())
 }
 
-fn claim_mac(snapshot: &Snapshot, txn: &mut Txn, network: &NetworkId, wanted: Option<&str>, port: &PortId) -> Result<String> {
+fn claim_mac(
+    snapshot: &Snapshot,
+    txn: &mut Txn,
+    network: &NetworkId,
+    wanted: Option<&str>,
+    port: &PortId,
+) -> Result<String> {
     let mac = match wanted {
         None => address::choose_mac(snapshot, txn, network),
         Some(text) => address::normal_mac(text)
@@ -336,7 +393,10 @@ impl Taking<'_> {
     fn take(&mut self, id: &SubnetId, subnet: &Subnet, ip: IpAddr) -> Result<FixedIp> {
         address::take(self.snapshot, self.txn, id, subnet, ip, self.port)?;
         keys::alive::<Subnet>(self.txn, id);
-        Ok(FixedIp { subnet_id: id.clone(), ip_address: ip })
+        Ok(FixedIp {
+            subnet_id: id.clone(),
+            ip_address: ip,
+        })
     }
 
     /// One IPv4 address, one IPv6 address, and one per autoconfigured subnet.
@@ -347,7 +407,10 @@ impl Taking<'_> {
         maru_base::random::shuffle(&mut subnets);
         let mut fixed = Vec::new();
         for v4 in [true, false] {
-            let family: Vec<_> = subnets.iter().filter(|(_, s)| s.cidr.addr().is_ipv4() == v4 && !s.is_auto()).collect();
+            let family: Vec<_> = subnets
+                .iter()
+                .filter(|(_, s)| s.cidr.addr().is_ipv4() == v4 && !s.is_auto())
+                .collect();
             let found = family
                 .iter()
                 .find_map(|(id, s)| Some((id, s, address::choose(self.snapshot, self.txn, id, s)?)));
@@ -391,7 +454,11 @@ impl Taking<'_> {
                         format!("IP address {ip} is in no subnet of network {}.", self.network_id),
                     )
                 })?),
-                (None, None) => return Err(errors::invalid_input("a fixed IP names a subnet_id, an ip_address or both")),
+                (None, None) => {
+                    return Err(errors::invalid_input(
+                        "a fixed IP names a subnet_id, an ip_address or both",
+                    ));
+                }
             };
             let Some((id, subnet)) = found else { continue };
             let again = kept.iter().find(|k| {

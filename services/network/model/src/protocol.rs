@@ -40,7 +40,9 @@ pub fn number(text: &str) -> Option<u8> {
     if let Some((_, n)) = NAMES.iter().find(|(name, _)| *name == lower) {
         return Some(*n);
     }
-    (!text.is_empty() && text.bytes().all(|b| b.is_ascii_digit())).then(|| text.parse().ok()).flatten()
+    (!text.is_empty() && text.bytes().all(|b| b.is_ascii_digit()))
+        .then(|| text.parse().ok())
+        .flatten()
 }
 /// Whether a protocol has ports.
 #[must_use]

@@ -35,7 +35,9 @@ impl Kind for Quota {
 /// The limit of a project; `None` is unlimited.
 #[must_use]
 pub fn limit(snapshot: &Snapshot, project: &ProjectId, resource: &str) -> Option<i64> {
-    let own = snapshot.get::<Quota>(project).and_then(|q| q.value.limits.get(resource).copied());
+    let own = snapshot
+        .get::<Quota>(project)
+        .and_then(|q| q.value.limits.get(resource).copied());
     let limit = own.or_else(|| default_limit(resource)).unwrap_or(-1);
     (limit >= 0).then_some(limit)
 }
@@ -88,7 +90,12 @@ pub fn release(txn: &mut Txn, project: &ProjectId, resource: &'static str) {
 #[must_use]
 pub fn over_quota(error: &Error) -> Option<Error> {
     match CommitError::conflict_of(error)? {
-        Conflict::Exceeded { key, used, wanted, limit } => {
+        Conflict::Exceeded {
+            key,
+            used,
+            wanted,
+            limit,
+        } => {
             let parts = key.parts();
             match parts.iter().map(String::as_str).collect::<Vec<_>>().as_slice() {
                 ["counter", "quota", _, resource] if default_limit(resource).is_some() => {

@@ -63,9 +63,18 @@ impl Kind for Router {
     const NAME: &'static str = "router";
     fn indexes() -> Vec<Index<Self>> {
         vec![
-            Index { name: "project", values: |r| vec![r.project_id.to_string()] },
-            Index { name: "host", values: |r| r.host.iter().cloned().collect() },
-            Index { name: "name", values: |r| vec![r.name.clone()] },
+            Index {
+                name: "project",
+                values: |r| vec![r.project_id.to_string()],
+            },
+            Index {
+                name: "host",
+                values: |r| r.host.iter().cloned().collect(),
+            },
+            Index {
+                name: "name",
+                values: |r| vec![r.name.clone()],
+            },
             Index {
                 name: "external",
                 values: |r| r.gateway.iter().map(|g| g.network_id.to_string()).collect(),
@@ -82,12 +91,18 @@ pub fn is_router_port(port: &Port) -> bool {
 
 /// All ports of a router: interfaces and gateway.
 pub fn ports(snapshot: &Snapshot, id: &RouterId) -> Vec<Object<Port>> {
-    snapshot.find::<Port>("device", id).filter(|p| is_router_port(&p.value)).collect()
+    snapshot
+        .find::<Port>("device", id)
+        .filter(|p| is_router_port(&p.value))
+        .collect()
 }
 /// The interface ports of a router.
 #[must_use]
 pub fn interfaces(snapshot: &Snapshot, id: &RouterId) -> Vec<Object<Port>> {
-    snapshot.find::<Port>("device", id).filter(|p| p.value.device_owner == INTERFACE).collect()
+    snapshot
+        .find::<Port>("device", id)
+        .filter(|p| p.value.device_owner == INTERFACE)
+        .collect()
 }
 
 /// The node for a new router: of the connected and enabled L3 agents, the one with the fewest routers.
@@ -97,7 +112,12 @@ pub fn pick_host(snapshot: &Snapshot, hints: &[String]) -> Option<String> {
         .find::<Agent>("type", agent::L3)
         .filter(|a| a.value.alive && a.value.admin_state_up)
         .filter(|a| hints.is_empty() || hints.contains(&a.value.availability_zone))
-        .map(|a| (snapshot.find::<Router>("host", &a.value.host).count(), a.value.host.clone()))
+        .map(|a| {
+            (
+                snapshot.find::<Router>("host", &a.value.host).count(),
+                a.value.host.clone(),
+            )
+        })
         .min()
         .map(|(_, host)| host)
 }
@@ -118,9 +138,14 @@ pub fn plan_host_routers(snapshot: &Snapshot, txn: &mut Txn, only: Option<&Route
         if ports.is_empty() || planned >= 64 {
             continue;
         }
-        let Some(host) = pick_host(snapshot, &router.value.availability_zone_hints) else { continue };
+        let Some(host) = pick_host(snapshot, &router.value.availability_zone_hints) else {
+            continue;
+        };
         for port in &ports {
-            let change = PortChange { host: Some(host.clone()), ..PortChange::default() };
+            let change = PortChange {
+                host: Some(host.clone()),
+                ..PortChange::default()
+            };
             plan_update_port(snapshot, txn, port, change)?;
         }
         let mut value = (*router.value).clone();

@@ -2,8 +2,8 @@
 //! happen one at a time.
 
 use crate::{
-    FixedIpRequest, FloatingIp, Meta, Network, NetworkId, Port, PortId, PortRequest, Subnet, SubnetId, TombstoneRouter, errors,
-    keys,
+    FixedIpRequest, FloatingIp, Meta, Network, NetworkId, Port, PortId, PortRequest, Subnet, SubnetId, TombstoneRouter,
+    errors, keys,
     port::{PortChange, plan_create_port, plan_drop_port, plan_update_port},
     quota,
     router::{GATEWAY, Gateway, INTERFACE, Route, Router, RouterId, interfaces, pick_host},
@@ -105,7 +105,12 @@ pub fn plan_create_router(snapshot: &Snapshot, txn: &mut Txn, request: RouterReq
 /// # Errors
 /// 404 for a network that is not there; 400 for one that is not external; 409 `RouterExternalGatewayInUseByFloatingIp`
 /// while floating IPs need the gateway; 400 `InvalidRoutes`.
-pub fn plan_update_router(snapshot: &Snapshot, txn: &mut Txn, read: &Object<Router>, change: RouterChange) -> Result<Router> {
+pub fn plan_update_router(
+    snapshot: &Snapshot,
+    txn: &mut Txn,
+    read: &Object<Router>,
+    change: RouterChange,
+) -> Result<Router> {
     let mut router = (*read.value).clone();
     if let Some(name) = change.name {
         router.name = name;
@@ -139,7 +144,10 @@ pub fn plan_delete_router(snapshot: &Snapshot, txn: &mut Txn, read: &Object<Rout
     if let Some(port) = interfaces(snapshot, id).first() {
         return Err(errors::conflict(
             "RouterInUse",
-            format!("Router {id} still has ports, such as interface {}; remove its interfaces first.", port.id),
+            format!(
+                "Router {id} still has ports, such as interface {}; remove its interfaces first.",
+                port.id
+            ),
         ));
     }
     refuse_while_floating(snapshot, id)?;
@@ -150,7 +158,13 @@ pub fn plan_delete_router(snapshot: &Snapshot, txn: &mut Txn, read: &Object<Rout
         plan_drop_port(snapshot, txn, &port);
     }
     if let Some(host) = &read.value.host {
-        txn.put(id, &TombstoneRouter { host: host.clone(), revision: snapshot.revision() });
+        txn.put(
+            id,
+            &TombstoneRouter {
+                host: host.clone(),
+                revision: snapshot.revision(),
+            },
+        );
     }
     quota::release(txn, &read.value.project_id, "router");
     keys::bury(txn, keys::epoch(&format!("router:{id}")));
@@ -172,17 +186,29 @@ fn refuse_while_floating(snapshot: &Snapshot, id: &RouterId) -> Result<()> {
 }
 
 /// Sets, changes or clears the gateway of a router value that the caller writes.
-fn set_gateway(snapshot: &Snapshot, txn: &mut Txn, id: &RouterId, router: &mut Router, wanted: Option<GatewayRequest>) -> Result<()> {
+fn set_gateway(
+    snapshot: &Snapshot,
+    txn: &mut Txn,
+    id: &RouterId,
+    router: &mut Router,
+    wanted: Option<GatewayRequest>,
+) -> Result<()> {
     let Some(wanted) = wanted else {
-        let Some(old) = router.gateway.take() else { return Ok(()) };
+        let Some(old) = router.gateway.take() else {
+            return Ok(());
+        };
         refuse_while_floating(snapshot, id)?;
         drop_gateway(snapshot, txn, &old);
         return check_routes(snapshot, txn, id, router, &router.routes.clone()).map_err(|_| route_needs("gateway", id));
     };
     let network_id = wanted.network_id;
-    let network = keys::look::<Network>(snapshot, txn, &network_id).ok_or_else(|| errors::network_not_found(&network_id))?;
+    let network =
+        keys::look::<Network>(snapshot, txn, &network_id).ok_or_else(|| errors::network_not_found(&network_id))?;
     if !network.external {
-        return Err(errors::bad_request("router", format!("network {network_id} is not an external network")));
+        return Err(errors::bad_request(
+            "router",
+            format!("network {network_id} is not an external network"),
+        ));
     }
     let old = router.gateway.clone();
     if let Some(old) = &old
@@ -191,14 +217,25 @@ fn set_gateway(snapshot: &Snapshot, txn: &mut Txn, id: &RouterId, router: &mut R
         if let Some(fixed) = wanted.external_fixed_ips
             && let Some(port) = snapshot.get::<Port>(&old.port_id)
         {
-            plan_update_port(snapshot, txn, &port, PortChange { fixed_ips: Some(fixed), ..PortChange::default() })?;
+            plan_update_port(
+                snapshot,
+                txn,
+                &port,
+                PortChange {
+                    fixed_ips: Some(fixed),
+                    ..PortChange::default()
+                },
+            )?;
         }
         if let (Some(gateway), Some(snat)) = (&mut router.gateway, wanted.enable_snat) {
             gateway.enable_snat = snat;
         }
         return Ok(());
     }
-    for (subnet, cidr) in crate::port_plan::subnets_of(snapshot, txn, &network_id).iter().map(|(i, s)| (i, s.cidr)) {
+    for (subnet, cidr) in crate::port_plan::subnets_of(snapshot, txn, &network_id)
+        .iter()
+        .map(|(i, s)| (i, s.cidr))
+    {
         refuse_overlap(snapshot, id, None, subnet, &cidr)?;
     }
     if let Some(old) = &old {
@@ -223,10 +260,16 @@ fn set_gateway(snapshot: &Snapshot, txn: &mut Txn, id: &RouterId, router: &mut R
     if port.fixed_ips.is_empty() {
         return Err(errors::bad_request(
             "router",
-            format!("external network {network_id} has no subnet, so the gateway has no address; give it a subnet first"),
+            format!(
+                "external network {network_id} has no subnet, so the gateway has no address; give it a subnet first"
+            ),
         ));
     }
-    router.gateway = Some(Gateway { network_id, port_id, enable_snat: wanted.enable_snat.unwrap_or(true) });
+    router.gateway = Some(Gateway {
+        network_id,
+        port_id,
+        enable_snat: wanted.enable_snat.unwrap_or(true),
+    });
     Ok(())
 }
 
@@ -237,22 +280,43 @@ fn drop_gateway(snapshot: &Snapshot, txn: &mut Txn, old: &Gateway) {
 }
 
 /// Refuses a block that overlaps with one that the router already has.
-fn refuse_overlap(snapshot: &Snapshot, id: &RouterId, gateway: Option<&Gateway>, subnet_id: &SubnetId, cidr: &IpNet) -> Result<()> {
-    let inner = interfaces(snapshot, id)
-        .into_iter()
-        .flat_map(|p| p.value.fixed_ips.iter().map(|f| f.subnet_id.clone()).collect::<Vec<_>>());
-    let outer = gateway
-        .into_iter()
-        .flat_map(|g| snapshot.find::<Subnet>("network", &g.network_id).map(|s| s.id.clone()).collect::<Vec<_>>());
+fn refuse_overlap(
+    snapshot: &Snapshot,
+    id: &RouterId,
+    gateway: Option<&Gateway>,
+    subnet_id: &SubnetId,
+    cidr: &IpNet,
+) -> Result<()> {
+    let inner = interfaces(snapshot, id).into_iter().flat_map(|p| {
+        p.value
+            .fixed_ips
+            .iter()
+            .map(|f| f.subnet_id.clone())
+            .collect::<Vec<_>>()
+    });
+    let outer = gateway.into_iter().flat_map(|g| {
+        snapshot
+            .find::<Subnet>("network", &g.network_id)
+            .map(|s| s.id.clone())
+            .collect::<Vec<_>>()
+    });
     for other_id in inner.chain(outer) {
-        let Some(other) = snapshot.get::<Subnet>(&other_id) else { continue };
+        let Some(other) = snapshot.get::<Subnet>(&other_id) else {
+            continue;
+        };
         if other_id == *subnet_id {
-            return Err(errors::bad_request("router", format!("router already has a port on subnet {subnet_id}")));
+            return Err(errors::bad_request(
+                "router",
+                format!("router already has a port on subnet {subnet_id}"),
+            ));
         }
         if overlap(&other.value.cidr, cidr) {
             return Err(errors::bad_request(
                 "router",
-                format!("cidr {cidr} of subnet {subnet_id} overlaps with cidr {} of subnet {other_id}", other.value.cidr),
+                format!(
+                    "cidr {cidr} of subnet {subnet_id} overlaps with cidr {} of subnet {other_id}",
+                    other.value.cidr
+                ),
             ));
         }
     }
@@ -273,11 +337,16 @@ pub fn plan_add_interface(
     let id = &read.id;
     keys::hold_epoch(snapshot, txn, &format!("router:{id}"));
     let mut router = (*read.value).clone();
-    let host = router.host.clone().or_else(|| pick_host(snapshot, &router.availability_zone_hints));
+    let host = router
+        .host
+        .clone()
+        .or_else(|| pick_host(snapshot, &router.availability_zone_hints));
     let gateway = router.gateway.as_ref();
     let made = match (&request.port_id, &request.subnet_id) {
         (Some(port_id), None) => {
-            let port = snapshot.get::<Port>(port_id).ok_or_else(|| errors::port_not_found(port_id))?;
+            let port = snapshot
+                .get::<Port>(port_id)
+                .ok_or_else(|| errors::port_not_found(port_id))?;
             if !port.value.device_id.is_empty() {
                 return Err(errors::conflict(
                     "PortInUse",
@@ -288,16 +357,24 @@ pub fn plan_add_interface(
                 ));
             }
             if port.value.fixed_ips.is_empty() {
-                return Err(errors::bad_request("router", format!("port {port_id} has no fixed IP; a router port needs one")));
+                return Err(errors::bad_request(
+                    "router",
+                    format!("port {port_id} has no fixed IP; a router port needs one"),
+                ));
             }
             let mut v4 = 0;
             for fixed in &port.value.fixed_ips {
-                let Some(subnet) = snapshot.get::<Subnet>(&fixed.subnet_id) else { continue };
+                let Some(subnet) = snapshot.get::<Subnet>(&fixed.subnet_id) else {
+                    continue;
+                };
                 v4 += usize::from(subnet.value.ip_version() == 4);
                 refuse_overlap(snapshot, id, gateway, &subnet.id, &subnet.value.cidr)?;
             }
             if v4 > 1 {
-                return Err(errors::bad_request("router", "cannot have multiple IPv4 subnets on router port"));
+                return Err(errors::bad_request(
+                    "router",
+                    "cannot have multiple IPv4 subnets on router port",
+                ));
             }
             let change = PortChange {
                 device_id: Some(id.to_string()),
@@ -312,7 +389,9 @@ pub fn plan_add_interface(
             interface(port_id.clone(), &port)
         }
         (None, Some(subnet_id)) => {
-            let subnet = snapshot.get::<Subnet>(subnet_id).ok_or_else(|| errors::subnet_not_found(subnet_id))?;
+            let subnet = snapshot
+                .get::<Subnet>(subnet_id)
+                .ok_or_else(|| errors::subnet_not_found(subnet_id))?;
             let Some(address) = subnet.value.gateway_ip else {
                 return Err(errors::bad_request(
                     "router",
@@ -324,7 +403,10 @@ pub fn plan_add_interface(
                 snapshot,
                 txn,
                 PortRequest {
-                    fixed_ips: Some(vec![FixedIpRequest { subnet_id: Some(subnet_id.clone()), ip_address: Some(address) }]),
+                    fixed_ips: Some(vec![FixedIpRequest {
+                        subnet_id: Some(subnet_id.clone()),
+                        ip_address: Some(address),
+                    }]),
                     device_id: id.to_string(),
                     device_owner: INTERFACE.to_owned(),
                     host: host.clone().unwrap_or_default(),
@@ -334,9 +416,17 @@ pub fn plan_add_interface(
             interface(port_id, &port)
         }
         (Some(_), Some(_)) => {
-            return Err(errors::bad_request("router", "name either port_id or subnet_id, not both"));
+            return Err(errors::bad_request(
+                "router",
+                "name either port_id or subnet_id, not both",
+            ));
         }
-        (None, None) => return Err(errors::bad_request("router", "either subnet_id or port_id must be specified")),
+        (None, None) => {
+            return Err(errors::bad_request(
+                "router",
+                "either subnet_id or port_id must be specified",
+            ));
+        }
     };
     router.host = host;
     router.meta.touch();
@@ -395,7 +485,12 @@ pub fn plan_remove_interface(
                     format!("Router {id} has no interface on subnet {subnet_id}."),
                 )
             })?,
-        (None, None) => return Err(errors::bad_request("router", "either subnet_id or port_id must be specified")),
+        (None, None) => {
+            return Err(errors::bad_request(
+                "router",
+                "either subnet_id or port_id must be specified",
+            ));
+        }
     };
     let gone: Vec<SubnetId> = port.value.fixed_ips.iter().map(|f| f.subnet_id.clone()).collect();
     for fip in snapshot.find::<FloatingIp>("router", id) {
@@ -417,8 +512,17 @@ pub fn plan_remove_interface(
             ));
         }
     }
-    let cidrs: Vec<IpNet> = gone.iter().filter_map(|s| snapshot.get::<Subnet>(s)).map(|s| s.value.cidr).collect();
-    if read.value.routes.iter().any(|r| cidrs.iter().any(|c| c.contains(&r.nexthop))) {
+    let cidrs: Vec<IpNet> = gone
+        .iter()
+        .filter_map(|s| snapshot.get::<Subnet>(s))
+        .map(|s| s.value.cidr)
+        .collect();
+    if read
+        .value
+        .routes
+        .iter()
+        .any(|r| cidrs.iter().any(|c| c.contains(&r.nexthop)))
+    {
         return Err(route_needs("interface", id));
     }
     let made = interface(port.id.clone(), &port.value);
@@ -442,7 +546,10 @@ fn check_routes(snapshot: &Snapshot, txn: &Txn, id: &RouterId, router: &Router, 
         errors::refuse(
             ErrorKind::BadRequest,
             "InvalidRoutes",
-            format!("Invalid format for routes: the route to {} via {} {why}.", route.destination, route.nexthop),
+            format!(
+                "Invalid format for routes: the route to {} via {} {why}.",
+                route.destination, route.nexthop
+            ),
         )
     };
     if routes.len() > 30 {
@@ -455,7 +562,12 @@ fn check_routes(snapshot: &Snapshot, txn: &Txn, id: &RouterId, router: &Router, 
     let mut cidrs: Vec<IpNet> = Vec::new();
     let mut own = Vec::new();
     let mut ports: Vec<Port> = interfaces(snapshot, id).iter().map(|p| (*p.value).clone()).collect();
-    ports.extend(router.gateway.as_ref().and_then(|g| keys::look::<Port>(snapshot, txn, &g.port_id)));
+    ports.extend(
+        router
+            .gateway
+            .as_ref()
+            .and_then(|g| keys::look::<Port>(snapshot, txn, &g.port_id)),
+    );
     for fixed in ports.iter().flat_map(|p| &p.fixed_ips) {
         own.push(fixed.ip_address);
         cidrs.extend(snapshot.get::<Subnet>(&fixed.subnet_id).map(|s| s.value.cidr));

@@ -33,8 +33,14 @@ impl Kind for SecurityGroup {
     const NAME: &'static str = "security_group";
     fn indexes() -> Vec<Index<Self>> {
         vec![
-            Index { name: "project", values: |g| vec![g.project_id.to_string()] },
-            Index { name: "name", values: |g| vec![g.name.clone()] },
+            Index {
+                name: "project",
+                values: |g| vec![g.project_id.to_string()],
+            },
+            Index {
+                name: "name",
+                values: |g| vec![g.name.clone()],
+            },
         ]
     }
 }
@@ -71,7 +77,10 @@ pub fn plan_create_group(
     txn.create(&id, &group);
     for ethertype in ["IPv4", "IPv6"] {
         quota::count(txn, project, "security_group_rule");
-        put_rule(txn, RuleRequest::new(project.clone(), id.clone(), Direction::Egress, ethertype));
+        put_rule(
+            txn,
+            RuleRequest::new(project.clone(), id.clone(), Direction::Egress, ethertype),
+        );
     }
     Ok((id, group))
 }
@@ -80,7 +89,12 @@ pub fn plan_create_group(
 ///
 /// # Errors
 /// 409 `SecurityGroupInUse` while a port has it; 409 `SecurityGroupCannotRemoveDefault` unless `privileged`.
-pub fn plan_delete_group(snapshot: &Snapshot, txn: &mut Txn, read: &Object<SecurityGroup>, privileged: bool) -> Result<()> {
+pub fn plan_delete_group(
+    snapshot: &Snapshot,
+    txn: &mut Txn,
+    read: &Object<SecurityGroup>,
+    privileged: bool,
+) -> Result<()> {
     let id = &read.id;
     if read.value.is_default && !privileged {
         return Err(errors::conflict(
@@ -91,7 +105,10 @@ pub fn plan_delete_group(snapshot: &Snapshot, txn: &mut Txn, read: &Object<Secur
     if let Some(port) = snapshot.find::<Port>("security_group", id).next() {
         return Err(errors::conflict(
             "SecurityGroupInUse",
-            format!("Security Group {id} in use: port {} has it; take it from its ports first.", port.id),
+            format!(
+                "Security Group {id} in use: port {} has it; take it from its ports first.",
+                port.id
+            ),
         ));
     }
     keys::watch_epoch(snapshot, txn, &format!("ports:{id}"));

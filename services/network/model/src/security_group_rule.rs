@@ -65,9 +65,18 @@ impl Kind for SecurityGroupRule {
     const NAME: &'static str = "security_group_rule";
     fn indexes() -> Vec<Index<Self>> {
         vec![
-            Index { name: "project", values: |r| vec![r.project_id.to_string()] },
-            Index { name: "group", values: |r| vec![r.security_group_id.to_string()] },
-            Index { name: "remote", values: |r| r.remote_group_id.iter().map(ToString::to_string).collect() },
+            Index {
+                name: "project",
+                values: |r| vec![r.project_id.to_string()],
+            },
+            Index {
+                name: "group",
+                values: |r| vec![r.security_group_id.to_string()],
+            },
+            Index {
+                name: "remote",
+                values: |r| r.remote_group_id.iter().map(ToString::to_string).collect(),
+            },
         ]
     }
 }
@@ -77,7 +86,11 @@ impl SecurityGroupRule {
     #[must_use]
     pub fn protocol_number(&self) -> Option<u8> {
         let n = self.protocol.as_deref().and_then(protocol::number)?;
-        Some(if n == protocol::ICMP && self.ethertype == "IPv6" { protocol::ICMPV6 } else { n })
+        Some(if n == protocol::ICMP && self.ethertype == "IPv6" {
+            protocol::ICMPV6
+        } else {
+            n
+        })
     }
     /// 4 or 6.
     #[must_use]
@@ -95,7 +108,10 @@ impl SecurityGroupRule {
             number(self.port_range_min),
             number(self.port_range_max),
             self.remote_ip_prefix.map(|n| n.to_string()).unwrap_or_default(),
-            self.remote_group_id.as_ref().map(ToString::to_string).unwrap_or_default(),
+            self.remote_group_id
+                .as_ref()
+                .map(ToString::to_string)
+                .unwrap_or_default(),
         )
     }
 }
@@ -226,7 +242,10 @@ fn check(r: &RuleRequest) -> Result<()> {
     if !matches!(r.ethertype.as_str(), "IPv4" | "IPv6") {
         return Err(bad(
             "SecurityGroupRuleInvalidEtherType",
-            format!("Security group rule for ethertype '{}' is not supported; allowed are IPv4 and IPv6.", r.ethertype),
+            format!(
+                "Security group rule for ethertype '{}' is not supported; allowed are IPv4 and IPv6.",
+                r.ethertype
+            ),
         ));
     }
     if r.remote_ip_prefix.is_some() && r.remote_group_id.is_some() {
@@ -240,7 +259,10 @@ fn check(r: &RuleRequest) -> Result<()> {
     {
         return Err(bad(
             "SecurityGroupRuleParameterConflict",
-            format!("Conflicting value ethertype {} for CIDR {prefix}; they must be of one IP version.", r.ethertype),
+            format!(
+                "Conflicting value ethertype {} for CIDR {prefix}; they must be of one IP version.",
+                r.ethertype
+            ),
         ));
     }
     let number = match &r.protocol {
@@ -258,7 +280,10 @@ fn check(r: &RuleRequest) -> Result<()> {
     {
         return Err(bad(
             "SecurityGroupEthertypeConflictWithProtocol",
-            format!("Protocol {} belongs to IPv6; set ethertype to IPv6.", r.protocol.as_deref().unwrap_or_default()),
+            format!(
+                "Protocol {} belongs to IPv6; set ethertype to IPv6.",
+                r.protocol.as_deref().unwrap_or_default()
+            ),
         ));
     }
     check_ports(r, number)
@@ -297,7 +322,10 @@ fn check_ports(r: &RuleRequest, number: Option<u8>) -> Result<()> {
     if !protocol::has_ports(number) {
         return Err(bad(
             "SecurityGroupInvalidProtocolForPort",
-            format!("Protocol {} has no ports; leave port_range_min and port_range_max out.", r.protocol.as_deref().unwrap_or_default()),
+            format!(
+                "Protocol {} has no ports; leave port_range_min and port_range_max out.",
+                r.protocol.as_deref().unwrap_or_default()
+            ),
         ));
     }
     for port in [min, max].into_iter().flatten() {

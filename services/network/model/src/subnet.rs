@@ -51,9 +51,18 @@ impl Kind for Subnet {
     const NAME: &'static str = "subnet";
     fn indexes() -> Vec<Index<Self>> {
         vec![
-            Index { name: "project", values: |s| vec![s.project_id.to_string()] },
-            Index { name: "network", values: |s| vec![s.network_id.to_string()] },
-            Index { name: "name", values: |s| vec![s.name.clone()] },
+            Index {
+                name: "project",
+                values: |s| vec![s.project_id.to_string()],
+            },
+            Index {
+                name: "network",
+                values: |s| vec![s.network_id.to_string()],
+            },
+            Index {
+                name: "name",
+                values: |s| vec![s.name.clone()],
+            },
         ]
     }
 }
@@ -137,7 +146,11 @@ pub fn overlap(a: &IpNet, b: &IpNet) -> bool {
 ///
 /// # Errors
 /// 400 for what contradicts itself, 404 for a network that is not there, 400 `InvalidInput` for an overlap, 409 over quota.
-pub fn plan_create_subnets(snapshot: &Snapshot, txn: &mut Txn, requests: Vec<SubnetRequest>) -> Result<Vec<(SubnetId, Subnet)>> {
+pub fn plan_create_subnets(
+    snapshot: &Snapshot,
+    txn: &mut Txn,
+    requests: Vec<SubnetRequest>,
+) -> Result<Vec<(SubnetId, Subnet)>> {
     let mut made: Vec<(SubnetId, Subnet)> = Vec::with_capacity(requests.len());
     for request in requests {
         let network_id = request.network_id.clone();
@@ -145,8 +158,13 @@ pub fn plan_create_subnets(snapshot: &Snapshot, txn: &mut Txn, requests: Vec<Sub
         keys::alive::<Network>(txn, &network_id);
         keys::hold_epoch(snapshot, txn, &format!("subnets:{network_id}"));
         let subnet = check(request)?;
-        let there = snapshot.find::<Subnet>("network", &network_id).map(|o| (o.id.clone(), o.value.cidr));
-        let planned = made.iter().filter(|(_, s)| s.network_id == network_id).map(|(i, s)| (i.clone(), s.cidr));
+        let there = snapshot
+            .find::<Subnet>("network", &network_id)
+            .map(|o| (o.id.clone(), o.value.cidr));
+        let planned = made
+            .iter()
+            .filter(|(_, s)| s.network_id == network_id)
+            .map(|(i, s)| (i.clone(), s.cidr));
         if let Some((other, cidr)) = there.chain(planned).find(|(_, c)| overlap(c, &subnet.cidr)) {
             return Err(errors::invalid_input(format!(
                 "the requested subnet with cidr {} for network {network_id} overlaps with subnet {other} ({cidr}); choose another block",
@@ -162,8 +180,10 @@ pub fn plan_create_subnets(snapshot: &Snapshot, txn: &mut Txn, requests: Vec<Sub
     networks.sort();
     networks.dedup();
     for network in networks {
-        let mut all: Vec<(SubnetId, Subnet)> =
-            snapshot.find::<Subnet>("network", network).map(|o| (o.id.clone(), (*o.value).clone())).collect();
+        let mut all: Vec<(SubnetId, Subnet)> = snapshot
+            .find::<Subnet>("network", network)
+            .map(|o| (o.id.clone(), (*o.value).clone()))
+            .collect();
         all.extend(made.iter().filter(|(_, s)| s.network_id == *network).cloned());
         dhcp::plan_dhcp_port(snapshot, txn, network, &all)?;
     }
@@ -176,10 +196,14 @@ fn check(request: SubnetRequest) -> Result<Subnet> {
     let v4 = cidr.addr().is_ipv4();
     let (first, last) = address::host_range(&cidr);
     if cidr.prefix_len() == 0 {
-        return Err(errors::invalid_input("the whole address space cannot be a subnet; name a block with a longer prefix"));
+        return Err(errors::invalid_input(
+            "the whole address space cannot be a subnet; name a block with a longer prefix",
+        ));
     }
     if cidr.addr().is_multicast() || (v4 && cidr.addr().is_loopback()) {
-        return Err(errors::invalid_input(format!("{cidr} is not a block that hosts can have addresses in")));
+        return Err(errors::invalid_input(format!(
+            "{cidr} is not a block that hosts can have addresses in"
+        )));
     }
     check_modes(&request, v4, &cidr)?;
     let gateway_ip = match request.gateway_ip {
@@ -201,7 +225,9 @@ fn check(request: SubnetRequest) -> Result<Subnet> {
     {
         return Err(errors::conflict(
             "GatewayConflictWithAllocationPools",
-            format!("Gateway ip {gateway} lies in an allocation pool; take it out of the pool or name another gateway."),
+            format!(
+                "Gateway ip {gateway} lies in an allocation pool; take it out of the pool or name another gateway."
+            ),
         ));
     }
     debug_assert!(first <= last || cidr.prefix_len() > 30);
@@ -245,7 +271,9 @@ fn check_modes(request: &SubnetRequest, v4: bool, cidr: &IpNet) -> Result<()> {
             "ipv6_ra_mode '{ra}' and ipv6_address_mode '{mode}' contradict each other; set both to the same"
         )));
     }
-    let auto = modes.iter().any(|m| matches!(m.as_deref(), Some("slaac" | "dhcpv6-stateless")));
+    let auto = modes
+        .iter()
+        .any(|m| matches!(m.as_deref(), Some("slaac" | "dhcpv6-stateless")));
     if auto && cidr.prefix_len() != 64 {
         return Err(errors::invalid_input(format!(
             "hosts make their own addresses from a /64 only (RFC 4862), {cidr} is none; use a /64 or dhcpv6-stateful"
@@ -261,7 +289,9 @@ fn check_modes(request: &SubnetRequest, v4: bool, cidr: &IpNet) -> Result<()> {
 pub fn check_gateway(cidr: &IpNet, gateway: IpAddr) -> Result<()> {
     let link_local = matches!(gateway, IpAddr::V6(a) if a.segments()[0] & 0xffc0 == 0xfe80);
     if gateway.is_ipv4() != cidr.addr().is_ipv4() || !(address::is_host(cidr, gateway) || link_local) {
-        return Err(errors::invalid_input(format!("gateway {gateway} is not a host of {cidr}; name one inside, or none")));
+        return Err(errors::invalid_input(format!(
+            "gateway {gateway} is not a host of {cidr}; name one inside, or none"
+        )));
     }
     Ok(())
 }
@@ -322,9 +352,14 @@ pub fn check_lists(v4: bool, dns: &[IpAddr], routes: &[HostRoute]) -> Result<()>
         ));
     }
     if let Some(a) = dns.iter().find(|a| a.is_ipv4() != v4) {
-        return Err(errors::invalid_input(format!("DNS server {a} is of another IP version than the subnet")));
+        return Err(errors::invalid_input(format!(
+            "DNS server {a} is of another IP version than the subnet"
+        )));
     }
-    if let Some((net, hop)) = routes.iter().find(|(n, h)| n.addr().is_ipv4() != v4 || h.is_ipv4() != v4) {
+    if let Some((net, hop)) = routes
+        .iter()
+        .find(|(n, h)| n.addr().is_ipv4() != v4 || h.is_ipv4() != v4)
+    {
         return Err(errors::invalid_input(format!(
             "the host route to {net} via {hop} is of another IP version than the subnet"
         )));

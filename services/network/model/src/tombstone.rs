@@ -20,7 +20,10 @@ impl Kind for TombstonePort {
     type Id = PortId;
     const NAME: &'static str = "tombstone_port";
     fn indexes() -> Vec<Index<Self>> {
-        vec![Index { name: "host", values: |t| vec![t.host.clone()] }]
+        vec![Index {
+            name: "host",
+            values: |t| vec![t.host.clone()],
+        }]
     }
 }
 
@@ -41,7 +44,10 @@ impl Kind for TombstoneNetwork {
     type Id = NetworkId;
     const NAME: &'static str = "tombstone_network";
     fn indexes() -> Vec<Index<Self>> {
-        vec![Index { name: "host", values: |t| t.hosts.clone() }]
+        vec![Index {
+            name: "host",
+            values: |t| t.hosts.clone(),
+        }]
     }
 }
 
@@ -58,7 +64,10 @@ impl Kind for TombstoneRouter {
     type Id = RouterId;
     const NAME: &'static str = "tombstone_router";
     fn indexes() -> Vec<Index<Self>> {
-        vec![Index { name: "host", values: |t| vec![t.host.clone()] }]
+        vec![Index {
+            name: "host",
+            values: |t| vec![t.host.clone()],
+        }]
     }
 }
 
@@ -136,5 +145,7 @@ fn plan_network_removed(snapshot: &Snapshot, txn: &mut Txn, host: &str, id: &Net
 /// Whether a router is meant to be on a host, for who maps reports.
 #[must_use]
 pub fn router_is_on(snapshot: &Snapshot, id: &RouterId, host: &str) -> bool {
-    snapshot.get::<Router>(id).is_some_and(|r| r.value.host.as_deref() == Some(host))
+    snapshot
+        .get::<Router>(id)
+        .is_some_and(|r| r.value.host.as_deref() == Some(host))
 }

@@ -17,8 +17,20 @@ const LIST: List = List {
     plural: "agents",
     filters: &[],
     attributes: &[
-        "id", "agent_type", "binary", "topic", "host", "admin_state_up", "alive", "created_at", "started_at",
-        "heartbeat_timestamp", "description", "availability_zone", "configurations", "resources_synced",
+        "id",
+        "agent_type",
+        "binary",
+        "topic",
+        "host",
+        "admin_state_up",
+        "alive",
+        "created_at",
+        "started_at",
+        "heartbeat_timestamp",
+        "description",
+        "availability_zone",
+        "configurations",
+        "resources_synced",
     ],
     missing: |id| errors::agent_not_found(id),
 };
@@ -30,7 +42,11 @@ fn stamp(t: jiff::Timestamp) -> String {
 fn row_of(id: &str, a: &Agent) -> Row {
     // A node that is connected is heard all the time; only transitions are stored.
     let heard = if a.alive { time::now() } else { a.heartbeat_at };
-    let zone = if matches!(a.agent_type.as_str(), agent::L3 | agent::DHCP) { a.availability_zone.as_str().into() } else { Value::Null };
+    let zone = if matches!(a.agent_type.as_str(), agent::L3 | agent::DHCP) {
+        a.availability_zone.as_str().into()
+    } else {
+        Value::Null
+    };
     Row::new(id)
         .with("agent_type", a.agent_type.as_str())
         .with("binary", a.binary.as_str())
@@ -41,7 +57,10 @@ fn row_of(id: &str, a: &Agent) -> Row {
         .with("created_at", stamp(a.created_at))
         .with("started_at", stamp(a.started_at))
         .with("heartbeat_timestamp", stamp(heard))
-        .with("description", Value::from(Some(a.description.as_str()).filter(|d| !d.is_empty())))
+        .with(
+            "description",
+            Value::from(Some(a.description.as_str()).filter(|d| !d.is_empty())),
+        )
         .with("availability_zone", zone)
         .with("configurations", json!({}))
         .with("resources_synced", Value::Null)
@@ -50,12 +69,19 @@ fn row_of(id: &str, a: &Agent) -> Row {
 fn find(request: &Request, snapshot: &Snapshot) -> Result<Object<Agent>> {
     request.authorize(&Target::none())?;
     let id = request.param("id");
-    snapshot.get::<Agent>(&AgentId::from(id)).ok_or_else(|| errors::agent_not_found(id))
+    snapshot
+        .get::<Agent>(&AgentId::from(id))
+        .ok_or_else(|| errors::agent_not_found(id))
 }
 
 pub(crate) async fn list(app: Arc<App>, request: Request) -> Result<Reply> {
     request.authorize(&Target::none())?;
-    let rows = app.store.snapshot().list::<Agent>().map(|a| row_of(&a.id, &a.value)).collect();
+    let rows = app
+        .store
+        .snapshot()
+        .list::<Agent>()
+        .map(|a| row_of(&a.id, &a.value))
+        .collect();
     LIST.answer(&request, rows, |_, _, _| None)
 }
 
@@ -68,7 +94,18 @@ pub(crate) async fn update(app: Arc<App>, mut request: Request) -> Result<Reply>
     let mut b = body::update(&mut request, "agent").await?;
     let up = b.boolean("admin_state_up")?;
     let description = b.nullable_text("description", 255)?;
-    b.finish(&["agent_type", "binary", "topic", "host", "alive", "created_at", "started_at", "heartbeat_timestamp", "configurations", "availability_zone"])?;
+    b.finish(&[
+        "agent_type",
+        "binary",
+        "topic",
+        "host",
+        "alive",
+        "created_at",
+        "started_at",
+        "heartbeat_timestamp",
+        "configurations",
+        "availability_zone",
+    ])?;
     let (id, value) = app
         .plan(|snapshot, txn| {
             let read = find(&request, snapshot)?;
@@ -90,7 +127,10 @@ pub(crate) async fn delete(app: Arc<App>, request: Request) -> Result<Reply> {
         if read.value.alive {
             return Err(errors::conflict(
                 "AgentInUse",
-                format!("Agent {} is alive on node {}; take the node out of the cloud first.", read.id, read.value.host),
+                format!(
+                    "Agent {} is alive on node {}; take the node out of the cloud first.",
+                    read.id, read.value.host
+                ),
             ));
         }
         agent::plan_delete_agent(txn, &read);
@@ -106,7 +146,10 @@ pub(crate) async fn zones(app: Arc<App>, request: Request) -> Result<Reply> {
     for (kind, resource) in [(agent::DHCP, "network"), (agent::L3, "router")] {
         for a in snapshot.find::<Agent>("type", kind) {
             let up = a.value.alive && a.value.admin_state_up;
-            match rows.iter_mut().find(|(z, r, _)| *z == a.value.availability_zone && *r == resource) {
+            match rows
+                .iter_mut()
+                .find(|(z, r, _)| *z == a.value.availability_zone && *r == resource)
+            {
                 Some(row) => row.2 |= up,
                 None => rows.push((a.value.availability_zone.clone(), resource, up)),
             }
@@ -137,7 +180,12 @@ pub(crate) async fn routers(app: Arc<App>, request: Request) -> Result<Reply> {
     let rows: Vec<Row> = if a.value.agent_type == agent::L3 {
         snapshot
             .find::<Router>("host", &a.value.host)
-            .map(|r| Row::new(&r.id).with("name", r.value.name.as_str()).project(&r.value.project_id).with("admin_state_up", r.value.admin_state_up))
+            .map(|r| {
+                Row::new(&r.id)
+                    .with("name", r.value.name.as_str())
+                    .project(&r.value.project_id)
+                    .with("admin_state_up", r.value.admin_state_up)
+            })
             .collect()
     } else {
         Vec::new()
@@ -149,7 +197,10 @@ pub(crate) async fn networks(app: Arc<App>, request: Request) -> Result<Reply> {
     let snapshot = app.store.snapshot();
     let a = find(&request, &snapshot)?;
     let mut ids: Vec<_> = if a.value.agent_type == agent::DHCP {
-        snapshot.find::<Port>("host", &a.value.host).map(|p| p.value.network_id.clone()).collect()
+        snapshot
+            .find::<Port>("host", &a.value.host)
+            .map(|p| p.value.network_id.clone())
+            .collect()
     } else {
         Vec::new()
     };
@@ -158,7 +209,12 @@ pub(crate) async fn networks(app: Arc<App>, request: Request) -> Result<Reply> {
     let rows: Vec<Row> = ids
         .iter()
         .filter_map(|id| snapshot.get::<Network>(id))
-        .map(|n| Row::new(&n.id).with("name", n.value.name.as_str()).project(&n.value.project_id).with("admin_state_up", n.value.admin_state_up))
+        .map(|n| {
+            Row::new(&n.id)
+                .with("name", n.value.name.as_str())
+                .project(&n.value.project_id)
+                .with("admin_state_up", n.value.admin_state_up)
+        })
         .collect();
     Reply::json(200, &Wrapped("networks", rows))
 }
@@ -183,8 +239,11 @@ pub(crate) async fn of_network(app: Arc<App>, request: Request) -> Result<Reply>
     request.authorize(&Target::none())?;
     let network = access::network(&request, &snapshot, request.param("id"))?;
     // DHCP answers on each node that has a port of the network.
-    let mut hosts: Vec<String> =
-        snapshot.find::<Port>("network", &network.id).filter(|p| !p.value.host.is_empty()).map(|p| p.value.host.clone()).collect();
+    let mut hosts: Vec<String> = snapshot
+        .find::<Port>("network", &network.id)
+        .filter(|p| !p.value.host.is_empty())
+        .map(|p| p.value.host.clone())
+        .collect();
     hosts.sort();
     hosts.dedup();
     let rows: Vec<Row> = hosts

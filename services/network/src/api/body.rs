@@ -49,7 +49,9 @@ pub(crate) async fn create(request: &mut Request, name: &str, plural: &str) -> R
             return Err(bad(format!("Resources required: '{plural}' is empty.")));
         }
         if items.len() > BULK_MAX {
-            return Err(Error::too_large(format!("A bulk call makes at most {BULK_MAX} objects; make several calls.")));
+            return Err(Error::too_large(format!(
+                "A bulk call makes at most {BULK_MAX} objects; make several calls."
+            )));
         }
         let bodies: Result<Vec<Body>> = items
             .into_iter()
@@ -67,16 +69,28 @@ pub(crate) async fn create(request: &mut Request, name: &str, plural: &str) -> R
             .collect();
         return Ok((true, bodies?));
     }
-    Ok((false, vec![Body { map: inner(map, name)?, create: true }]))
+    Ok((
+        false,
+        vec![Body {
+            map: inner(map, name)?,
+            create: true,
+        }],
+    ))
 }
 /// Reads the body of an update.
 pub(crate) async fn update(request: &mut Request, name: &str) -> Result<Body> {
     let map = top(request).await?;
-    Ok(Body { map: inner(map, name)?, create: false })
+    Ok(Body {
+        map: inner(map, name)?,
+        create: false,
+    })
 }
 /// Reads a body that is not wrapped.
 pub(crate) async fn bare(request: &mut Request) -> Result<Body> {
-    Ok(Body { map: top(request).await?, create: false })
+    Ok(Body {
+        map: top(request).await?,
+        create: false,
+    })
 }
 
 async fn top(request: &mut Request) -> Result<Map<String, Value>> {
@@ -91,7 +105,10 @@ fn inner(mut map: Map<String, Value>, name: &str) -> Result<Map<String, Value>> 
             no_more(&map)?;
             Ok(inner)
         }
-        Some(other) => Err(bad(format!("Unable to find '{name}' in request body: it is an object, not {}.", show(&other)))),
+        Some(other) => Err(bad(format!(
+            "Unable to find '{name}' in request body: it is an object, not {}.",
+            show(&other)
+        ))),
         None => Err(bad(format!("Unable to find '{name}' in request body."))),
     }
 }
@@ -112,7 +129,10 @@ impl Body {
     /// An object inside this one.
     pub(crate) fn child(&self, name: &str, value: Value) -> Result<Body> {
         match value {
-            Value::Object(map) => Ok(Self { map, create: self.create }),
+            Value::Object(map) => Ok(Self {
+                map,
+                create: self.create,
+            }),
             other => Err(invalid(name, format!("'{}' is not a dictionary", show(&other)))),
         }
     }
@@ -133,7 +153,9 @@ impl Body {
         Ok(self.text(name, max)?.map(Some))
     }
     pub(crate) fn boolean(&mut self, name: &str) -> Result<Option<bool>> {
-        let Some(value) = self.map.remove(name) else { return Ok(None) };
+        let Some(value) = self.map.remove(name) else {
+            return Ok(None);
+        };
         let text = match &value {
             Value::Bool(b) => return Ok(Some(*b)),
             Value::String(s) => s.to_ascii_lowercase(),
@@ -143,19 +165,26 @@ impl Body {
         match text.as_str() {
             "true" | "1" => Ok(Some(true)),
             "false" | "0" => Ok(Some(false)),
-            _ => Err(invalid(name, format!("'{}' cannot be converted to boolean", show(&value)))),
+            _ => Err(invalid(
+                name,
+                format!("'{}' cannot be converted to boolean", show(&value)),
+            )),
         }
     }
     /// A whole number; null is none.
     pub(crate) fn integer(&mut self, name: &str) -> Result<Option<i64>> {
-        let Some(value) = self.map.remove(name) else { return Ok(None) };
+        let Some(value) = self.map.remove(name) else {
+            return Ok(None);
+        };
         let number = match &value {
             Value::Null => return Ok(None),
             Value::Number(n) => n.as_i64(),
             Value::String(s) => s.parse().ok(),
             _ => None,
         };
-        number.map(Some).ok_or_else(|| invalid(name, format!("'{}' is not an integer", show(&value))))
+        number
+            .map(Some)
+            .ok_or_else(|| invalid(name, format!("'{}' is not an integer", show(&value))))
     }
     /// A UUID.
     pub(crate) fn uuid(&mut self, name: &str) -> Result<Option<String>> {
@@ -175,7 +204,10 @@ impl Body {
     /// An attribute that must be there.
     pub(crate) fn required<T>(&self, name: &str, value: Option<T>) -> Result<T> {
         value.ok_or_else(|| {
-            bad(format!("Failed to parse request. Required attribute '{name}' not specified.")).with_field(name)
+            bad(format!(
+                "Failed to parse request. Required attribute '{name}' not specified."
+            ))
+            .with_field(name)
         })
     }
     /// An address, or null.
@@ -196,14 +228,18 @@ impl Body {
         }
     }
     pub(crate) fn addresses(&mut self, name: &str) -> Result<Option<Vec<IpAddr>>> {
-        let Some(items) = self.list(name, 100)? else { return Ok(None) };
+        let Some(items) = self.list(name, 100)? else {
+            return Ok(None);
+        };
         let all: Result<Vec<IpAddr>> = items.iter().map(|v| address_of(name, v)).collect();
         let all = all?;
         no_duplicates(name, &all)?;
         Ok(Some(all))
     }
     pub(crate) fn uuids(&mut self, name: &str) -> Result<Option<Vec<String>>> {
-        let Some(items) = self.list(name, 100)? else { return Ok(None) };
+        let Some(items) = self.list(name, 100)? else {
+            return Ok(None);
+        };
         let all: Result<Vec<String>> = items
             .iter()
             .map(|v| match v.as_str() {
@@ -217,7 +253,9 @@ impl Body {
     }
     /// A list of texts.
     pub(crate) fn texts(&mut self, name: &str, max: usize) -> Result<Option<Vec<String>>> {
-        let Some(items) = self.list(name, 100)? else { return Ok(None) };
+        let Some(items) = self.list(name, 100)? else {
+            return Ok(None);
+        };
         let all: Result<Vec<String>> = items
             .into_iter()
             .map(|v| match v {
@@ -229,19 +267,34 @@ impl Body {
     }
     /// Routes: destination and next hop.
     pub(crate) fn routes(&mut self, name: &str) -> Result<Option<Vec<Route>>> {
-        let Some(items) = self.list(name, 200)? else { return Ok(None) };
+        let Some(items) = self.list(name, 200)? else {
+            return Ok(None);
+        };
         let mut routes = Vec::with_capacity(items.len());
         for item in items {
             let mut body = self.child(name, item)?;
-            let destination = body.raw("destination").ok_or_else(|| invalid(name, "a route needs its destination"))?;
-            let nexthop = body.raw("nexthop").ok_or_else(|| invalid(name, "a route needs its nexthop"))?;
+            let destination = body
+                .raw("destination")
+                .ok_or_else(|| invalid(name, "a route needs its destination"))?;
+            let nexthop = body
+                .raw("nexthop")
+                .ok_or_else(|| invalid(name, "a route needs its nexthop"))?;
             body.finish(&[])?;
-            let route = Route { destination: block_of(name, &destination)?, nexthop: address_of(name, &nexthop)? };
+            let route = Route {
+                destination: block_of(name, &destination)?,
+                nexthop: address_of(name, &nexthop)?,
+            };
             if routes.contains(&route) {
-                return Err(invalid(name, format!("the route to {} is named twice", route.destination)));
+                return Err(invalid(
+                    name,
+                    format!("the route to {} is named twice", route.destination),
+                ));
             }
             if route.destination.addr().is_ipv4() != route.nexthop.is_ipv4() {
-                return Err(invalid(name, format!("the route to {} mixes IP versions", route.destination)));
+                return Err(invalid(
+                    name,
+                    format!("the route to {} mixes IP versions", route.destination),
+                ));
             }
             routes.push(route);
         }
@@ -258,8 +311,19 @@ impl Body {
     }
     /// Refuses what is left; `fixed` are attributes that exist and cannot be set here.
     pub(crate) fn finish(self, fixed: &[&str]) -> Result<()> {
-        let Some(name) = self.map.keys().next() else { return Ok(()) };
-        let standing = ["id", "created_at", "updated_at", "revision_number", "tags", "tenant_id", "project_id", "status"];
+        let Some(name) = self.map.keys().next() else {
+            return Ok(());
+        };
+        let standing = [
+            "id",
+            "created_at",
+            "updated_at",
+            "revision_number",
+            "tags",
+            "tenant_id",
+            "project_id",
+            "status",
+        ];
         if fixed.contains(&name.as_str()) || standing.contains(&name.as_str()) {
             let method = if self.create { "POST" } else { "PUT" };
             return Err(bad(format!("Attribute '{name}' not allowed in {method}.")).with_field(name.clone()));
@@ -278,7 +342,10 @@ fn no_duplicates<T: PartialEq + std::fmt::Display>(name: &str, all: &[T]) -> Res
 pub(crate) fn check_text(name: &str, text: String, max: usize) -> Result<String> {
     let length = text.chars().count();
     if length > max {
-        return Err(invalid(name, format!("the text has {length} characters and exceeds maximum length of {max}")));
+        return Err(invalid(
+            name,
+            format!("the text has {length} characters and exceeds maximum length of {max}"),
+        ));
     }
     if text.contains('\0') {
         return Err(invalid(name, "the text holds a NUL character"));
@@ -287,7 +354,14 @@ pub(crate) fn check_text(name: &str, text: String, max: usize) -> Result<String>
 }
 /// Whether text is a UUID in its dashed form or as 32 hexadecimal digits.
 pub(crate) fn is_uuid(text: &str) -> bool {
-    let dashed = text.len() == 36 && text.bytes().enumerate().all(|(i, b)| if matches!(i, 8 | 13 | 18 | 23) { b == b'-' } else { b.is_ascii_hexdigit() });
+    let dashed = text.len() == 36
+        && text.bytes().enumerate().all(|(i, b)| {
+            if matches!(i, 8 | 13 | 18 | 23) {
+                b == b'-'
+            } else {
+                b.is_ascii_hexdigit()
+            }
+        });
     dashed || (text.len() == 32 && text.bytes().all(|b| b.is_ascii_hexdigit()))
 }
 /// An address.

@@ -36,8 +36,14 @@ const SERVED: &[(&str, &str)] = &[
     ("router", "Neutron L3 Router"),
     ("router_availability_zone", "Router Availability Zone"),
     ("security-group", "security-group"),
-    ("security-groups-normalized-cidr", "Normalized CIDR field for security group rules"),
-    ("security-groups-rules-belongs-to-default-sg", "Security group rules belonging to the default security group"),
+    (
+        "security-groups-normalized-cidr",
+        "Normalized CIDR field for security group rules",
+    ),
+    (
+        "security-groups-rules-belongs-to-default-sg",
+        "Security group rules belonging to the default security group",
+    ),
     ("sorting", "Sorting support"),
     ("standard-attr-description", "standard-attr-description"),
     ("standard-attr-revisions", "Resource revision numbers"),

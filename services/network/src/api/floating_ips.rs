@@ -14,7 +14,8 @@ use maru_auth::Target;
 use maru_base::Result;
 use maru_http::{Reply, Request};
 use maru_network_model::{
-    FloatingIp, FloatingIpRequest, NetworkId, Port, PortId, SubnetId, errors, floating_ip::floating_ip_status, observed::port_status,
+    FloatingIp, FloatingIpRequest, NetworkId, Port, PortId, SubnetId, errors, floating_ip::floating_ip_status,
+    observed::port_status,
 };
 use maru_store::Snapshot;
 use serde_json::{Value, json};
@@ -24,8 +25,21 @@ const LIST: List = List {
     plural: "floatingips",
     filters: &[],
     attributes: &[
-        "id", "tenant_id", "project_id", "floating_ip_address", "floating_network_id", "router_id", "port_id",
-        "fixed_ip_address", "status", "description", "dns_name", "dns_domain", "port_details", "created_at", "updated_at",
+        "id",
+        "tenant_id",
+        "project_id",
+        "floating_ip_address",
+        "floating_network_id",
+        "router_id",
+        "port_id",
+        "fixed_ip_address",
+        "status",
+        "description",
+        "dns_name",
+        "dns_domain",
+        "port_details",
+        "created_at",
+        "updated_at",
         "revision_number",
     ],
     missing: |id| errors::floating_ip_not_found(id),
@@ -47,7 +61,10 @@ fn row_of(snapshot: &Snapshot, id: &str, f: &FloatingIp) -> Row {
         .with("floating_network_id", f.floating_network_id.as_str())
         .with("router_id", text(f.router_id.as_ref().map(|r| r.as_str())))
         .with("port_id", text(f.port_id.as_ref().map(|p| p.as_str())))
-        .with("fixed_ip_address", f.fixed_ip_address.map_or(Value::Null, |a| a.to_string().into()))
+        .with(
+            "fixed_ip_address",
+            f.fixed_ip_address.map_or(Value::Null, |a| a.to_string().into()),
+        )
         .with("status", floating_ip_status(snapshot, f))
         .with("dns_name", f.dns_name.as_str())
         .with("dns_domain", f.dns_domain.as_str())
@@ -71,7 +88,10 @@ fn request_of(request: &Request, mut b: Body) -> Result<FloatingIpRequest> {
         tags: Vec::new(),
     };
     if r.port.is_none() && r.fixed_ip.is_some() {
-        return Err(errors::bad_request("floatingip", "fixed_ip_address cannot be specified without a port_id"));
+        return Err(errors::bad_request(
+            "floatingip",
+            "fixed_ip_address cannot be specified without a port_id",
+        ));
     }
     b.finish(&["router_id", "port_details"])?;
     Ok(r)
@@ -83,7 +103,11 @@ pub(crate) async fn list(app: Arc<App>, request: Request) -> Result<Reply> {
         &request,
         &snapshot,
         "get_floatingip",
-        &[("port_id", "port"), ("floating_ip_address", "address"), ("router_id", "router")],
+        &[
+            ("port_id", "port"),
+            ("floating_ip_address", "address"),
+            ("router_id", "router"),
+        ],
         |_, f: &FloatingIp| Target::project(&f.project_id),
         |_, _| Vec::new(),
     );
@@ -102,7 +126,12 @@ pub(crate) async fn create(app: Arc<App>, mut request: Request) -> Result<Reply>
     let requests: Result<Vec<_>> = bodies.into_iter().map(|b| request_of(&request, b)).collect();
     let made = app.create_floating_ips(&request, requests?).await?;
     let snapshot = app.store.snapshot();
-    row::created(bulk, "floatingip", "floatingips", made.iter().map(|(id, f)| row_of(&snapshot, id, f)).collect())
+    row::created(
+        bulk,
+        "floatingip",
+        "floatingips",
+        made.iter().map(|(id, f)| row_of(&snapshot, id, f)).collect(),
+    )
 }
 
 pub(crate) async fn update(app: Arc<App>, mut request: Request) -> Result<Reply> {
@@ -112,7 +141,15 @@ pub(crate) async fn update(app: Arc<App>, mut request: Request) -> Result<Reply>
         fixed_ip: b.nullable_address("fixed_ip_address")?.flatten(),
         description: b.text("description", 255)?,
     };
-    b.finish(&["router_id", "port_details", "floating_ip_address", "floating_network_id", "subnet_id", "dns_name", "dns_domain"])?;
+    b.finish(&[
+        "router_id",
+        "port_details",
+        "floating_ip_address",
+        "floating_network_id",
+        "subnet_id",
+        "dns_name",
+        "dns_domain",
+    ])?;
     let (id, fip) = app.update_floating_ip(&request, request.param("id"), change).await?;
     let snapshot = app.store.snapshot();
     row::one(200, "floatingip", row_of(&snapshot, &id, &fip), &request.query)

@@ -38,8 +38,16 @@ pub(crate) fn routes(app: Arc<App>) -> Vec<Route> {
         .get("/v2.0/agents/{id}/dhcp-networks", "get_dhcp-networks", agents::networks)
         .get("/v2.0/routers/{id}/l3-agents", "get_l3-agents", agents::of_router)
         .get("/v2.0/networks/{id}/dhcp-agents", "get_dhcp-agents", agents::of_network)
-        .get("/v2.0/network-ip-availabilities", "get_network_ip_availability", ip_availability::list)
-        .get("/v2.0/network-ip-availabilities/{id}", "get_network_ip_availability", ip_availability::show)
+        .get(
+            "/v2.0/network-ip-availabilities",
+            "get_network_ip_availability",
+            ip_availability::list,
+        )
+        .get(
+            "/v2.0/network-ip-availabilities/{id}",
+            "get_network_ip_availability",
+            ip_availability::show,
+        )
         .get("/v2.0/networks", "get_network", networks::list)
         .post("/v2.0/networks", "create_network", networks::create)
         .get("/v2.0/networks/{id}", "get_network", networks::show)
@@ -60,24 +68,72 @@ pub(crate) fn routes(app: Arc<App>) -> Vec<Route> {
         .get("/v2.0/routers/{id}", "get_router", routers::show)
         .put("/v2.0/routers/{id}", "update_router", routers::update)
         .delete("/v2.0/routers/{id}", "delete_router", routers::delete)
-        .put("/v2.0/routers/{id}/add_router_interface", "add_router_interface", routers::add_interface)
-        .put("/v2.0/routers/{id}/remove_router_interface", "remove_router_interface", routers::remove_interface)
-        .put("/v2.0/routers/{id}/add_extraroutes", "add_extraroutes", routers::add_routes)
-        .put("/v2.0/routers/{id}/remove_extraroutes", "remove_extraroutes", routers::remove_routes)
+        .put(
+            "/v2.0/routers/{id}/add_router_interface",
+            "add_router_interface",
+            routers::add_interface,
+        )
+        .put(
+            "/v2.0/routers/{id}/remove_router_interface",
+            "remove_router_interface",
+            routers::remove_interface,
+        )
+        .put(
+            "/v2.0/routers/{id}/add_extraroutes",
+            "add_extraroutes",
+            routers::add_routes,
+        )
+        .put(
+            "/v2.0/routers/{id}/remove_extraroutes",
+            "remove_extraroutes",
+            routers::remove_routes,
+        )
         .get("/v2.0/floatingips", "get_floatingip", floating_ips::list)
         .post("/v2.0/floatingips", "create_floatingip", floating_ips::create)
         .get("/v2.0/floatingips/{id}", "get_floatingip", floating_ips::show)
         .put("/v2.0/floatingips/{id}", "update_floatingip", floating_ips::update)
         .delete("/v2.0/floatingips/{id}", "delete_floatingip", floating_ips::delete)
         .get("/v2.0/security-groups", "get_security_group", security_groups::list)
-        .post("/v2.0/security-groups", "create_security_group", security_groups::create)
-        .get("/v2.0/security-groups/{id}", "get_security_group", security_groups::show)
-        .put("/v2.0/security-groups/{id}", "update_security_group", security_groups::update)
-        .delete("/v2.0/security-groups/{id}", "delete_security_group", security_groups::delete)
-        .get("/v2.0/security-group-rules", "get_security_group_rule", security_group_rules::list)
-        .post("/v2.0/security-group-rules", "create_security_group_rule", security_group_rules::create)
-        .get("/v2.0/security-group-rules/{id}", "get_security_group_rule", security_group_rules::show)
-        .delete("/v2.0/security-group-rules/{id}", "delete_security_group_rule", security_group_rules::delete)
+        .post(
+            "/v2.0/security-groups",
+            "create_security_group",
+            security_groups::create,
+        )
+        .get(
+            "/v2.0/security-groups/{id}",
+            "get_security_group",
+            security_groups::show,
+        )
+        .put(
+            "/v2.0/security-groups/{id}",
+            "update_security_group",
+            security_groups::update,
+        )
+        .delete(
+            "/v2.0/security-groups/{id}",
+            "delete_security_group",
+            security_groups::delete,
+        )
+        .get(
+            "/v2.0/security-group-rules",
+            "get_security_group_rule",
+            security_group_rules::list,
+        )
+        .post(
+            "/v2.0/security-group-rules",
+            "create_security_group_rule",
+            security_group_rules::create,
+        )
+        .get(
+            "/v2.0/security-group-rules/{id}",
+            "get_security_group_rule",
+            security_group_rules::show,
+        )
+        .delete(
+            "/v2.0/security-group-rules/{id}",
+            "delete_security_group_rule",
+            security_group_rules::delete,
+        )
         .get("/v2.0/quotas", "list_quotas", quotas::list)
         .get("/v2.0/quotas/{project}", "get_quota", quotas::show)
         .put("/v2.0/quotas/{project}", "update_quota", quotas::update)

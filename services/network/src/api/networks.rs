@@ -20,14 +20,39 @@ const LIST: List = List {
     plural: "networks",
     filters: &[],
     attributes: &[
-        "id", "name", "tenant_id", "project_id", "admin_state_up", "mtu", "status", "subnets", "shared",
-        "availability_zone_hints", "availability_zones", "ipv4_address_scope", "ipv6_address_scope", "router:external",
-        "is_default", "description", "port_security_enabled", "dns_domain", "created_at", "updated_at", "revision_number",
-        "provider:network_type", "provider:physical_network", "provider:segmentation_id",
+        "id",
+        "name",
+        "tenant_id",
+        "project_id",
+        "admin_state_up",
+        "mtu",
+        "status",
+        "subnets",
+        "shared",
+        "availability_zone_hints",
+        "availability_zones",
+        "ipv4_address_scope",
+        "ipv6_address_scope",
+        "router:external",
+        "is_default",
+        "description",
+        "port_security_enabled",
+        "dns_domain",
+        "created_at",
+        "updated_at",
+        "revision_number",
+        "provider:network_type",
+        "provider:physical_network",
+        "provider:segmentation_id",
     ],
     missing: |id| errors::network_not_found(id),
 };
-const FIXED: &[&str] = &["subnets", "availability_zones", "ipv4_address_scope", "ipv6_address_scope"];
+const FIXED: &[&str] = &[
+    "subnets",
+    "availability_zones",
+    "ipv4_address_scope",
+    "ipv6_address_scope",
+];
 
 /// What all rows of one answer share.
 struct View<'a> {
@@ -46,11 +71,23 @@ impl<'a> View<'a> {
         zones.sort();
         zones.dedup();
         let provider = request.may("get_network:provider:network_type", &maru_auth::Target::none());
-        Self { snapshot, provider, zones }
+        Self {
+            snapshot,
+            provider,
+            zones,
+        }
     }
     fn row(&self, id: &str, n: &Network) -> Row {
-        let subnets: Vec<Value> = self.snapshot.find::<Subnet>("network", id).map(|s| s.id.as_str().into()).collect();
-        let zones = if subnets.is_empty() { Vec::new() } else { self.zones.clone() };
+        let subnets: Vec<Value> = self
+            .snapshot
+            .find::<Subnet>("network", id)
+            .map(|s| s.id.as_str().into())
+            .collect();
+        let zones = if subnets.is_empty() {
+            Vec::new()
+        } else {
+            self.zones.clone()
+        };
         let mut row = Row::new(id)
             .with("name", n.name.as_str())
             .project(&n.project_id)
@@ -71,7 +108,11 @@ impl<'a> View<'a> {
             row = row.with("is_default", n.is_default);
         }
         if self.provider {
-            let segment = if n.network_type == "vxlan" { n.vni.into() } else { Value::Null };
+            let segment = if n.network_type == "vxlan" {
+                n.vni.into()
+            } else {
+                Value::Null
+            };
             row = row
                 .with("provider:network_type", n.network_type.as_str())
                 .with("provider:physical_network", n.physical_network.clone())
@@ -95,7 +136,10 @@ pub(crate) fn domain(name: &str, text: String) -> Result<String> {
     if trimmed.is_empty() || trimmed.split('.').all(label) {
         return Ok(text);
     }
-    Err(invalid(name, format!("'{text}' is not a valid DNS name: labels have letters, digits and hyphens")))
+    Err(invalid(
+        name,
+        format!("'{text}' is not a valid DNS name: labels have letters, digits and hyphens"),
+    ))
 }
 
 fn request_of(request: &Request, mut b: Body) -> Result<NetworkRequest> {
@@ -132,7 +176,8 @@ fn request_of(request: &Request, mut b: Body) -> Result<NetworkRequest> {
     r.network_type = network_type.flatten();
     r.physical_network = physical.flatten();
     if let Some(n) = segment {
-        let n = u32::try_from(n).map_err(|_| invalid("provider:segmentation_id", format!("'{n}' is not a segment number")))?;
+        let n = u32::try_from(n)
+            .map_err(|_| invalid("provider:segmentation_id", format!("'{n}' is not a segment number")))?;
         r.segmentation_id = Some(n);
     }
     b.finish(FIXED)?;
@@ -148,7 +193,11 @@ pub(crate) async fn list(app: Arc<App>, request: Request) -> Result<Reply> {
         "get_network",
         &[("name", "name")],
         |_, n| access::of_network(n),
-        |s, _| s.find::<Network>("visible", "shared").chain(s.find::<Network>("visible", "external")).collect(),
+        |s, _| {
+            s.find::<Network>("visible", "shared")
+                .chain(s.find::<Network>("visible", "external"))
+                .collect()
+        },
     );
     let rows = found.iter().map(|o| view.row(&o.id, &o.value)).collect();
     LIST.answer(&request, rows, |row, name, values| {
@@ -163,7 +212,12 @@ pub(crate) async fn list(app: Arc<App>, request: Request) -> Result<Reply> {
 pub(crate) async fn show(app: Arc<App>, request: Request) -> Result<Reply> {
     let snapshot = app.store.snapshot();
     let o = access::network(&request, &snapshot, request.param("id"))?;
-    row::one(200, "network", View::new(&request, &snapshot).row(&o.id, &o.value), &request.query)
+    row::one(
+        200,
+        "network",
+        View::new(&request, &snapshot).row(&o.id, &o.value),
+        &request.query,
+    )
 }
 
 pub(crate) async fn create(app: Arc<App>, mut request: Request) -> Result<Reply> {
@@ -172,7 +226,12 @@ pub(crate) async fn create(app: Arc<App>, mut request: Request) -> Result<Reply>
     let made = app.create_networks(requests?).await?;
     let snapshot = app.store.snapshot();
     let view = View::new(&request, &snapshot);
-    row::created(bulk, "network", "networks", made.iter().map(|(id, n)| view.row(id, n)).collect())
+    row::created(
+        bulk,
+        "network",
+        "networks",
+        made.iter().map(|(id, n)| view.row(id, n)).collect(),
+    )
 }
 
 pub(crate) async fn update(app: Arc<App>, mut request: Request) -> Result<Reply> {
@@ -186,15 +245,29 @@ pub(crate) async fn update(app: Arc<App>, mut request: Request) -> Result<Reply>
         is_default: b.boolean("is_default")?,
         mtu: b.integer("mtu")?,
         port_security_enabled: b.boolean("port_security_enabled")?,
-        dns_domain: b.text("dns_domain", 255)?.map(|t| domain("dns_domain", t)).transpose()?,
+        dns_domain: b
+            .text("dns_domain", 255)?
+            .map(|t| domain("dns_domain", t))
+            .transpose()?,
     };
     b.finish(&[
-        "subnets", "availability_zones", "availability_zone_hints", "provider:network_type", "provider:physical_network",
-        "provider:segmentation_id", "ipv4_address_scope", "ipv6_address_scope",
+        "subnets",
+        "availability_zones",
+        "availability_zone_hints",
+        "provider:network_type",
+        "provider:physical_network",
+        "provider:segmentation_id",
+        "ipv4_address_scope",
+        "ipv6_address_scope",
     ])?;
     let (id, network) = app.update_network(&request, request.param("id"), change).await?;
     let snapshot = app.store.snapshot();
-    row::one(200, "network", View::new(&request, &snapshot).row(&id, &network), &request.query)
+    row::one(
+        200,
+        "network",
+        View::new(&request, &snapshot).row(&id, &network),
+        &request.query,
+    )
 }
 
 pub(crate) async fn delete(app: Arc<App>, request: Request) -> Result<Reply> {

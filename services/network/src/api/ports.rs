@@ -11,8 +11,11 @@ use maru_auth::Target;
 use maru_base::Result;
 use maru_http::{Reply, Request};
 use maru_network_model::{
-    AddressPair, DhcpOption, FixedIpRequest, Network, NetworkId, Port, PortId, PortRequest, SecurityGroupId, SubnetId, errors,
-    observed::port_status, port::PortChange,
+    AddressPair, DhcpOption, FixedIpRequest, Network, NetworkId, Port, PortId, PortRequest, SecurityGroupId, SubnetId,
+    errors,
+    network::dns_domain,
+    observed::port_status,
+    port::{DhcpOptionChange, PortChange, host_name},
 };
 use maru_store::Snapshot;
 use serde_json::{Value, json};
@@ -22,26 +25,67 @@ const LIST: List = List {
     plural: "ports",
     filters: &["fixed_ips", "ip_address", "ip_allocation"],
     attributes: &[
-        "id", "name", "network_id", "tenant_id", "project_id", "mac_address", "admin_state_up", "status", "device_id",
-        "device_owner", "allowed_address_pairs", "extra_dhcp_opts", "security_groups", "description",
-        "binding:vnic_type", "binding:host_id", "binding:profile", "binding:vif_type", "binding:vif_details",
-        "port_security_enabled", "dns_name", "dns_assignment", "created_at", "updated_at", "revision_number",
+        "id",
+        "name",
+        "network_id",
+        "tenant_id",
+        "project_id",
+        "mac_address",
+        "admin_state_up",
+        "status",
+        "device_id",
+        "device_owner",
+        "allowed_address_pairs",
+        "extra_dhcp_opts",
+        "security_groups",
+        "description",
+        "binding:vnic_type",
+        "binding:host_id",
+        "binding:profile",
+        "binding:vif_type",
+        "binding:vif_details",
+        "port_security_enabled",
+        "dns_name",
+        "dns_assignment",
+        "created_at",
+        "updated_at",
+        "revision_number",
     ],
     missing: |id| errors::port_not_found(id),
 };
-const VNIC_TYPES: &[&str] =
-    &["normal", "direct", "macvtap", "baremetal", "direct-physical", "virtio-forwarder", "smart-nic", "vdpa", "accelerator-direct", "accelerator-direct-physical", "remote-managed"];
-const FIXED: &[&str] = &["status", "binding:vif_type", "binding:vif_details", "dns_assignment", "mac_address", "network_id"];
+const VNIC_TYPES: &[&str] = &[
+    "normal",
+    "direct",
+    "macvtap",
+    "baremetal",
+    "direct-physical",
+    "virtio-forwarder",
+    "smart-nic",
+    "vdpa",
+    "accelerator-direct",
+    "accelerator-direct-physical",
+    "remote-managed",
+];
+const FIXED: &[&str] = &[
+    "status",
+    "binding:vif_type",
+    "binding:vif_details",
+    "dns_assignment",
+    "mac_address",
+    "network_id",
+];
 
 struct View<'a> {
     snapshot: &'a Snapshot,
-    app: &'a App,
     binding: bool,
 }
 
 impl<'a> View<'a> {
-    fn new(app: &'a App, request: &Request, snapshot: &'a Snapshot) -> Self {
-        Self { snapshot, app, binding: request.may("get_port:binding:host_id", &Target::none()) }
+    fn new(request: &Request, snapshot: &'a Snapshot) -> Self {
+        Self {
+            snapshot,
+            binding: request.may("get_port:binding:host_id", &Target::none()),
+        }
     }
     fn row(&self, id: &PortId, p: &Port) -> Row {
         let fixed: Vec<Value> = p
@@ -53,7 +97,11 @@ impl<'a> View<'a> {
             .allowed_address_pairs
             .iter()
             .map(|a| {
-                let ip = if a.is_block { a.ip_address.to_string() } else { a.ip_address.addr().to_string() };
+                let ip = if a.is_block {
+                    a.ip_address.to_string()
+                } else {
+                    a.ip_address.addr().to_string()
+                };
                 json!({"ip_address": ip, "mac_address": a.mac_address.as_ref().unwrap_or(&p.mac_address)})
             })
             .collect();
@@ -83,7 +131,11 @@ impl<'a> View<'a> {
             .meta(&p.meta);
         if self.binding {
             let bound = !p.host.is_empty();
-            let details = if bound { json!({"port_filter": p.port_security_enabled, "connectivity": "l2"}) } else { json!({}) };
+            let details = if bound {
+                json!({"port_filter": p.port_security_enabled, "connectivity": "l2"})
+            } else {
+                json!({})
+            };
             row = row
                 .with("binding:host_id", p.host.as_str())
                 .with("binding:profile", json!(p.profile))
@@ -94,22 +146,13 @@ impl<'a> View<'a> {
     }
     /// The names that DHCP and DNS give to its addresses.
     fn names(&self, p: &Port) -> Vec<Value> {
-        let network = self.snapshot.get::<Network>(&p.network_id);
-        let domain = network
-            .as_ref()
-            .map(|n| n.value.dns_domain.trim_end_matches('.'))
-            .filter(|d| !d.is_empty())
-            .unwrap_or(&self.app.dns_domain);
+        let domain = dns_domain(self.snapshot, &p.network_id);
         p.fixed_ips
             .iter()
             .map(|f| {
-                let ip = f.ip_address.to_string();
-                let host = if p.dns_name.is_empty() {
-                    format!("host-{}", ip.replace(['.', ':'], "-"))
-                } else {
-                    p.dns_name.trim_end_matches('.').to_owned()
-                };
-                json!({"ip_address": ip, "hostname": host, "fqdn": format!("{host}.{domain}.")})
+                let host = host_name(p, f.ip_address);
+                let fqdn = format!("{host}.{domain}.");
+                json!({"ip_address": f.ip_address.to_string(), "hostname": host, "fqdn": fqdn})
             })
             .collect()
     }
@@ -117,7 +160,9 @@ impl<'a> View<'a> {
 
 fn fixed_ips(b: &mut Body) -> Result<Option<Vec<FixedIpRequest>>> {
     let name = "fixed_ips";
-    let Some(items) = b.list(name, 50)? else { return Ok(None) };
+    let Some(items) = b.list(name, 50)? else {
+        return Ok(None);
+    };
     let mut wanted: Vec<FixedIpRequest> = Vec::with_capacity(items.len());
     for item in items {
         let mut f = b.child(name, item)?;
@@ -138,11 +183,15 @@ fn fixed_ips(b: &mut Body) -> Result<Option<Vec<FixedIpRequest>>> {
 
 fn pairs(b: &mut Body) -> Result<Option<Vec<AddressPair>>> {
     let name = "allowed_address_pairs";
-    let Some(items) = b.list(name, 100)? else { return Ok(None) };
+    let Some(items) = b.list(name, 100)? else {
+        return Ok(None);
+    };
     let mut all: Vec<AddressPair> = Vec::with_capacity(items.len());
     for item in items {
         let mut p = b.child(name, item)?;
-        let value = p.raw("ip_address").ok_or_else(|| invalid(name, "a pair needs its ip_address"))?;
+        let value = p
+            .raw("ip_address")
+            .ok_or_else(|| invalid(name, "a pair needs its ip_address"))?;
         let is_block = value.as_str().is_some_and(|t| t.contains('/'));
         let ip_address = block_of(name, &value)?.trunc();
         let mac_address = match p.raw("mac_address") {
@@ -150,8 +199,15 @@ fn pairs(b: &mut Body) -> Result<Option<Vec<AddressPair>>> {
             Some(value) => Some(mac_of(name, &value)?),
         };
         p.finish(&["active"])?;
-        let pair = AddressPair { ip_address, is_block, mac_address };
-        if all.iter().any(|a| a.ip_address == pair.ip_address && a.mac_address == pair.mac_address) {
+        let pair = AddressPair {
+            ip_address,
+            is_block,
+            mac_address,
+        };
+        if all
+            .iter()
+            .any(|a| a.ip_address == pair.ip_address && a.mac_address == pair.mac_address)
+        {
             return Err(errors::refuse(
                 maru_base::ErrorKind::BadRequest,
                 "DuplicateAddressPairInRequest",
@@ -164,22 +220,32 @@ fn pairs(b: &mut Body) -> Result<Option<Vec<AddressPair>>> {
 }
 
 /// Options with their value, `None` to take one away. What could end a line or begin an option is refused.
-fn options(b: &mut Body) -> Result<Option<Vec<(String, Option<String>, u8)>>> {
+fn options(b: &mut Body) -> Result<Option<Vec<DhcpOptionChange>>> {
     let name = "extra_dhcp_opts";
-    let Some(items) = b.list(name, 50)? else { return Ok(None) };
+    let Some(items) = b.list(name, 50)? else {
+        return Ok(None);
+    };
     let mut all = Vec::with_capacity(items.len());
     for item in items {
         let mut o = b.child(name, item)?;
-        let opt = o.text("opt_name", 64)?.ok_or_else(|| invalid(name, "an option needs its opt_name"))?;
+        let opt = o
+            .text("opt_name", 64)?
+            .ok_or_else(|| invalid(name, "an option needs its opt_name"))?;
         let clean = |t: &str| t.chars().all(|c| !c.is_control() && c != '\u{2028}' && c != '\u{2029}');
         if opt.is_empty() || !opt.bytes().all(|c| c.is_ascii_alphanumeric() || b"-_:".contains(&c)) {
-            return Err(invalid(name, format!("'{}' is not the name or number of a DHCP option", opt.escape_debug())));
+            return Err(invalid(
+                name,
+                format!("'{}' is not the name or number of a DHCP option", opt.escape_debug()),
+            ));
         }
         let value = o.nullable_text("opt_value", 255)?.flatten();
         if let Some(value) = &value
             && !clean(value)
         {
-            return Err(invalid(name, format!("the value of {opt} holds a control character, such as a line break")));
+            return Err(invalid(
+                name,
+                format!("the value of {opt} holds a control character, such as a line break"),
+            ));
         }
         let version = o.integer("ip_version")?.unwrap_or(4);
         if !matches!(version, 4 | 6) {
@@ -195,22 +261,29 @@ fn profile(b: &mut Body) -> Result<Option<BTreeMap<String, Value>>> {
     match b.raw("binding:profile") {
         None => Ok(None),
         Some(Value::Null) => Ok(Some(BTreeMap::new())),
-        Some(Value::Object(map)) if serde_json::to_string(&map).is_ok_and(|t| t.len() <= 4095) => Ok(Some(map.into_iter().collect())),
-        Some(_) => Err(invalid("binding:profile", "it is a dictionary of at most 4095 characters")),
+        Some(Value::Object(map)) if serde_json::to_string(&map).is_ok_and(|t| t.len() <= 4095) => {
+            Ok(Some(map.into_iter().collect()))
+        }
+        Some(_) => Err(invalid(
+            "binding:profile",
+            "it is a dictionary of at most 4095 characters",
+        )),
     }
 }
 
 fn vnic_type(b: &mut Body) -> Result<Option<String>> {
     match b.text("binding:vnic_type", 64)? {
-        Some(t) if !VNIC_TYPES.contains(&t.as_str()) => {
-            Err(invalid("binding:vnic_type", format!("'{t}' is not in valid_values: {}", VNIC_TYPES.join(", "))))
-        }
+        Some(t) if !VNIC_TYPES.contains(&t.as_str()) => Err(invalid(
+            "binding:vnic_type",
+            format!("'{t}' is not in valid_values: {}", VNIC_TYPES.join(", ")),
+        )),
         other => Ok(other),
     }
 }
 
 fn groups(b: &mut Body) -> Result<Option<Vec<SecurityGroupId>>> {
-    Ok(b.uuids("security_groups")?.map(|all| all.into_iter().map(SecurityGroupId::from).collect()))
+    Ok(b.uuids("security_groups")?
+        .map(|all| all.into_iter().map(SecurityGroupId::from).collect()))
 }
 
 fn dns_name(b: &mut Body) -> Result<Option<String>> {
@@ -241,7 +314,13 @@ fn request_of(request: &Request, mut b: Body) -> Result<PortRequest> {
     r.extra_dhcp_opts = options(&mut b)?
         .unwrap_or_default()
         .into_iter()
-        .filter_map(|(opt_name, value, ip_version)| Some(DhcpOption { opt_name, opt_value: value?, ip_version }))
+        .filter_map(|(opt_name, value, ip_version)| {
+            Some(DhcpOption {
+                opt_name,
+                opt_value: value?,
+                ip_version,
+            })
+        })
         .collect();
     r.dns_name = dns_name(&mut b)?.unwrap_or_default();
     b.finish(FIXED)?;
@@ -250,12 +329,18 @@ fn request_of(request: &Request, mut b: Body) -> Result<PortRequest> {
 
 pub(crate) async fn list(app: Arc<App>, request: Request) -> Result<Reply> {
     let snapshot = app.store.snapshot();
-    let view = View::new(&app, &request, &snapshot);
+    let view = View::new(&request, &snapshot);
     let found = candidates(
         &request,
         &snapshot,
         "get_port",
-        &[("device_id", "device"), ("mac_address", "mac"), ("network_id", "network"), ("binding:host_id", "host"), ("security_groups", "security_group")],
+        &[
+            ("device_id", "device"),
+            ("mac_address", "mac"),
+            ("network_id", "network"),
+            ("binding:host_id", "host"),
+            ("security_groups", "security_group"),
+        ],
         access::of_port,
         |s, project| {
             s.find::<Network>("project", project)
@@ -271,15 +356,24 @@ pub(crate) async fn list(app: Arc<App>, request: Request) -> Result<Reply> {
         };
         match name {
             // Different keys narrow, values of one key widen.
-            "fixed_ips" => Some(["ip_address", "ip_address_substr", "subnet_id", "subnet"].iter().all(|key| {
-                let wanted: Vec<&str> = values.iter().filter_map(|v| v.split_once('=').filter(|(k, _)| k == key)).map(|(_, v)| v).collect();
-                wanted.is_empty()
-                    || wanted.iter().any(|w| match *key {
-                        "ip_address_substr" => any("ip_address", &|have| have.contains(w)),
-                        "ip_address" => any("ip_address", &|have| have == *w),
-                        _ => any("subnet_id", &|have| have == *w),
+            "fixed_ips" => Some(
+                ["ip_address", "ip_address_substr", "subnet_id", "subnet"]
+                    .iter()
+                    .all(|key| {
+                        let wanted: Vec<&str> = values
+                            .iter()
+                            .filter_map(|v| v.split_once('=').filter(|(k, _)| k == key))
+                            .map(|(_, v)| v)
+                            .collect();
+                        wanted.is_empty()
+                            || wanted.iter().any(|w| match *key {
+                                "ip_address_substr" => any("ip_address", &|have| have.contains(w)),
+                                "ip_address" => any("ip_address", &|have| have == *w),
+                                _ => any("subnet_id", &|have| have == *w),
+                            })
                     })
-            }) && values.iter().all(|v| v.contains('='))),
+                    && values.iter().all(|v| v.contains('=')),
+            ),
             "ip_address" => Some(values.iter().any(|w| any("ip_address", &|have| have == *w))),
             _ => None,
         }
@@ -289,7 +383,12 @@ pub(crate) async fn list(app: Arc<App>, request: Request) -> Result<Reply> {
 pub(crate) async fn show(app: Arc<App>, request: Request) -> Result<Reply> {
     let snapshot = app.store.snapshot();
     let o = access::port(&request, &snapshot, request.param("id"))?;
-    row::one(200, "port", View::new(&app, &request, &snapshot).row(&o.id, &o.value), &request.query)
+    row::one(
+        200,
+        "port",
+        View::new(&request, &snapshot).row(&o.id, &o.value),
+        &request.query,
+    )
 }
 
 pub(crate) async fn create(app: Arc<App>, mut request: Request) -> Result<Reply> {
@@ -297,8 +396,13 @@ pub(crate) async fn create(app: Arc<App>, mut request: Request) -> Result<Reply>
     let requests: Result<Vec<_>> = bodies.into_iter().map(|b| request_of(&request, b)).collect();
     let made = app.create_ports(&request, requests?).await?;
     let snapshot = app.store.snapshot();
-    let view = View::new(&app, &request, &snapshot);
-    row::created(bulk, "port", "ports", made.iter().map(|(id, p)| view.row(id, p)).collect())
+    let view = View::new(&request, &snapshot);
+    row::created(
+        bulk,
+        "port",
+        "ports",
+        made.iter().map(|(id, p)| view.row(id, p)).collect(),
+    )
 }
 
 pub(crate) async fn update(app: Arc<App>, mut request: Request) -> Result<Reply> {
@@ -327,7 +431,12 @@ pub(crate) async fn update(app: Arc<App>, mut request: Request) -> Result<Reply>
     b.finish(FIXED)?;
     let (id, port) = app.update_port(&request, request.param("id"), change).await?;
     let snapshot = app.store.snapshot();
-    row::one(200, "port", View::new(&app, &request, &snapshot).row(&id, &port), &request.query)
+    row::one(
+        200,
+        "port",
+        View::new(&request, &snapshot).row(&id, &port),
+        &request.query,
+    )
 }
 
 pub(crate) async fn delete(app: Arc<App>, request: Request) -> Result<Reply> {

@@ -13,7 +13,12 @@ use std::sync::Arc;
 fn limits(snapshot: &Snapshot, project: &ProjectId) -> Map<String, Value> {
     quota::DEFAULTS
         .iter()
-        .map(|(resource, _)| ((*resource).to_owned(), quota::limit(snapshot, project, resource).unwrap_or(-1).into()))
+        .map(|(resource, _)| {
+            (
+                (*resource).to_owned(),
+                quota::limit(snapshot, project, resource).unwrap_or(-1).into(),
+            )
+        })
         .collect()
 }
 
@@ -43,7 +48,10 @@ pub(crate) async fn show(app: Arc<App>, request: Request) -> Result<Reply> {
     if matches!(request.param("project"), "tenant" | "project")
         && let Some(own) = request.caller()?.project_id()
     {
-        return Reply::json(200, &json!({"tenant": {"tenant_id": own.as_str(), "project_id": own.as_str()}}));
+        return Reply::json(
+            200,
+            &json!({"tenant": {"tenant_id": own.as_str(), "project_id": own.as_str()}}),
+        );
     }
     let id = project(&request)?;
     Reply::json(200, &json!({"quota": limits(&app.store.snapshot(), &id)}))
@@ -51,7 +59,10 @@ pub(crate) async fn show(app: Arc<App>, request: Request) -> Result<Reply> {
 
 pub(crate) async fn default(_app: Arc<App>, request: Request) -> Result<Reply> {
     project(&request)?;
-    let map: Map<String, Value> = quota::DEFAULTS.iter().map(|(r, l)| ((*r).to_owned(), (*l).into())).collect();
+    let map: Map<String, Value> = quota::DEFAULTS
+        .iter()
+        .map(|(r, l)| ((*r).to_owned(), (*l).into()))
+        .collect();
     Reply::json(200, &json!({"quota": map}))
 }
 
@@ -63,7 +74,10 @@ pub(crate) async fn details(app: Arc<App>, request: Request) -> Result<Reply> {
         .map(|(resource, _)| {
             let limit = quota::limit(&snapshot, &id, resource).unwrap_or(-1);
             let used = quota::used(&snapshot, &id, resource);
-            ((*resource).to_owned(), json!({"limit": limit, "used": used, "reserved": 0}))
+            (
+                (*resource).to_owned(),
+                json!({"limit": limit, "used": used, "reserved": 0}),
+            )
         })
         .collect();
     Reply::json(200, &json!({"quota": map}))
@@ -77,13 +91,25 @@ pub(crate) async fn update(app: Arc<App>, mut request: Request) -> Result<Reply>
         let given = b.has(resource);
         match b.integer(resource)? {
             Some(n) if (-1..=i64::from(i32::MAX)).contains(&n) => limits_wanted.push(((*resource).to_owned(), n)),
-            Some(n) => return Err(body::invalid(resource, format!("'{n}' is not -1 (unlimited) or more, at most {}", i32::MAX))),
+            Some(n) => {
+                return Err(body::invalid(
+                    resource,
+                    format!("'{n}' is not -1 (unlimited) or more, at most {}", i32::MAX),
+                ));
+            }
             None if given => return Err(body::invalid(resource, "a limit is a whole number, -1 for unlimited")),
             None => {}
         }
     }
     // Of services that are not here: nothing to limit, so only refused when they would mean something.
-    for absent in ["subnetpool", "rbac_policy", "check_limit", "force", "tenant_id", "project_id"] {
+    for absent in [
+        "subnetpool",
+        "rbac_policy",
+        "check_limit",
+        "force",
+        "tenant_id",
+        "project_id",
+    ] {
         let _ = b.raw(absent);
     }
     b.finish(&[])?;

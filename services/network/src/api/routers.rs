@@ -21,8 +21,21 @@ const LIST: List = List {
     plural: "routers",
     filters: &[],
     attributes: &[
-        "id", "name", "tenant_id", "project_id", "admin_state_up", "status", "external_gateway_info", "routes", "description",
-        "availability_zone_hints", "availability_zones", "flavor_id", "created_at", "updated_at", "revision_number",
+        "id",
+        "name",
+        "tenant_id",
+        "project_id",
+        "admin_state_up",
+        "status",
+        "external_gateway_info",
+        "routes",
+        "description",
+        "availability_zone_hints",
+        "availability_zones",
+        "flavor_id",
+        "created_at",
+        "updated_at",
+        "revision_number",
     ],
     missing: |id| errors::router_not_found(id),
 };
@@ -45,7 +58,12 @@ fn row_of(snapshot: &Snapshot, id: &str, r: &Router) -> Row {
     let zones: Vec<Value> = r
         .host
         .iter()
-        .flat_map(|h| snapshot.find::<Agent>("host", h).filter(|a| a.value.agent_type == agent::L3).collect::<Vec<_>>())
+        .flat_map(|h| {
+            snapshot
+                .find::<Agent>("host", h)
+                .filter(|a| a.value.agent_type == agent::L3)
+                .collect::<Vec<_>>()
+        })
         .map(|a| a.value.availability_zone.as_str().into())
         .collect();
     Row::new(id)
@@ -102,19 +120,29 @@ fn gateway_of(b: &mut Body) -> Result<Option<Option<GatewayRequest>>> {
     };
     let _ = g.raw("qos_policy_id").filter(Value::is_null);
     g.finish(&[])?;
-    Ok(Some(network.map(|id| GatewayRequest { network_id: NetworkId::from(id), enable_snat, external_fixed_ips })))
+    Ok(Some(network.map(|id| GatewayRequest {
+        network_id: NetworkId::from(id),
+        enable_snat,
+        external_fixed_ips,
+    })))
 }
 
 /// High availability and distribution are not served: `false` is what there is.
 fn refuse_kinds(b: &mut Body) -> Result<()> {
     for kind in ["ha", "distributed"] {
         if b.boolean(kind)? == Some(true) {
-            return Err(errors::bad_request("router", format!("'{kind}' routers are not served here; leave it out")));
+            return Err(errors::bad_request(
+                "router",
+                format!("'{kind}' routers are not served here; leave it out"),
+            ));
         }
     }
     match b.raw("flavor_id") {
         None | Some(Value::Null) => Ok(()),
-        Some(_) => Err(errors::bad_request("router", "router flavors are not served here; leave flavor_id out")),
+        Some(_) => Err(errors::bad_request(
+            "router",
+            "router flavors are not served here; leave flavor_id out",
+        )),
     }
 }
 
@@ -127,7 +155,14 @@ fn request_of(request: &Request, mut b: Body) -> Result<RouterRequest> {
     let availability_zone_hints = b.texts("availability_zone_hints", 255)?.unwrap_or_default();
     refuse_kinds(&mut b)?;
     b.finish(FIXED)?;
-    Ok(RouterRequest { project_id, name, admin_state_up, gateway, availability_zone_hints, meta })
+    Ok(RouterRequest {
+        project_id,
+        name,
+        admin_state_up,
+        gateway,
+        availability_zone_hints,
+        meta,
+    })
 }
 
 pub(crate) async fn list(app: Arc<App>, request: Request) -> Result<Reply> {
@@ -155,7 +190,12 @@ pub(crate) async fn create(app: Arc<App>, mut request: Request) -> Result<Reply>
     let requests: Result<Vec<_>> = bodies.into_iter().map(|b| request_of(&request, b)).collect();
     let made = app.create_routers(&request, requests?).await?;
     let snapshot = app.store.snapshot();
-    row::created(bulk, "router", "routers", made.iter().map(|(id, r)| row_of(&snapshot, id, r)).collect())
+    row::created(
+        bulk,
+        "router",
+        "routers",
+        made.iter().map(|(id, r)| row_of(&snapshot, id, r)).collect(),
+    )
 }
 
 pub(crate) async fn update(app: Arc<App>, mut request: Request) -> Result<Reply> {
@@ -186,9 +226,15 @@ async fn interface(app: Arc<App>, mut request: Request, add: bool) -> Result<Rep
         subnet_id: b.nullable_uuid("subnet_id")?.flatten().map(SubnetId::from),
     };
     b.finish(&[])?;
-    let (id, router, made) = app.change_interface(&request, request.param("id"), &wanted, add).await?;
+    let (id, router, made) = app
+        .change_interface(&request, request.param("id"), &wanted, add)
+        .await?;
     let subnets: Vec<&str> = made.subnet_ids.iter().map(SubnetId::as_str).collect();
-    let subnet = wanted.subnet_id.as_ref().map(SubnetId::as_str).or_else(|| subnets.first().copied());
+    let subnet = wanted
+        .subnet_id
+        .as_ref()
+        .map(SubnetId::as_str)
+        .or_else(|| subnets.first().copied());
     Reply::json(
         200,
         &json!({

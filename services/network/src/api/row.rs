@@ -100,7 +100,16 @@ pub(crate) struct List {
 }
 
 const RESERVED: &[&str] = &[
-    "fields", "limit", "marker", "page_reverse", "sort_key", "sort_dir", "tags", "tags-any", "not-tags", "not-tags-any",
+    "fields",
+    "limit",
+    "marker",
+    "page_reverse",
+    "sort_key",
+    "sort_dir",
+    "tags",
+    "tags-any",
+    "not-tags",
+    "not-tags-any",
 ];
 
 fn bad_request(message: String) -> Error {
@@ -117,7 +126,12 @@ impl List {
         special: impl Fn(&Row, &str, &[&str]) -> Option<bool>,
     ) -> Result<Reply> {
         let query = &request.query;
-        let known = |name: &str| self.attributes.contains(&name) || self.filters.contains(&name) || name == "tenant_id" || name == "project_id";
+        let known = |name: &str| {
+            self.attributes.contains(&name)
+                || self.filters.contains(&name)
+                || name == "tenant_id"
+                || name == "project_id"
+        };
         let mut seen: Vec<&str> = Vec::new();
         for (name, _) in query.pairs() {
             if RESERVED.contains(&name) || seen.contains(&name) {
@@ -131,14 +145,19 @@ impl List {
         for name in seen {
             let values: Vec<&str> = query.all(name).collect();
             rows.retain(|row| {
-                special(row, name, &values).unwrap_or_else(|| row.get(name).is_some_and(|v| values.iter().any(|w| fits(v, w))))
+                special(row, name, &values)
+                    .unwrap_or_else(|| row.get(name).is_some_and(|v| values.iter().any(|w| fits(v, w))))
             });
         }
         filter_tags(query, &mut rows);
         self.sort(query, &mut rows)?;
         let (rows, links) = self.cut(request, rows)?;
         let rows: Vec<Row> = rows.into_iter().map(|r| r.only(query)).collect();
-        let body = Page { plural: self.plural, rows, links };
+        let body = Page {
+            plural: self.plural,
+            rows,
+            links,
+        };
         Reply::json(200, &body)
     }
 
@@ -152,7 +171,11 @@ impl List {
             let down = match dirs.get(i).copied().unwrap_or("asc") {
                 "asc" => false,
                 "desc" => true,
-                other => return Err(bad_request(format!("'{other}' is not a sort direction; use asc or desc."))),
+                other => {
+                    return Err(bad_request(format!(
+                        "'{other}' is not a sort direction; use asc or desc."
+                    )));
+                }
             };
             keys.push((key, down));
         }
@@ -179,12 +202,19 @@ impl List {
             Some(text) => match text.parse::<i64>() {
                 Ok(0) => None,
                 Ok(n) if n > 0 => Some(usize::try_from(n).unwrap_or(usize::MAX)),
-                _ => return Err(bad_request(format!("Limit must be an integer 0 or greater and not '{text}'."))),
+                _ => {
+                    return Err(bad_request(format!(
+                        "Limit must be an integer 0 or greater and not '{text}'."
+                    )));
+                }
             },
         };
         let reverse = query.bool("page_reverse").ok().flatten().unwrap_or(false);
         if let Some(marker) = query.get("marker").filter(|m| !m.is_empty()) {
-            let at = rows.iter().position(|r| r.id() == marker).ok_or_else(|| (self.missing)(marker))?;
+            let at = rows
+                .iter()
+                .position(|r| r.id() == marker)
+                .ok_or_else(|| (self.missing)(marker))?;
             if reverse {
                 rows.truncate(at);
             } else {
@@ -279,7 +309,11 @@ fn filter_tags(query: &Query, rows: &mut Vec<Row>) {
         ("not-tags-any", |t, has| !t.iter().any(|x| has(x))),
     ];
     for (name, rule) in rules {
-        let wanted: Vec<&str> = query.all(name).flat_map(|v| v.split(',')).filter(|t| !t.is_empty()).collect();
+        let wanted: Vec<&str> = query
+            .all(name)
+            .flat_map(|v| v.split(','))
+            .filter(|t| !t.is_empty())
+            .collect();
         if wanted.is_empty() {
             continue;
         }

@@ -18,16 +18,33 @@ const LIST: List = List {
     plural: "security_group_rules",
     filters: &[],
     attributes: &[
-        "id", "tenant_id", "project_id", "security_group_id", "ethertype", "direction", "protocol", "port_range_min",
-        "port_range_max", "remote_ip_prefix", "remote_group_id", "remote_address_group_id", "normalized_cidr", "description",
-        "belongs_to_default_sg", "created_at", "updated_at", "revision_number",
+        "id",
+        "tenant_id",
+        "project_id",
+        "security_group_id",
+        "ethertype",
+        "direction",
+        "protocol",
+        "port_range_min",
+        "port_range_max",
+        "remote_ip_prefix",
+        "remote_group_id",
+        "remote_address_group_id",
+        "normalized_cidr",
+        "description",
+        "belongs_to_default_sg",
+        "created_at",
+        "updated_at",
+        "revision_number",
     ],
     missing: |id| errors::rule_not_found(id),
 };
 
 pub(crate) fn row_of(snapshot: &Snapshot, id: &str, r: &SecurityGroupRule) -> Row {
     let cidr = r.remote_ip_prefix.map_or(Value::Null, |n| n.to_string().into());
-    let of_default = snapshot.get::<SecurityGroup>(&r.security_group_id).is_some_and(|g| g.value.is_default);
+    let of_default = snapshot
+        .get::<SecurityGroup>(&r.security_group_id)
+        .is_some_and(|g| g.value.is_default);
     Row::new(id)
         .project(&r.project_id)
         .with("security_group_id", r.security_group_id.as_str())
@@ -38,7 +55,10 @@ pub(crate) fn row_of(snapshot: &Snapshot, id: &str, r: &SecurityGroupRule) -> Ro
         .with("port_range_max", r.port_range_max)
         .with("remote_ip_prefix", cidr.clone())
         .with("normalized_cidr", cidr)
-        .with("remote_group_id", r.remote_group_id.as_ref().map_or(Value::Null, |g| g.as_str().into()))
+        .with(
+            "remote_group_id",
+            r.remote_group_id.as_ref().map_or(Value::Null, |g| g.as_str().into()),
+        )
         .with("remote_address_group_id", Value::Null)
         .with("belongs_to_default_sg", of_default)
         .timeless(&r.meta)
@@ -53,7 +73,12 @@ fn request_of(mut b: Body) -> Result<RuleRequest> {
     let direction = match b.required("direction", direction)?.as_str() {
         "ingress" => Direction::Ingress,
         "egress" => Direction::Egress,
-        other => return Err(invalid("direction", format!("'{other}' is not in ['ingress', 'egress']"))),
+        other => {
+            return Err(invalid(
+                "direction",
+                format!("'{other}' is not in ['ingress', 'egress']"),
+            ));
+        }
     };
     let ethertype = match b.text("ethertype", 16)? {
         None => "IPv4".to_owned(),
@@ -128,7 +153,12 @@ pub(crate) async fn list(app: Arc<App>, request: Request) -> Result<Reply> {
 pub(crate) async fn show(app: Arc<App>, request: Request) -> Result<Reply> {
     let snapshot = app.store.snapshot();
     let o = access::rule(&request, &snapshot, request.param("id"))?;
-    row::one(200, "security_group_rule", row_of(&snapshot, &o.id, &o.value), &request.query)
+    row::one(
+        200,
+        "security_group_rule",
+        row_of(&snapshot, &o.id, &o.value),
+        &request.query,
+    )
 }
 
 pub(crate) async fn create(app: Arc<App>, mut request: Request) -> Result<Reply> {

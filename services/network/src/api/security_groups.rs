@@ -22,8 +22,17 @@ const LIST: List = List {
     plural: "security_groups",
     filters: &[],
     attributes: &[
-        "id", "name", "stateful", "tenant_id", "project_id", "description", "shared", "security_group_rules", "created_at",
-        "updated_at", "revision_number",
+        "id",
+        "name",
+        "stateful",
+        "tenant_id",
+        "project_id",
+        "description",
+        "shared",
+        "security_group_rules",
+        "created_at",
+        "updated_at",
+        "revision_number",
     ],
     missing: |id| errors::group_not_found(id),
 };
@@ -48,7 +57,12 @@ fn request_of(request: &Request, mut b: Body) -> Result<GroupRequest> {
     let description = b.text("description", 255)?.unwrap_or_default();
     let stateful = b.boolean("stateful")?.unwrap_or(true);
     b.finish(&["security_group_rules", "shared"])?;
-    Ok(GroupRequest { project, name, description, stateful })
+    Ok(GroupRequest {
+        project,
+        name,
+        description,
+        stateful,
+    })
 }
 
 pub(crate) async fn list(app: Arc<App>, request: Request) -> Result<Reply> {
@@ -71,7 +85,12 @@ pub(crate) async fn list(app: Arc<App>, request: Request) -> Result<Reply> {
 pub(crate) async fn show(app: Arc<App>, request: Request) -> Result<Reply> {
     let snapshot = app.store.snapshot();
     let o = access::group(&request, &snapshot, request.param("id"))?;
-    row::one(200, "security_group", row_of(&snapshot, &o.id, &o.value), &request.query)
+    row::one(
+        200,
+        "security_group",
+        row_of(&snapshot, &o.id, &o.value),
+        &request.query,
+    )
 }
 
 pub(crate) async fn create(app: Arc<App>, mut request: Request) -> Result<Reply> {
@@ -79,7 +98,12 @@ pub(crate) async fn create(app: Arc<App>, mut request: Request) -> Result<Reply>
     let requests: Result<Vec<_>> = bodies.into_iter().map(|b| request_of(&request, b)).collect();
     let made = app.create_groups(&request, requests?).await?;
     let snapshot = app.store.snapshot();
-    row::created(bulk, "security_group", "security_groups", made.iter().map(|(id, g)| row_of(&snapshot, id, g)).collect())
+    row::created(
+        bulk,
+        "security_group",
+        "security_groups",
+        made.iter().map(|(id, g)| row_of(&snapshot, id, g)).collect(),
+    )
 }
 
 pub(crate) async fn update(app: Arc<App>, mut request: Request) -> Result<Reply> {
@@ -88,7 +112,9 @@ pub(crate) async fn update(app: Arc<App>, mut request: Request) -> Result<Reply>
     let description = b.text("description", 255)?;
     let stateful = b.boolean("stateful")?;
     b.finish(&["security_group_rules", "shared"])?;
-    let (id, group) = app.update_group(&request, request.param("id"), name, description, stateful).await?;
+    let (id, group) = app
+        .update_group(&request, request.param("id"), name, description, stateful)
+        .await?;
     let snapshot = app.store.snapshot();
     row::one(200, "security_group", row_of(&snapshot, &id, &group), &request.query)
 }

@@ -19,9 +19,27 @@ const LIST: List = List {
     plural: "subnets",
     filters: &["shared", "router:external"],
     attributes: &[
-        "id", "name", "tenant_id", "project_id", "network_id", "ip_version", "subnetpool_id", "enable_dhcp", "ipv6_ra_mode",
-        "ipv6_address_mode", "gateway_ip", "cidr", "allocation_pools", "host_routes", "dns_nameservers", "description",
-        "service_types", "segment_id", "created_at", "updated_at", "revision_number",
+        "id",
+        "name",
+        "tenant_id",
+        "project_id",
+        "network_id",
+        "ip_version",
+        "subnetpool_id",
+        "enable_dhcp",
+        "ipv6_ra_mode",
+        "ipv6_address_mode",
+        "gateway_ip",
+        "cidr",
+        "allocation_pools",
+        "host_routes",
+        "dns_nameservers",
+        "description",
+        "service_types",
+        "segment_id",
+        "created_at",
+        "updated_at",
+        "revision_number",
     ],
     missing: |id| errors::subnet_not_found(id),
 };
@@ -32,9 +50,16 @@ fn text(ip: &IpAddr) -> Value {
 }
 
 fn row_of(id: &str, s: &Subnet) -> Row {
-    let pools: Vec<Value> = s.pools.iter().map(|(a, b)| json!({"start": a.to_string(), "end": b.to_string()})).collect();
-    let routes: Vec<Value> =
-        s.host_routes.iter().map(|(n, h)| json!({"destination": n.to_string(), "nexthop": h.to_string()})).collect();
+    let pools: Vec<Value> = s
+        .pools
+        .iter()
+        .map(|(a, b)| json!({"start": a.to_string(), "end": b.to_string()}))
+        .collect();
+    let routes: Vec<Value> = s
+        .host_routes
+        .iter()
+        .map(|(n, h)| json!({"destination": n.to_string(), "nexthop": h.to_string()}))
+        .collect();
     Row::new(id)
         .with("name", s.name.as_str())
         .project(&s.project_id)
@@ -48,20 +73,27 @@ fn row_of(id: &str, s: &Subnet) -> Row {
         .with("cidr", s.cidr.to_string())
         .with("allocation_pools", pools)
         .with("host_routes", routes)
-        .with("dns_nameservers", s.dns_nameservers.iter().map(text).collect::<Vec<_>>())
+        .with(
+            "dns_nameservers",
+            s.dns_nameservers.iter().map(text).collect::<Vec<_>>(),
+        )
         .with("service_types", s.service_types.clone())
         .meta(&s.meta)
 }
 
 fn pools_of(b: &mut Body) -> Result<Option<Vec<(IpAddr, IpAddr)>>> {
     let name = "allocation_pools";
-    let Some(items) = b.list(name, 100)? else { return Ok(None) };
+    let Some(items) = b.list(name, 100)? else {
+        return Ok(None);
+    };
     let pools: Result<Vec<_>> = items
         .into_iter()
         .map(|item| {
             let mut pool = b.child(name, item)?;
             let mut end = |n: &str| {
-                let value = pool.raw(n).ok_or_else(|| invalid(name, format!("a pool needs its {n}")))?;
+                let value = pool
+                    .raw(n)
+                    .ok_or_else(|| invalid(name, format!("a pool needs its {n}")))?;
                 address_of(name, &value)
             };
             let ends = (end("start")?, end("end")?);
@@ -73,14 +105,16 @@ fn pools_of(b: &mut Body) -> Result<Option<Vec<(IpAddr, IpAddr)>>> {
 }
 
 fn routes_of(b: &mut Body) -> Result<Option<Vec<(ipnet::IpNet, IpAddr)>>> {
-    Ok(b.routes("host_routes")?.map(|all| all.into_iter().map(|r| (r.destination, r.nexthop)).collect()))
+    Ok(b.routes("host_routes")?
+        .map(|all| all.into_iter().map(|r| (r.destination, r.nexthop)).collect()))
 }
 
 fn mode_of(b: &mut Body, name: &str) -> Result<Option<String>> {
     match b.nullable_text(name, 32)?.flatten() {
-        Some(mode) if !MODES.contains(&mode.as_str()) => {
-            Err(invalid(name, format!("'{mode}' is not in valid_values: {}", MODES.join(", "))))
-        }
+        Some(mode) if !MODES.contains(&mode.as_str()) => Err(invalid(
+            name,
+            format!("'{mode}' is not in valid_values: {}", MODES.join(", ")),
+        )),
         other => Ok(other),
     }
 }
@@ -93,7 +127,9 @@ fn types_of(b: &mut Body) -> Result<Option<Vec<String>>> {
             return Err(errors::refuse(
                 maru_base::ErrorKind::BadRequest,
                 "InvalidSubnetServiceType",
-                format!("Subnet service type '{t}' is not a device owner prefix; use one such as network:floatingip or compute:nova."),
+                format!(
+                    "Subnet service type '{t}' is not a device owner prefix; use one such as network:floatingip or compute:nova."
+                ),
             ));
         }
     }
@@ -108,7 +144,12 @@ fn request_of(request: &Request, mut b: Body) -> Result<SubnetRequest> {
     if let Some(pool) = b.nullable_text("subnetpool_id", 64)?.flatten() {
         return Err(errors::not_found("SubnetPoolNotFound", "Subnet pool", pool));
     }
-    for unused in ["prefixlen", "segment_id", "use_default_subnetpool", "dns_publish_fixed_ip"] {
+    for unused in [
+        "prefixlen",
+        "segment_id",
+        "use_default_subnetpool",
+        "dns_publish_fixed_ip",
+    ] {
         match b.raw(unused) {
             None | Some(Value::Null | Value::Bool(false)) => {}
             Some(_) => return Err(invalid(unused, "it is not served here; name the cidr and leave it out")),
@@ -125,7 +166,13 @@ fn request_of(request: &Request, mut b: Body) -> Result<SubnetRequest> {
         Some(value) => block_of("cidr", &value)?,
     };
     if cidr.addr() != cidr.network() {
-        return Err(invalid("cidr", format!("'{cidr}' isn't a recognized IP subnet cidr, '{}' is recommended", cidr.trunc())));
+        return Err(invalid(
+            "cidr",
+            format!(
+                "'{cidr}' isn't a recognized IP subnet cidr, '{}' is recommended",
+                cidr.trunc()
+            ),
+        ));
     }
     let is = if cidr.addr().is_ipv4() { 4 } else { 6 };
     let version = b.required("ip_version", version)?;
@@ -133,7 +180,9 @@ fn request_of(request: &Request, mut b: Body) -> Result<SubnetRequest> {
         return Err(invalid("ip_version", format!("'{version}' is not in [4, 6]")));
     }
     if version != is {
-        return Err(errors::invalid_input(format!("cidr {cidr} does not match the ip_version '{version}'")));
+        return Err(errors::invalid_input(format!(
+            "cidr {cidr} does not match the ip_version '{version}'"
+        )));
     }
     let mut r = SubnetRequest::new(project, network, cidr);
     r.name = b.text("name", 255)?.unwrap_or_default();
@@ -163,7 +212,10 @@ pub(crate) async fn list(app: Arc<App>, request: Request) -> Result<Reply> {
         access::of_subnet,
         |s, project| {
             let on = |n: maru_store::Object<Network>| s.find::<Subnet>("network", &n.id).collect::<Vec<_>>();
-            s.find::<Network>("visible", "shared").chain(s.find::<Network>("project", project)).flat_map(on).collect()
+            s.find::<Network>("visible", "shared")
+                .chain(s.find::<Network>("project", project))
+                .flat_map(on)
+                .collect()
         },
     );
     let rows = found.iter().map(|o| row_of(&o.id, &o.value)).collect();
@@ -187,7 +239,12 @@ pub(crate) async fn create(app: Arc<App>, mut request: Request) -> Result<Reply>
     let (bulk, bodies) = body::create(&mut request, "subnet", "subnets").await?;
     let requests: Result<Vec<_>> = bodies.into_iter().map(|b| request_of(&request, b)).collect();
     let made = app.create_subnets(&request, requests?).await?;
-    row::created(bulk, "subnet", "subnets", made.iter().map(|(id, s)| row_of(id, s)).collect())
+    row::created(
+        bulk,
+        "subnet",
+        "subnets",
+        made.iter().map(|(id, s)| row_of(id, s)).collect(),
+    )
 }
 
 pub(crate) async fn update(app: Arc<App>, mut request: Request) -> Result<Reply> {
@@ -206,7 +263,14 @@ pub(crate) async fn update(app: Arc<App>, mut request: Request) -> Result<Reply>
         request.authorize_rule("create_subnet:service_types", &maru_auth::Target::none())?;
     }
     b.finish(&[
-        "network_id", "cidr", "ip_version", "subnetpool_id", "ipv6_ra_mode", "ipv6_address_mode", "prefixlen", "segment_id",
+        "network_id",
+        "cidr",
+        "ip_version",
+        "subnetpool_id",
+        "ipv6_ra_mode",
+        "ipv6_address_mode",
+        "prefixlen",
+        "segment_id",
     ])?;
     let (id, subnet) = app.update_subnet(&request, request.param("id"), change).await?;
     row::one(200, "subnet", row_of(&id, &subnet), &request.query)

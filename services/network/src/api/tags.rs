@@ -18,7 +18,11 @@ const RESOURCES: &[(&str, &str, &str)] = &[
     ("ports", "get_ports_tags", "update_ports_tags"),
     ("routers", "get_routers_tags", "update_routers_tags"),
     ("floatingips", "get_floatingips_tags", "update_floatingips_tags"),
-    ("security-groups", "get_security_groups_tags", "update_security_groups_tags"),
+    (
+        "security-groups",
+        "get_security_groups_tags",
+        "update_security_groups_tags",
+    ),
 ];
 /// Longest tag, in characters.
 const LONGEST: usize = 255;
@@ -45,14 +49,18 @@ fn resource(request: &Request) -> String {
 }
 
 async fn change(app: &App, request: &Request, change: TagChange) -> Result<Vec<String>> {
-    app.change_tags(request, &resource(request), request.param("id"), &change).await
+    app.change_tags(request, &resource(request), request.param("id"), &change)
+        .await
 }
 
 fn check(tag: String) -> Result<String> {
     let tag = body::check_text("tags", tag, LONGEST)?;
     // A comma separates tags in filters.
     if tag.is_empty() || tag.contains(',') {
-        return Err(body::invalid("tags", format!("'{tag}' is not a tag: it is empty or has a comma")));
+        return Err(body::invalid(
+            "tags",
+            format!("'{tag}' is not a tag: it is empty or has a comma"),
+        ));
     }
     Ok(tag)
 }
@@ -66,7 +74,12 @@ async fn wanted(request: &mut Request) -> Result<Vec<String>> {
 }
 
 async fn list(app: Arc<App>, request: Request) -> Result<Reply> {
-    let tags = tags_of(&request, &app.store.snapshot(), &resource(&request), request.param("id"))?;
+    let tags = tags_of(
+        &request,
+        &app.store.snapshot(),
+        &resource(&request),
+        request.param("id"),
+    )?;
     Reply::json(200, &json!({"tags": tags}))
 }
 async fn replace(app: Arc<App>, mut request: Request) -> Result<Reply> {
@@ -84,9 +97,18 @@ async fn clear(app: Arc<App>, request: Request) -> Result<Reply> {
     Ok(Reply::empty(204))
 }
 async fn has(app: Arc<App>, request: Request) -> Result<Reply> {
-    let tags = tags_of(&request, &app.store.snapshot(), &resource(&request), request.param("id"))?;
+    let tags = tags_of(
+        &request,
+        &app.store.snapshot(),
+        &resource(&request),
+        request.param("id"),
+    )?;
     let tag = request.param("tag");
-    if tags.iter().any(|t| t == tag) { Ok(Reply::empty(204)) } else { Err(errors::not_found("TagNotFound", "Tag", tag)) }
+    if tags.iter().any(|t| t == tag) {
+        Ok(Reply::empty(204))
+    } else {
+        Err(errors::not_found("TagNotFound", "Tag", tag))
+    }
 }
 async fn add(app: Arc<App>, request: Request) -> Result<Reply> {
     let tag = check(request.param("tag").to_owned())?;

@@ -44,7 +44,10 @@ pub(crate) fn of_port(snapshot: &Snapshot, p: &Port) -> Target {
 
 /// A project that no one has: who may read it sees everything.
 pub(crate) fn sees_all(request: &Request, rule: &str) -> bool {
-    let nobody = Target::project("\u{0}").with("network:project_id", "\u{0}").with("shared", "False").with("router:external", "False");
+    let nobody = Target::project("\u{0}")
+        .with("network:project_id", "\u{0}")
+        .with("shared", "False")
+        .with("router:external", "False");
     request.may(rule, &nobody)
 }
 
@@ -60,24 +63,65 @@ macro_rules! visible {
         }
     };
 }
-visible!(network, Network, NetworkId, "get_network", errors::network_not_found, |_, n| of_network(n));
-visible!(subnet, Subnet, SubnetId, "get_subnet", errors::subnet_not_found, of_subnet);
+visible!(
+    network,
+    Network,
+    NetworkId,
+    "get_network",
+    errors::network_not_found,
+    |_, n| of_network(n)
+);
+visible!(
+    subnet,
+    Subnet,
+    SubnetId,
+    "get_subnet",
+    errors::subnet_not_found,
+    of_subnet
+);
 visible!(port, Port, PortId, "get_port", errors::port_not_found, of_port);
-visible!(router, Router, RouterId, "get_router", errors::router_not_found, |_, r| Target::project(&r.project_id));
-visible!(floating_ip, FloatingIp, FloatingIpId, "get_floatingip", errors::floating_ip_not_found, |_, f| Target::project(
-    &f.project_id
-));
-visible!(group, SecurityGroup, SecurityGroupId, "get_security_group", errors::group_not_found, |_, g| Target::project(
-    &g.project_id
-));
-visible!(rule, SecurityGroupRule, SecurityGroupRuleId, "get_security_group_rule", errors::rule_not_found, |_, r| {
-    Target::project(&r.project_id)
-});
+visible!(
+    router,
+    Router,
+    RouterId,
+    "get_router",
+    errors::router_not_found,
+    |_, r| Target::project(&r.project_id)
+);
+visible!(
+    floating_ip,
+    FloatingIp,
+    FloatingIpId,
+    "get_floatingip",
+    errors::floating_ip_not_found,
+    |_, f| Target::project(&f.project_id)
+);
+visible!(
+    group,
+    SecurityGroup,
+    SecurityGroupId,
+    "get_security_group",
+    errors::group_not_found,
+    |_, g| Target::project(&g.project_id)
+);
+visible!(
+    rule,
+    SecurityGroupRule,
+    SecurityGroupRuleId,
+    "get_security_group_rule",
+    errors::rule_not_found,
+    |_, r| { Target::project(&r.project_id) }
+);
 
 /// Checks `If-Match: revision_number=N`.
 pub(crate) fn check_revision(request: &Request, meta: &Meta) -> Result<()> {
-    let Some(text) = request.header("if-match") else { return Ok(()) };
-    let wanted = text.trim().strip_prefix("revision_number=").and_then(|n| n.parse::<u64>().ok());
+    let Some(text) = request.header("if-match") else {
+        return Ok(());
+    };
+    let wanted = text
+        .trim()
+        .strip_prefix("revision_number=")
+        .and_then(|n| n.parse::<u64>().ok());
     let Some(wanted) = wanted else {
         return Err(errors::refuse(
             ErrorKind::BadRequest,
@@ -91,7 +135,10 @@ pub(crate) fn check_revision(request: &Request, meta: &Meta) -> Result<()> {
     Err(errors::refuse(
         ErrorKind::PreconditionFailed,
         "RevisionNumberConstraintFailed",
-        format!("Constrained to {wanted}, but current revision is {}; read it again.", meta.revision_number),
+        format!(
+            "Constrained to {wanted}, but current revision is {}; read it again.",
+            meta.revision_number
+        ),
     ))
 }
 

@@ -5,7 +5,8 @@ use maru_auth::Target;
 use maru_base::Result;
 use maru_http::Request;
 use maru_network_model::{
-    FloatingIp, FloatingIpId, FloatingIpRequest, PortId, plan_associate, plan_create_floating_ip, plan_delete_floating_ip,
+    FloatingIp, FloatingIpId, FloatingIpRequest, PortId, plan_associate, plan_create_floating_ip,
+    plan_delete_floating_ip,
 };
 use std::net::IpAddr;
 

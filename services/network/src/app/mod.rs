@@ -18,15 +18,13 @@ use maru_store::{Snapshot, Store, Txn};
 pub struct App {
     /// The store.
     pub store: Store,
-    /// Domain of ports' names where their network has none, without its last dot.
-    pub dns_domain: String,
 }
 
 impl App {
     /// A service over a store.
     #[must_use]
     pub fn new(store: Store) -> Self {
-        Self { store, dns_domain: "openstacklocal".to_owned() }
+        Self { store }
     }
 
     /// Plans and commits; a quota that others used up meanwhile is 409 `OverQuota`.
@@ -49,6 +47,7 @@ impl App {
         if default_group(&self.store.snapshot(), project).is_some() {
             return Ok(());
         }
-        self.plan(|snapshot, txn| ensure_default_group(snapshot, txn, project).map(|_| ())).await
+        self.plan(|snapshot, txn| ensure_default_group(snapshot, txn, project).map(|_| ()))
+            .await
     }
 }

@@ -4,8 +4,9 @@ use super::{App, access};
 use maru_base::{ErrorKind, Result};
 use maru_http::Request;
 use maru_network_model::{
-    Network, NetworkId, NetworkRequest, Port, dhcp, errors, floating_ip,
-    keys, network::{MTU_EXTERNAL, MTU_MIN, MTU_VXLAN}, plan_create_network, plan_delete_network, router,
+    Network, NetworkId, NetworkRequest, Port, dhcp, errors, floating_ip, keys,
+    network::{MTU_EXTERNAL, MTU_MIN, MTU_VXLAN},
+    plan_create_network, plan_delete_network, router,
 };
 use maru_store::Snapshot;
 
@@ -25,10 +26,21 @@ pub(crate) struct NetworkChange {
 
 impl App {
     pub(crate) async fn create_networks(&self, requests: Vec<NetworkRequest>) -> Result<Vec<(NetworkId, Network)>> {
-        self.plan(|snapshot, txn| requests.iter().map(|r| plan_create_network(snapshot, txn, r.clone())).collect()).await
+        self.plan(|snapshot, txn| {
+            requests
+                .iter()
+                .map(|r| plan_create_network(snapshot, txn, r.clone()))
+                .collect()
+        })
+        .await
     }
 
-    pub(crate) async fn update_network(&self, request: &Request, id: &str, change: NetworkChange) -> Result<(NetworkId, Network)> {
+    pub(crate) async fn update_network(
+        &self,
+        request: &Request,
+        id: &str,
+        change: NetworkChange,
+    ) -> Result<(NetworkId, Network)> {
         self.plan(|snapshot, txn| {
             let read = access::network(request, snapshot, id)?;
             let target = access::of_network(&read.value);
@@ -36,9 +48,18 @@ impl App {
             access::check_revision(request, &read.value.meta)?;
             let mut network = (*read.value).clone();
             let privileged = [
-                (change.shared.is_some_and(|v| v != network.shared), "update_network:shared"),
-                (change.external.is_some_and(|v| v != network.external), "update_network:router:external"),
-                (change.is_default.is_some_and(|v| v != network.is_default), "update_network:is_default"),
+                (
+                    change.shared.is_some_and(|v| v != network.shared),
+                    "update_network:shared",
+                ),
+                (
+                    change.external.is_some_and(|v| v != network.external),
+                    "update_network:router:external",
+                ),
+                (
+                    change.is_default.is_some_and(|v| v != network.is_default),
+                    "update_network:is_default",
+                ),
             ];
             for (changes, rule) in privileged {
                 if changes {
@@ -63,7 +84,11 @@ impl App {
             network.port_security_enabled = c.port_security_enabled.unwrap_or(network.port_security_enabled);
             network.dns_domain = c.dns_domain.unwrap_or(network.dns_domain);
             if let Some(mtu) = c.mtu {
-                let most = if network.external || network.network_type == "flat" { MTU_EXTERNAL } else { MTU_VXLAN };
+                let most = if network.external || network.network_type == "flat" {
+                    MTU_EXTERNAL
+                } else {
+                    MTU_VXLAN
+                };
                 network.mtu = u32::try_from(mtu)
                     .ok()
                     .filter(|n| (MTU_MIN..=most).contains(n))
@@ -89,13 +114,18 @@ impl App {
 
 fn refuse_foreign_use(snapshot: &Snapshot, id: &NetworkId, network: &Network) -> Result<()> {
     let foreign = snapshot.find::<Port>("network", id).find(|p| {
-        !p.value.project_id.is_empty() && p.value.project_id != network.project_id && p.value.device_owner != dhcp::OWNER
+        !p.value.project_id.is_empty()
+            && p.value.project_id != network.project_id
+            && p.value.device_owner != dhcp::OWNER
     });
     match foreign {
         None => Ok(()),
         Some(port) => Err(errors::conflict(
             "InvalidSharedSetting",
-            format!("Unable to reconfigure sharing settings for network {id}: port {} of another project is on it.", port.id),
+            format!(
+                "Unable to reconfigure sharing settings for network {id}: port {} of another project is on it.",
+                port.id
+            ),
         )),
     }
 }

@@ -40,7 +40,10 @@ impl Wants<'_> {
         for (wanted, attribute) in [
             (self.mac, "mac_address"),
             (self.fixed_ips.is_some_and(|f| !f.is_empty()), "fixed_ips"),
-            (self.fixed_ips.is_some_and(|f| f.iter().any(|f| f.ip_address.is_some())), "fixed_ips:ip_address"),
+            (
+                self.fixed_ips.is_some_and(|f| f.iter().any(|f| f.ip_address.is_some())),
+                "fixed_ips:ip_address",
+            ),
             (self.port_security, "port_security_enabled"),
             (self.host, "binding:host_id"),
             (self.profile, "binding:profile"),
@@ -55,7 +58,11 @@ impl Wants<'_> {
 }
 
 impl App {
-    pub(crate) async fn create_ports(&self, request: &Request, requests: Vec<PortRequest>) -> Result<Vec<(PortId, Port)>> {
+    pub(crate) async fn create_ports(
+        &self,
+        request: &Request,
+        requests: Vec<PortRequest>,
+    ) -> Result<Vec<(PortId, Port)>> {
         let foreign_groups = request.caller()?.is_admin();
         self.plan(|snapshot, txn| {
             let mut made = Vec::with_capacity(requests.len());
@@ -71,13 +78,22 @@ impl App {
                     device_owner: Some(r.device_owner.as_str()).filter(|o| !o.is_empty()),
                     mac: r.mac.is_some(),
                     fixed_ips: r.fixed_ips.as_deref(),
-                    port_security: r.port_security.is_some_and(|p| p != network.value.port_security_enabled),
+                    port_security: r
+                        .port_security
+                        .is_some_and(|p| p != network.value.port_security_enabled),
                     host: !r.host.is_empty(),
                     profile: !r.profile.is_empty(),
                     pairs: !r.allowed_address_pairs.is_empty(),
                 }
                 .check(request, &target)?;
-                made.push(plan_create_port(snapshot, txn, PortRequest { foreign_groups, ..r.clone() })?);
+                made.push(plan_create_port(
+                    snapshot,
+                    txn,
+                    PortRequest {
+                        foreign_groups,
+                        ..r.clone()
+                    },
+                )?);
             }
             Ok(made)
         })
@@ -96,23 +112,40 @@ impl App {
                 wanted.len() == old.fixed_ips.len()
                     && wanted.iter().all(|w| {
                         old.fixed_ips.iter().any(|f| {
-                            w.subnet_id.as_ref().is_none_or(|s| *s == f.subnet_id) && w.ip_address.is_none_or(|a| a == f.ip_address)
+                            w.subnet_id.as_ref().is_none_or(|s| *s == f.subnet_id)
+                                && w.ip_address.is_none_or(|a| a == f.ip_address)
                         })
                     })
             };
             Wants {
                 prefix: "update",
-                device_owner: change.device_owner.as_deref().filter(|o| !o.is_empty() && *o != old.device_owner),
+                device_owner: change
+                    .device_owner
+                    .as_deref()
+                    .filter(|o| !o.is_empty() && *o != old.device_owner),
                 mac: change.mac.as_ref().is_some_and(|m| *m != old.mac_address),
                 fixed_ips: change.fixed_ips.as_deref().filter(|f| !same_addresses(f)),
-                port_security: change.port_security_enabled.is_some_and(|p| p != old.port_security_enabled),
+                port_security: change
+                    .port_security_enabled
+                    .is_some_and(|p| p != old.port_security_enabled),
                 host: change.host.as_ref().is_some_and(|h| *h != old.host),
                 profile: change.profile.as_ref().is_some_and(|p| *p != old.profile),
-                pairs: change.allowed_address_pairs.as_ref().is_some_and(|p| *p != old.allowed_address_pairs),
+                pairs: change
+                    .allowed_address_pairs
+                    .as_ref()
+                    .is_some_and(|p| *p != old.allowed_address_pairs),
             }
             .check(request, &target)?;
             refuse_cloud_ports(snapshot, &read.id, old, &change)?;
-            let port = plan_update_port(snapshot, txn, &read, PortChange { foreign_groups, ..change.clone() })?;
+            let port = plan_update_port(
+                snapshot,
+                txn,
+                &read,
+                PortChange {
+                    foreign_groups,
+                    ..change.clone()
+                },
+            )?;
             Ok((read.id, port))
         })
         .await
@@ -152,7 +185,8 @@ fn refuse_cloud_ports(snapshot: &Snapshot, id: &PortId, old: &Port, change: &Por
         now.sort();
         old.device_owner != router::INTERFACE || new != now
     });
-    let secured = change.port_security_enabled == Some(true) || change.security_groups.as_ref().is_some_and(|g| !g.is_empty());
+    let secured =
+        change.port_security_enabled == Some(true) || change.security_groups.as_ref().is_some_and(|g| !g.is_empty());
     if device || moves || secured {
         return Err(errors::conflict(
             "PortInUse",

@@ -7,8 +7,8 @@ use maru_http::Request;
 use maru_network_model::{
     Route, Router, RouterId,
     router_plan::{
-        GatewayRequest, Interface, InterfaceRequest, RouterChange, RouterRequest, plan_add_interface, plan_create_router,
-        plan_delete_router, plan_remove_interface, plan_update_router,
+        GatewayRequest, Interface, InterfaceRequest, RouterChange, RouterRequest, plan_add_interface,
+        plan_create_router, plan_delete_router, plan_remove_interface, plan_update_router,
     },
 };
 
@@ -17,13 +17,20 @@ fn check_gateway(request: &Request, prefix: &str, target: &Target, gateway: &Gat
         request.authorize_rule(&format!("{prefix}_router:external_gateway_info:enable_snat"), target)?;
     }
     if gateway.external_fixed_ips.as_ref().is_some_and(|f| !f.is_empty()) {
-        request.authorize_rule(&format!("{prefix}_router:external_gateway_info:external_fixed_ips"), target)?;
+        request.authorize_rule(
+            &format!("{prefix}_router:external_gateway_info:external_fixed_ips"),
+            target,
+        )?;
     }
     Ok(())
 }
 
 impl App {
-    pub(crate) async fn create_routers(&self, request: &Request, requests: Vec<RouterRequest>) -> Result<Vec<(RouterId, Router)>> {
+    pub(crate) async fn create_routers(
+        &self,
+        request: &Request,
+        requests: Vec<RouterRequest>,
+    ) -> Result<Vec<(RouterId, Router)>> {
         self.plan(|snapshot, txn| {
             let mut made = Vec::with_capacity(requests.len());
             for r in &requests {
@@ -40,7 +47,12 @@ impl App {
         .await
     }
 
-    pub(crate) async fn update_router(&self, request: &Request, id: &str, change: RouterChange) -> Result<(RouterId, Router)> {
+    pub(crate) async fn update_router(
+        &self,
+        request: &Request,
+        id: &str,
+        change: RouterChange,
+    ) -> Result<(RouterId, Router)> {
         self.plan(|snapshot, txn| {
             let read = access::router(request, snapshot, id)?;
             let target = Target::project(&read.value.project_id);
@@ -96,7 +108,13 @@ impl App {
     }
 
     /// Adds (`add`) or removes extra routes; routes that are, or are not, there already do not matter.
-    pub(crate) async fn change_routes(&self, request: &Request, id: &str, routes: &[Route], add: bool) -> Result<(RouterId, Router)> {
+    pub(crate) async fn change_routes(
+        &self,
+        request: &Request,
+        id: &str,
+        routes: &[Route],
+        add: bool,
+    ) -> Result<(RouterId, Router)> {
         self.plan(|snapshot, txn| {
             let read = access::router(request, snapshot, id)?;
             request.authorize(&Target::project(&read.value.project_id))?;
@@ -106,8 +124,15 @@ impl App {
             } else {
                 all.retain(|r| !routes.contains(r));
             }
-            let router =
-                plan_update_router(snapshot, txn, &read, RouterChange { routes: Some(all), ..RouterChange::default() })?;
+            let router = plan_update_router(
+                snapshot,
+                txn,
+                &read,
+                RouterChange {
+                    routes: Some(all),
+                    ..RouterChange::default()
+                },
+            )?;
             Ok((read.id, router))
         })
         .await

@@ -5,8 +5,8 @@ use maru_auth::Target;
 use maru_base::{ProjectId, Result};
 use maru_http::Request;
 use maru_network_model::{
-    Meta, Port, RuleRequest, SecurityGroup, SecurityGroupId, SecurityGroupRule, SecurityGroupRuleId, errors, plan_create_group,
-    plan_create_rule, plan_delete_group, plan_delete_rule,
+    Meta, Port, RuleRequest, SecurityGroup, SecurityGroupId, SecurityGroupRule, SecurityGroupRuleId, errors,
+    plan_create_group, plan_create_rule, plan_delete_group, plan_delete_rule,
 };
 
 /// A wished group.
@@ -73,7 +73,10 @@ impl App {
                 if let Some(port) = snapshot.find::<Port>("security_group", &read.id).next() {
                     return Err(errors::conflict(
                         "SecurityGroupInUse",
-                        format!("Security Group {} in use by port {}: its statefulness cannot change now.", read.id, port.id),
+                        format!(
+                            "Security Group {} in use by port {}: its statefulness cannot change now.",
+                            read.id, port.id
+                        ),
                     ));
                 }
                 group.stateful = stateful;
@@ -110,7 +113,10 @@ impl App {
                     access::group(request, snapshot, remote)?;
                 }
                 // A rule belongs to whom its group belongs to, so that its quota and its deletion do.
-                let r = RuleRequest { project_id: group.value.project_id.clone(), ..r.clone() };
+                let r = RuleRequest {
+                    project_id: group.value.project_id.clone(),
+                    ..r.clone()
+                };
                 made.push(plan_create_rule(snapshot, txn, r)?);
             }
             Ok(made)

@@ -4,7 +4,8 @@ use super::{App, access};
 use maru_base::Result;
 use maru_http::Request;
 use maru_network_model::{
-    Port, Subnet, SubnetId, SubnetRequest, address, dhcp, errors, keys, plan_create_subnets, plan_delete_subnet, router,
+    Port, Subnet, SubnetId, SubnetRequest, address, dhcp, errors, keys, plan_create_subnets, plan_delete_subnet,
+    router,
     subnet::{HostRoute, check_gateway, check_lists, check_pools},
 };
 use std::net::IpAddr;
@@ -23,7 +24,11 @@ pub(crate) struct SubnetChange {
 }
 
 impl App {
-    pub(crate) async fn create_subnets(&self, request: &Request, requests: Vec<SubnetRequest>) -> Result<Vec<(SubnetId, Subnet)>> {
+    pub(crate) async fn create_subnets(
+        &self,
+        request: &Request,
+        requests: Vec<SubnetRequest>,
+    ) -> Result<Vec<(SubnetId, Subnet)>> {
         self.plan(|snapshot, txn| {
             for r in &requests {
                 let network = access::network(request, snapshot, &r.network_id)?;
@@ -34,7 +39,12 @@ impl App {
         .await
     }
 
-    pub(crate) async fn update_subnet(&self, request: &Request, id: &str, change: SubnetChange) -> Result<(SubnetId, Subnet)> {
+    pub(crate) async fn update_subnet(
+        &self,
+        request: &Request,
+        id: &str,
+        change: SubnetChange,
+    ) -> Result<(SubnetId, Subnet)> {
         self.plan(|snapshot, txn| {
             let read = access::subnet(request, snapshot, id)?;
             request.authorize(&access::of_subnet(snapshot, &read.value))?;
@@ -50,7 +60,9 @@ impl App {
             subnet.service_types = c.service_types.unwrap_or(subnet.service_types);
             check_lists(subnet.ip_version() == 4, &subnet.dns_nameservers, &subnet.host_routes)?;
             if !subnet.enable_dhcp && (subnet.ipv6_ra_mode.is_some() || subnet.ipv6_address_mode.is_some()) {
-                return Err(errors::invalid_input("enable_dhcp cannot be taken from a subnet with an ipv6 mode"));
+                return Err(errors::invalid_input(
+                    "enable_dhcp cannot be taken from a subnet with an ipv6 mode",
+                ));
             }
             if let Some(pools) = c.pools {
                 check_pools(&subnet.cidr, &pools)?;
@@ -93,16 +105,28 @@ impl App {
             let enable_changes = subnet.enable_dhcp != old.enable_dhcp;
             if subnet.pools != old.pools {
                 let inside = |pools: &[(IpAddr, IpAddr)]| {
-                    let all = snapshot.raw_under(&keys::addresses(&read.id)).filter_map(|(k, _)| k.parts().pop()?.parse().ok());
+                    let all = snapshot
+                        .raw_under(&keys::addresses(&read.id))
+                        .filter_map(|(k, _)| k.parts().pop()?.parse().ok());
                     i64::try_from(all.filter(|ip| address::in_pools(pools, *ip)).count()).unwrap_or(i64::MAX)
                 };
-                txn.add(keys::pool_counter(&read.id), inside(&subnet.pools) - inside(&old.pools), None);
+                txn.add(
+                    keys::pool_counter(&read.id),
+                    inside(&subnet.pools) - inside(&old.pools),
+                    None,
+                );
             }
             txn.update(&read, &subnet);
             if enable_changes {
                 let all: Vec<(SubnetId, Subnet)> = snapshot
                     .find::<Subnet>("network", &old.network_id)
-                    .map(|o| if o.id == read.id { (o.id.clone(), subnet.clone()) } else { (o.id.clone(), (*o.value).clone()) })
+                    .map(|o| {
+                        if o.id == read.id {
+                            (o.id.clone(), subnet.clone())
+                        } else {
+                            (o.id.clone(), (*o.value).clone())
+                        }
+                    })
                     .collect();
                 dhcp::plan_dhcp_port(snapshot, txn, &old.network_id, &all)?;
             }

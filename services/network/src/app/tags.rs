@@ -36,7 +36,10 @@ fn apply(meta: &mut Meta, change: &TagChange) -> Result<()> {
     }
     meta.set_tags(tags);
     if meta.tags.len() > MOST {
-        return Err(errors::invalid_input(format!("{} tags are more than the {MOST} that an object may have", meta.tags.len())));
+        return Err(errors::invalid_input(format!(
+            "{} tags are more than the {MOST} that an object may have",
+            meta.tags.len()
+        )));
     }
     meta.touch();
     Ok(())

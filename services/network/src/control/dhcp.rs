@@ -20,7 +20,11 @@ impl Reconciler for DhcpPorts {
         vec![Port::NAME]
     }
     fn keys_for(&self, snapshot: &Snapshot, _kind: &str, id: &str) -> Vec<String> {
-        if snapshot.get::<Port>(&id.into()).is_some() { Vec::new() } else { vec![SWEEP.to_owned()] }
+        if snapshot.get::<Port>(&id.into()).is_some() {
+            Vec::new()
+        } else {
+            vec![SWEEP.to_owned()]
+        }
     }
     fn all(&self, _snapshot: &Snapshot) -> Vec<String> {
         vec![SWEEP.to_owned()]
@@ -38,8 +42,11 @@ impl Reconciler for DhcpPorts {
 
 /// Networks with DHCP subnets and no DHCP port.
 fn missing(snapshot: &Snapshot) -> Vec<NetworkId> {
-    let mut wanted: Vec<NetworkId> =
-        snapshot.list::<Subnet>().filter(|s| s.value.enable_dhcp).map(|s| s.value.network_id.clone()).collect();
+    let mut wanted: Vec<NetworkId> = snapshot
+        .list::<Subnet>()
+        .filter(|s| s.value.enable_dhcp)
+        .map(|s| s.value.network_id.clone())
+        .collect();
     wanted.sort();
     wanted.dedup();
     wanted.retain(|n| dhcp::dhcp_port(snapshot, n).is_none());
@@ -53,8 +60,10 @@ async fn remake(store: &Store, id: &NetworkId) -> Result<()> {
             if snapshot.get::<Network>(id).is_none() || dhcp::dhcp_port(snapshot, id).is_some() {
                 return Ok((txn, ()));
             }
-            let all: Vec<(SubnetId, Subnet)> =
-                snapshot.find::<Subnet>("network", id).map(|o| (o.id.clone(), (*o.value).clone())).collect();
+            let all: Vec<(SubnetId, Subnet)> = snapshot
+                .find::<Subnet>("network", id)
+                .map(|o| (o.id.clone(), (*o.value).clone()))
+                .collect();
             keys::hold_epoch(snapshot, &mut txn, &format!("subnets:{id}"));
             dhcp::plan_dhcp_port(snapshot, &mut txn, id, &all)?;
             Ok((txn, ()))

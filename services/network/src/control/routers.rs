@@ -9,7 +9,11 @@ use maru_store::{Kind, Snapshot, Store, Txn};
 pub(crate) struct HostRouters;
 
 fn unhosted(snapshot: &Snapshot) -> Vec<String> {
-    snapshot.list::<Router>().filter(|r| r.value.host.is_none()).map(|r| r.id.to_string()).collect()
+    snapshot
+        .list::<Router>()
+        .filter(|r| r.value.host.is_none())
+        .map(|r| r.id.to_string())
+        .collect()
 }
 
 #[async_trait::async_trait]
@@ -26,7 +30,11 @@ impl Reconciler for HostRouters {
         }
         if kind == Port::NAME {
             let port = snapshot.get::<Port>(&id.into());
-            return port.filter(|p| router::is_router_port(&p.value)).map(|p| p.value.device_id.clone()).into_iter().collect();
+            return port
+                .filter(|p| router::is_router_port(&p.value))
+                .map(|p| p.value.device_id.clone())
+                .into_iter()
+                .collect();
         }
         unhosted(snapshot)
     }

@@ -56,7 +56,13 @@ pub fn cloud() -> Cloud {
     let store = Store::in_memory(registry);
     let app = Arc::new(App::new(store.clone()));
     let policy = Arc::new(Policy::build(&[POLICY], None).unwrap());
-    let gateway = Gateway::new(vec![service(Arc::clone(&app))], Arc::new(Tokens), policy, Arc::new(NoAudit)).unwrap();
+    let gateway = Gateway::new(
+        vec![service(Arc::clone(&app))],
+        Arc::new(Tokens),
+        policy,
+        Arc::new(NoAudit),
+    )
+    .unwrap();
     Cloud { store, app, gateway }
 }
 
@@ -72,11 +78,19 @@ impl Cloud {
         let response = self.gateway.call(request).await;
         let status = response.status().as_u16();
         let bytes = response.into_body().collect().await.unwrap().to_bytes();
-        let value = if bytes.is_empty() { Value::Null } else { serde_json::from_slice(&bytes).unwrap() };
+        let value = if bytes.is_empty() {
+            Value::Null
+        } else {
+            serde_json::from_slice(&bytes).unwrap()
+        };
         (status, value)
     }
     pub async fn call(&self, token: &str, method: &str, path: &str, body: Value) -> (u16, Value) {
-        let bytes = if body.is_null() { Bytes::new() } else { Bytes::from(body.to_string()) };
+        let bytes = if body.is_null() {
+            Bytes::new()
+        } else {
+            Bytes::from(body.to_string())
+        };
         self.raw(token, method, path, bytes).await
     }
     /// The answer, which must have this status.
@@ -103,7 +117,9 @@ impl Cloud {
         e["type"].as_str().unwrap().to_owned()
     }
     pub async fn network(&self, token: &str) -> String {
-        id(&self.make(token, "/v2.0/networks", "network", json!({"name": "net"})).await)
+        id(&self
+            .make(token, "/v2.0/networks", "network", json!({"name": "net"}))
+            .await)
     }
     pub async fn subnet(&self, token: &str, network: &str, cidr: &str) -> String {
         let version = if cidr.contains(':') { 6 } else { 4 };
@@ -111,19 +127,32 @@ impl Cloud {
         id(&self.make(token, "/v2.0/subnets", "subnet", s).await)
     }
     pub async fn port(&self, token: &str, network: &str) -> Value {
-        self.make(token, "/v2.0/ports", "port", json!({"network_id": network})).await
+        self.make(token, "/v2.0/ports", "port", json!({"network_id": network}))
+            .await
     }
     /// An external network with a subnet.
     pub async fn external(&self) -> String {
         let net = self
-            .make(ADMIN, "/v2.0/networks", "network", json!({"name": "public", "router:external": true}))
+            .make(
+                ADMIN,
+                "/v2.0/networks",
+                "network",
+                json!({"name": "public", "router:external": true}),
+            )
             .await;
         let s = json!({"network_id": net["id"], "cidr": "172.24.4.0/24", "ip_version": 4, "enable_dhcp": false});
         self.make(ADMIN, "/v2.0/subnets", "subnet", s).await;
         id(&net)
     }
     pub async fn set_quota(&self, project: &str, limits: Value) {
-        self.want(200, ADMIN, "PUT", &format!("/v2.0/quotas/{project}"), json!({ "quota": limits })).await;
+        self.want(
+            200,
+            ADMIN,
+            "PUT",
+            &format!("/v2.0/quotas/{project}"),
+            json!({ "quota": limits }),
+        )
+        .await;
     }
     /// A node that hosts routers.
     pub async fn node(&self, host: &str) {
@@ -151,15 +180,23 @@ impl Cloud {
         for p in s.list::<m::Port>() {
             count(&p.value.project_id, "port");
             for f in &p.value.fixed_ips {
-                assert!(addresses.insert(m::keys::address(&f.subnet_id, f.ip_address)), "{} twice", f.ip_address);
+                assert!(
+                    addresses.insert(m::keys::address(&f.subnet_id, f.ip_address)),
+                    "{} twice",
+                    f.ip_address
+                );
             }
         }
-        s.list::<m::Network>().for_each(|n| count(&n.value.project_id, "network"));
+        s.list::<m::Network>()
+            .for_each(|n| count(&n.value.project_id, "network"));
         s.list::<m::Subnet>().for_each(|n| count(&n.value.project_id, "subnet"));
         s.list::<m::Router>().for_each(|n| count(&n.value.project_id, "router"));
-        s.list::<m::FloatingIp>().for_each(|n| count(&n.value.project_id, "floatingip"));
-        s.list::<m::SecurityGroup>().for_each(|n| count(&n.value.project_id, "security_group"));
-        s.list::<m::SecurityGroupRule>().for_each(|n| count(&n.value.project_id, "security_group_rule"));
+        s.list::<m::FloatingIp>()
+            .for_each(|n| count(&n.value.project_id, "floatingip"));
+        s.list::<m::SecurityGroup>()
+            .for_each(|n| count(&n.value.project_id, "security_group"));
+        s.list::<m::SecurityGroupRule>()
+            .for_each(|n| count(&n.value.project_id, "security_group_rule"));
         for (key, _) in s.raw_under(&Key::prefix(&["alloc"])) {
             let parts = key.parts();
             if parts[1] != "vni" && parts[1] != "zone" {
@@ -169,7 +206,10 @@ impl Cloud {
         assert!(addresses.is_empty(), "not allocated: {addresses:?}");
         for (key, _) in s.raw_under(&Key::prefix(&["counter", "quota"])) {
             let parts = key.parts();
-            let have = per.iter().find(|((p, r), _)| *p == parts[2] && *r == parts[3]).map_or(0, |(_, n)| *n);
+            let have = per
+                .iter()
+                .find(|((p, r), _)| *p == parts[2] && *r == parts[3])
+                .map_or(0, |(_, n)| *n);
             assert_eq!(s.counter(&key), have, "{key}");
             per.retain(|(p, r), _| !(*p == parts[2] && *r == parts[3]));
         }
@@ -179,7 +219,10 @@ impl Cloud {
                 .raw_under(&m::keys::addresses(&sub.id))
                 .filter(|(k, _)| m::address::in_pools(&sub.value.pools, k.parts()[2].parse().unwrap()))
                 .count();
-            assert_eq!(s.counter(&m::keys::pool_counter(&sub.id)), i64::try_from(inside).unwrap());
+            assert_eq!(
+                s.counter(&m::keys::pool_counter(&sub.id)),
+                i64::try_from(inside).unwrap()
+            );
         }
         for (key, _) in s.raw_under(&Key::prefix(&["epoch"])) {
             let set = key.parts()[1].clone();

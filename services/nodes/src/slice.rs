@@ -60,7 +60,7 @@ pub fn of(snapshot: &Snapshot, node: &NodeName) -> Slice {
     let mut slice = Slice::default();
     let mut ports: BTreeMap<String, Object<network::Port>> = BTreeMap::new();
     let mut networks: BTreeSet<network::NetworkId> = BTreeSet::new();
-    let mut put = |item: Item, slice: &mut Slice| {
+    let put = |item: Item, slice: &mut Slice| {
         slice.items.insert(item.key(), item);
     };
     let mut hostnames: BTreeMap<String, String> = BTreeMap::new();
@@ -289,7 +289,7 @@ fn group_item(snapshot: &Snapshot, group: &Object<network::SecurityGroup>) -> ap
         .collect();
     rules.sort_by(|a, b| a.id.cmp(&b.id));
     let mut members: Vec<IpAddr> = snapshot
-        .find::<network::Port>("group", &group.id)
+        .find::<network::Port>("security_group", &group.id)
         .flat_map(|p| p.fixed_ips.iter().map(|f| f.ip_address).collect::<Vec<_>>())
         .collect();
     members.sort_unstable();

@@ -1,0 +1,227 @@
+//! The simulated machine: what the slice says and what is there.
+
+use crate::{Fault, Inner, Step, event, step, wanted};
+use maru_agent_api::observed::{PortState, PowerState, Report, ServerState, UnknownThing};
+use maru_agent_api::slice::{Item, ItemKey, Port, Power, Router, Server};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::sync::Notify;
+
+/// A guest that is there.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct SimGuest {
+    /// What it does.
+    pub power: PowerState,
+    /// Reboots carried out.
+    pub reboots: u64,
+    /// Rebuilds carried out.
+    pub rebuilds: u64,
+    /// The request whose power was carried out.
+    pub request_id: String,
+    /// Ports that are attached.
+    pub ports: Vec<String>,
+    /// Disks that are attached.
+    pub disks: Vec<String>,
+    /// Memory in MiB.
+    pub memory_mib: u64,
+}
+
+impl Default for SimGuest {
+    fn default() -> Self {
+        Self {
+            power: PowerState::Nostate,
+            reboots: 0,
+            rebuilds: 0,
+            request_id: String::new(),
+            ports: Vec::new(),
+            disks: Vec::new(),
+            memory_mib: 0,
+        }
+    }
+}
+
+/// The machine.
+#[derive(Default)]
+pub(crate) struct World {
+    pub guests: BTreeMap<String, SimGuest>,
+    pub items: BTreeMap<ItemKey, (u64, Arc<Item>)>,
+    pub gone: BTreeMap<ItemKey, u64>,
+    seen: HashMap<ItemKey, u64>,
+    arriving: BTreeSet<ItemKey>,
+    pub synced: bool,
+    /// Keys to look at although the slice did not change.
+    pub look: Vec<ItemKey>,
+    pub wake: Arc<Notify>,
+}
+
+impl World {
+    pub(crate) fn begin(&mut self) {
+        self.synced = false;
+        self.arriving.clear();
+    }
+    pub(crate) fn set(&mut self, revision: u64, item: Item) {
+        let key = item.key();
+        if self.seen.get(&key).is_some_and(|s| *s > revision) {
+            return;
+        }
+        self.seen.insert(key.clone(), revision);
+        self.arriving.insert(key.clone());
+        self.gone.remove(&key);
+        self.items.insert(key, (revision, Arc::new(item)));
+    }
+    pub(crate) fn gone(&mut self, revision: u64, key: ItemKey) {
+        if self.seen.get(&key).is_some_and(|s| *s > revision) {
+            return;
+        }
+        self.seen.insert(key.clone(), revision);
+        self.items.remove(&key);
+        self.gone.insert(key, revision);
+    }
+    /// The full set is here. What it lacks is forgotten, and kept on the machine. Gives all keys to look at.
+    pub(crate) fn synced(&mut self) -> Vec<ItemKey> {
+        let arriving = std::mem::take(&mut self.arriving);
+        self.items.retain(|key, _| arriving.contains(key));
+        self.synced = true;
+        self.items.keys().chain(self.gone.keys()).cloned().collect()
+    }
+    /// Guests that the slice does not speak of.
+    pub(crate) fn unknown(&self) -> Vec<UnknownThing> {
+        let each = self.guests.iter().filter(|(id, _)| {
+            let key = ItemKey::Server((*id).clone());
+            !self.items.contains_key(&key) && !self.gone.contains_key(&key)
+        });
+        let thing = |(id, guest): (&String, &SimGuest)| UnknownThing {
+            what: "server".to_owned(),
+            id: id.clone(),
+            description: format!("a guest that is {:?}", guest.power),
+        };
+        each.map(thing).collect()
+    }
+}
+
+/// The state of a port of this node.
+pub(crate) fn port_state(revision: u64, port: &Port, fault: Option<Fault>) -> Report {
+    let up = port.admin_up && fault.is_none();
+    Report::Port(PortState {
+        id: port.id.clone(),
+        revision,
+        up,
+        fault: fault.map(|f| f.message),
+    })
+}
+
+/// The interfaces of a router are up as soon as it is there.
+pub(crate) fn router(inner: &Inner, router: &Router) -> Vec<Report> {
+    let world = inner.world();
+    let ids = router
+        .interfaces
+        .iter()
+        .chain(router.gateway.iter().map(|g| &g.port_id));
+    let each = ids.filter_map(|id| match world.items.get(&ItemKey::Port(id.clone())) {
+        Some((revision, item)) => match &**item {
+            Item::Port(port) => Some(port_state(*revision, port, None)),
+            _ => None,
+        },
+        None => None,
+    });
+    each.collect()
+}
+
+fn state(id: &str, revision: u64, guest: &SimGuest, fault: Option<Fault>) -> Report {
+    Report::Server(ServerState {
+        id: id.to_owned(),
+        revision,
+        power: guest.power,
+        reboots: guest.reboots,
+        rebuilds: guest.rebuilds,
+        fault_final: fault.as_ref().is_some_and(|f| f.last),
+        fault: fault.map(|f| f.message),
+        attached: guest.ports.iter().chain(&guest.disks).cloned().collect(),
+    })
+}
+
+/// Brings a server to its intent, a step at a time; the reports of all steps.
+pub(crate) async fn server(inner: &Arc<Inner>, revision: u64, server: &Server, id: &str) -> Vec<Report> {
+    let mut reports = Vec::new();
+    let mut guest = inner.world().guests.get(id).cloned();
+    let begun = maru_base::time::now().as_microsecond();
+    let outcome = steps(inner, server, &mut guest, begun, &mut reports).await;
+    let mut guest = guest.unwrap_or_default();
+    let Err(fault) = outcome else {
+        guest.ports.clone_from(&server.ports);
+        guest.disks = server.disks.iter().map(|d| d.name.clone()).collect();
+        guest.request_id.clone_from(&server.request_id);
+        guest.memory_mib = server.memory_mib;
+        reports.push(state(id, revision, &guest, None));
+        let mut world = inner.world();
+        // A guest that left its power meanwhile keeps it, and is looked at again.
+        if let Some(now) = world.guests.get(id)
+            && matches!(now.power, PowerState::Shutdown | PowerState::Crashed)
+            && world.look.contains(&ItemKey::Server(id.to_owned()))
+        {
+            guest.power = now.power;
+        }
+        world.guests.insert(id.to_owned(), guest);
+        return reports;
+    };
+    let again = !fault.last;
+    reports.push(event(id, &server.request_id, "spawn", begun, Some(&fault)));
+    reports.push(state(id, revision, &guest, Some(fault)));
+    if again {
+        let (inner, key) = (Arc::clone(inner), ItemKey::Server(id.to_owned()));
+        tokio::spawn(async move {
+            tokio::time::sleep(Duration::from_secs(1)).await;
+            let mut world = inner.world();
+            world.look.push(key);
+            world.wake.notify_one();
+        });
+    }
+    reports
+}
+
+async fn steps(
+    inner: &Inner,
+    server: &Server,
+    guest: &mut Option<SimGuest>,
+    begun: i64,
+    reports: &mut Vec<Report>,
+) -> Result<(), Fault> {
+    let id = server.id.as_str();
+    let target = wanted(server.power);
+    let Some(now) = guest else {
+        step(inner, Step::Spawn, id).await?;
+        for name in ["disk", "spawn", "qmp", "running"] {
+            reports.push(event(id, &server.request_id, name, begun, None));
+        }
+        *guest = Some(SimGuest {
+            power: target,
+            // What was asked before it existed is moot.
+            reboots: server.reboot.count,
+            rebuilds: server.rebuild,
+            ..SimGuest::default()
+        });
+        return Ok(());
+    };
+    if now.rebuilds < server.rebuild {
+        step(inner, Step::Rebuild, id).await?;
+        now.rebuilds = server.rebuild;
+        now.power = target;
+        return Ok(());
+    }
+    let off = matches!(now.power, PowerState::Shutdown | PowerState::Crashed);
+    // Off without being asked: it stays off unless a newer request wants it on.
+    let stays = off && (server.power != Power::Running || now.request_id == server.request_id);
+    if now.power != target && !stays {
+        step(inner, Step::Power, id).await?;
+        now.power = target;
+    }
+    if now.reboots < server.reboot.count {
+        step(inner, Step::Reboot, id).await?;
+        now.reboots = server.reboot.count;
+        if server.power == Power::Running {
+            now.power = PowerState::Running;
+        }
+    }
+    Ok(())
+}

@@ -79,7 +79,6 @@ impl Cloud {
             &[
                 maru_identity::POLICY,
                 maru_image::POLICY,
-                maru_placement::POLICY,
                 maru_network::POLICY,
                 maru_compute::POLICY,
             ],
@@ -109,7 +108,6 @@ impl Cloud {
         external_network(&store, &made.admin_project, options).await?;
         let image = Arc::new(maru_image::App::new(store.clone(), blobs, Arc::new(SandboxInspector)));
         image.recover().await?;
-        let placement = Arc::new(maru_placement::App::new(store.clone()));
         let network = Arc::new(maru_network::App::new(store.clone()));
         let compute = Arc::new(maru_compute::App::new(
             store.clone(),
@@ -122,7 +120,6 @@ impl Cloud {
             vec![
                 maru_identity::service(Arc::clone(&identity)),
                 maru_image::service(image),
-                maru_placement::service(placement),
                 maru_network::service(Arc::clone(&network)),
                 maru_compute::service(Arc::clone(&compute)),
             ],

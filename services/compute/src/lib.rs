@@ -1,1 +1,88 @@
 //! The compute service (Nova v2.1).
+//!
+//! A request becomes intent in one transaction ([`app`]); the flow in [`control`] schedules it, allocates, plugs its
+//! ports and hands it to a node; what the node observes moves its states (see `maru_compute_model`).
+
+mod api;
+mod app;
+mod bootstrap;
+mod control;
+mod policy;
+mod routes;
+
+pub use bootstrap::bootstrap;
+pub use control::servers::create_flow;
+pub use policy::POLICY;
+
+use maru_base::{Error, Result};
+use maru_control::Reconciler;
+use maru_http::{ErrorStyle, Microversion, MicroversionHeader, Microversions, Service};
+use maru_store::{Store, record::Records};
+use std::sync::Arc;
+
+/// The lowest microversion.
+pub const MIN_VERSION: Microversion = Microversion::new(2, 1);
+/// The highest microversion.
+pub const MAX_VERSION: Microversion = Microversion::new(2, 96);
+
+/// What only the node of a server can tell, on demand.
+#[async_trait::async_trait]
+pub trait Consoles: Send + Sync + 'static {
+    /// The newest `lines` lines of a server's serial log; all that is kept, if `None`.
+    ///
+    /// # Errors
+    /// 503 when the node cannot be asked now.
+    async fn log(&self, host: &str, server: &str, lines: Option<usize>) -> Result<Vec<u8>>;
+    /// Live figures of a server, as its hypervisor gives them.
+    ///
+    /// # Errors
+    /// 501 when the node has none, 503 when it cannot be asked now.
+    async fn diagnostics(&self, host: &str, server: &str) -> Result<serde_json::Value> {
+        let _ = (host, server);
+        Err(Error::not_implemented("This node gives no diagnostics."))
+    }
+}
+
+/// The service's state: a store, and the doors into the nodes.
+pub struct App {
+    pub(crate) store: Store,
+    pub(crate) consoles: Arc<dyn Consoles>,
+    pub(crate) records: Option<Arc<dyn Records>>,
+}
+
+impl App {
+    /// The service over a store. `records` keeps the servers' stories (stream `server-event`).
+    #[must_use]
+    pub fn new(store: Store, consoles: Arc<dyn Consoles>, records: Option<Arc<dyn Records>>) -> Self {
+        Self { store, consoles, records }
+    }
+    /// Adds to a server's story. A story that cannot be kept does not stop the work; the log says so.
+    pub(crate) async fn record(&self, server: &str, request_id: &str, event: &str) {
+        control::servers::record(self.records.as_ref(), server, request_id, event, None).await;
+    }
+}
+
+/// The service's API.
+#[must_use]
+pub fn service(app: Arc<App>) -> Service {
+    Service {
+        name: "compute",
+        prefixes: &["/compute"],
+        errors: ErrorStyle::Compute,
+        microversions: Some(Microversions {
+            header: MicroversionHeader { service: "compute", legacy: Some("X-OpenStack-Nova-API-Version") },
+            min: MIN_VERSION,
+            max: MAX_VERSION,
+        }),
+        routes: routes::build(app),
+    }
+}
+
+/// The service's controllers.
+#[must_use]
+pub fn reconcilers(app: Arc<App>) -> Vec<Arc<dyn Reconciler>> {
+    vec![
+        Arc::new(control::servers::Creation::new(app.records.clone())),
+        Arc::new(control::sweeper::Sweeper),
+    ]
+}

@@ -152,7 +152,7 @@ pub fn guest_intent(snapshot: &Snapshot, server: &Object<Server>) -> Option<Gues
         vcpus: server.flavor.vcpus,
         memory_mib: server.flavor.memory_mb,
         disks,
-        ports: server.ports.iter().map(|p| p.id.clone()).collect(),
+        ports: network::interfaces(snapshot, server).into_iter().map(|i| i.port.id.to_string()).collect(),
         power: server.power,
         reboot: server.reboot,
         rebuild: server.rebuild,

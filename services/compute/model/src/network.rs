@@ -1,8 +1,16 @@
 //! The one place where the compute model meets the network model: ports of servers.
 
-use crate::{Networks, Server};
-use maru_base::Result;
+use crate::{Networks, Server, ServerPort, VmState, WantedPort};
+use maru_auth::Caller;
+use maru_base::{Error, ProjectId, Result};
+use maru_network_model::{
+    FixedIpRequest, FloatingIp, Network, NetworkId, Port, PortId, PortRequest, SecurityGroup, SecurityGroupId, Subnet,
+    observed::port_status,
+    plan_bind_port, plan_create_port, plan_delete_port, plan_unbind_port,
+    port::{PortChange, plan_update_port},
+};
 use maru_store::{Object, Snapshot, Txn};
+use std::{collections::BTreeSet, net::IpAddr};
 
 /// An address of a server.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -10,45 +18,366 @@ pub struct Address {
     /// Name of its network.
     pub network: String,
     /// The address.
-    pub ip: std::net::IpAddr,
+    pub ip: IpAddr,
     /// MAC of its port.
     pub mac: String,
     /// Whether it is a floating IP.
     pub floating: bool,
 }
 
-/// Checks at request time what can be known: networks and ports exist, are the caller's, and are free.
+/// A NIC of a server.
+#[derive(Debug, Clone)]
+pub struct Interface {
+    /// Its port.
+    pub port: Object<Port>,
+    /// `ACTIVE` or `DOWN`.
+    pub state: &'static str,
+    /// Device tag.
+    pub tag: Option<String>,
+}
+
+fn gone(what: &str, id: &str) -> Error {
+    Error::bad_request(format!("{what} {id} could not be found."))
+}
+
+/// Networks that a project may put servers on without naming them: its own, else the shared ones.
+fn usual_networks(snapshot: &Snapshot, project: &ProjectId) -> Vec<Object<Network>> {
+    let has_subnet = |n: &Object<Network>| snapshot.find::<Subnet>("network", &n.id).next().is_some();
+    let own: Vec<_> = snapshot.find::<Network>("project", project).filter(|n| !n.external && has_subnet(n)).collect();
+    if !own.is_empty() {
+        return own;
+    }
+    snapshot.find::<Network>("visible", "shared").filter(|n| !n.external && has_subnet(n)).collect()
+}
+
+/// The one network for "whatever the project has".
+fn usual_network(snapshot: &Snapshot, project: &ProjectId) -> Result<Option<Object<Network>>> {
+    let mut found = usual_networks(snapshot, project);
+    if found.len() > 1 {
+        return Err(Error::conflict("Multiple possible networks found, use a Network ID to be more specific."));
+    }
+    Ok(found.pop())
+}
+
+/// Checks at request time what can be known: networks and ports exist, are the caller's, and are free. `explicit` says
+/// that a network was asked for (`auto` of 2.37), so that having none is an error.
 ///
 /// # Errors
-/// 400, 404 or 409 in upstream's words.
-pub fn check_networks(_snapshot: &Snapshot, _caller: &maru_auth::Caller, _networks: &Networks, _servers: u32) -> Result<()> {
+/// 400, 403 or 409 in upstream's words.
+pub fn check_networks(snapshot: &Snapshot, caller: &Caller, networks: &Networks, explicit: bool) -> Result<()> {
+    let project = caller.require_project()?;
+    let list = match networks {
+        Networks::None => return Ok(()),
+        Networks::Auto => {
+            return match usual_network(snapshot, project)? {
+                None if explicit => Err(Error::bad_request(
+                    "Unable to automatically allocate a network: the project has none with a subnet. Create a network and a \
+                     subnet, name one, or ask for networks 'none'.",
+                )),
+                _ => Ok(()),
+            };
+        }
+        Networks::Listed(list) => list,
+    };
+    let mut ports = BTreeSet::new();
+    for wanted in list {
+        match (&wanted.port, &wanted.network) {
+            (Some(id), _) => {
+                let port = find_port(snapshot, caller, id)?;
+                if !port.device_id.is_empty() {
+                    return Err(Error::conflict(format!("Port {id} is still in use.")));
+                }
+                if !ports.insert(id) {
+                    return Err(Error::bad_request(format!("Port {id} is named twice.")));
+                }
+                if port.fixed_ips.is_empty() && snapshot.find::<Subnet>("network", &port.network_id).next().is_none() {
+                    return Err(Error::bad_request(format!("Port {id} requires a FixedIP in order to be used.")));
+                }
+            }
+            (None, Some(id)) => check_network(snapshot, caller, id, wanted.fixed_ip)?,
+            (None, None) => {}
+        }
+    }
     Ok(())
 }
 
-/// Makes and binds a server's ports on `host`.
+fn find_port(snapshot: &Snapshot, caller: &Caller, id: &str) -> Result<Object<Port>> {
+    snapshot
+        .get::<Port>(&PortId::from(id))
+        .filter(|p| caller.is_admin() || Some(&p.project_id) == caller.project_id())
+        .ok_or_else(|| gone("Port id", id))
+}
+
+fn check_network(snapshot: &Snapshot, caller: &Caller, id: &str, ip: Option<IpAddr>) -> Result<()> {
+    let network = snapshot
+        .get::<Network>(&NetworkId::from(id))
+        .filter(|n| n.shared || n.external || caller.is_admin() || Some(&n.project_id) == caller.project_id())
+        .ok_or_else(|| gone("Network", id))?;
+    let own = Some(&network.project_id) == caller.project_id();
+    if network.external && !network.shared && !own && !caller.is_admin() {
+        return Err(Error::forbidden(format!("It is not allowed to create an interface on external network {id}")));
+    }
+    let mut subnets = snapshot.find::<Subnet>("network", id).peekable();
+    if subnets.peek().is_none() {
+        return Err(Error::bad_request(format!("Network {id} requires a subnet in order to boot instances on.")));
+    }
+    if let Some(ip) = ip {
+        if !subnets.any(|s| s.cidr.contains(&ip)) {
+            return Err(Error::bad_request(format!("Fixed IP address {ip} is in no subnet of network {id}.")));
+        }
+        let taken = snapshot.find::<Port>("ip", &ip.to_string()).any(|p| p.network_id == *id);
+        if taken {
+            return Err(Error::bad_request(format!("Fixed IP address {ip} is already in use on instance(s) of network {id}.")));
+        }
+    }
+    Ok(())
+}
+
+/// A security group of a project by its name or id.
+fn find_group(snapshot: &Snapshot, project: &ProjectId, name: &str) -> Result<Option<Object<SecurityGroup>>> {
+    if let Some(group) = snapshot.get::<SecurityGroup>(&SecurityGroupId::from(name)).filter(|g| g.project_id == *project) {
+        return Ok(Some(group));
+    }
+    let mut found = snapshot.find::<SecurityGroup>("project", project).filter(|g| g.name == name);
+    let first = found.next();
+    if found.next().is_some() {
+        return Err(Error::conflict(format!(
+            "Multiple security_groups matches found for name '{name}', use an ID to be more specific."
+        )));
+    }
+    Ok(first)
+}
+
+/// Checks that the named security groups are there for the project. `default` is always there: it is made when needed.
+///
+/// # Errors
+/// 400 in upstream's words, 409 for an ambiguous name.
+pub fn check_security_groups(snapshot: &Snapshot, project: &ProjectId, names: &[String]) -> Result<()> {
+    for name in names {
+        if find_group(snapshot, project, name)?.is_none() && name != "default" {
+            return Err(Error::bad_request(format!("Security group {name} not found for project {project}.")));
+        }
+    }
+    Ok(())
+}
+
+/// Makes and binds a server's ports on `host`, in the order asked for.
 ///
 /// # Errors
 /// When a network, port or address cannot be had.
-pub fn plan_plug(_snapshot: &Snapshot, _txn: &mut Txn, _id: &str, _server: &mut Server, _host: &str) -> Result<()> {
+pub fn plan_plug(snapshot: &Snapshot, txn: &mut Txn, id: &str, server: &mut Server, host: &str) -> Result<()> {
+    let wanted = match &server.networks {
+        Networks::None => Vec::new(),
+        Networks::Auto => usual_network(snapshot, &server.project_id)?
+            .map(|n| WantedPort { network: Some(n.id.to_string()), ..WantedPort::default() })
+            .into_iter()
+            .collect(),
+        Networks::Listed(list) => list.clone(),
+    };
+    for one in &wanted {
+        let port = plug_one(snapshot, txn, id, server, host, one)?;
+        server.ports.push(port);
+    }
     Ok(())
+}
+
+fn plug_one(snapshot: &Snapshot, txn: &mut Txn, id: &str, server: &Server, host: &str, wanted: &WantedPort) -> Result<ServerPort> {
+    let zone = crate::zone_of(snapshot, host);
+    if let Some(port_id) = &wanted.port {
+        let port = snapshot.get::<Port>(&PortId::from(port_id)).ok_or_else(|| gone("Port id", port_id))?;
+        plan_bind_port(snapshot, txn, &port, host, id, "", &zone)?;
+        return Ok(ServerPort { id: port_id.clone(), ours: false, tag: wanted.tag.clone() });
+    }
+    let network = wanted.network.as_deref().unwrap_or_default();
+    let mut groups = Vec::new();
+    for name in &server.security_groups {
+        match find_group(snapshot, &server.project_id, name)? {
+            Some(group) => groups.push(group.id),
+            None if name == "default" => {
+                groups.push(maru_network_model::ensure_default_group(snapshot, txn, &server.project_id)?);
+            }
+            None => return Err(Error::bad_request(format!("Security group {name} not found for project {}.", server.project_id))),
+        }
+    }
+    let (port, _) = plan_create_port(
+        snapshot,
+        txn,
+        PortRequest {
+            fixed_ips: wanted.fixed_ip.map(|ip| vec![FixedIpRequest { subnet_id: None, ip_address: Some(ip) }]),
+            security_groups: (!groups.is_empty()).then_some(groups),
+            device_id: id.to_owned(),
+            device_owner: format!("compute:{zone}"),
+            host: host.to_owned(),
+            dns_name: server.hostname.clone(),
+            ..PortRequest::new(NetworkId::from(network), server.project_id.clone())
+        },
+    )?;
+    Ok(ServerPort { id: port.to_string(), ours: true, tag: wanted.tag.clone() })
 }
 
 /// Removes the ports that were made for a server and gives the others back.
 ///
 /// # Errors
 /// What the network planners refuse.
-pub fn plan_unplug(_snapshot: &Snapshot, _txn: &mut Txn, _server: &Object<Server>) -> Result<()> {
+pub fn plan_unplug(snapshot: &Snapshot, txn: &mut Txn, server: &Object<Server>) -> Result<()> {
+    for port in &server.ports {
+        unplug_one(snapshot, txn, &server.id, port)?;
+    }
     Ok(())
 }
 
-/// A server's addresses in NIC order, floating IPs after the fixed one they lead to.
-#[must_use]
-pub fn addresses(_snapshot: &Snapshot, _server: &Server) -> Vec<Address> {
-    Vec::new()
+fn unplug_one(snapshot: &Snapshot, txn: &mut Txn, server: &str, port: &ServerPort) -> Result<()> {
+    // A port that a client deleted, or gave to another device, is none of the server's any more.
+    let Some(read) = snapshot.get::<Port>(&PortId::from(&port.id)).filter(|p| p.device_id == *server) else { return Ok(()) };
+    if port.ours {
+        plan_delete_port(snapshot, txn, &read)
+    } else {
+        plan_unbind_port(snapshot, txn, &read).map(|_| ())
+    }
 }
 
-/// Names of the security groups of a server's ports (as asked for, before it has any).
+/// Plugs one more port into a running server; gives the server as it is then and the new port's id.
+///
+/// # Errors
+/// As [`check_networks`] and the network planners.
+pub fn plan_attach(
+    snapshot: &Snapshot,
+    txn: &mut Txn,
+    caller: &Caller,
+    server: &Object<Server>,
+    wanted: &WantedPort,
+) -> Result<(Server, String)> {
+    let host = server.host.clone().ok_or_else(|| Error::conflict(format!("Instance {} is not ready", server.id)))?;
+    let mut wanted = wanted.clone();
+    if wanted.port.is_none() && wanted.network.is_none() {
+        wanted.network = usual_network(snapshot, &server.project_id)?.map(|n| n.id.to_string());
+        if wanted.network.is_none() {
+            return Err(Error::bad_request("No network was named, and the project has none: create a network and a subnet."));
+        }
+    }
+    check_networks(snapshot, caller, &Networks::Listed(vec![wanted.clone()]), true)?;
+    let port = plug_one(snapshot, txn, &server.id, server, &host, &wanted)?;
+    let mut new = (*server.value).clone();
+    let id = port.id.clone();
+    new.ports.push(port);
+    Ok((new, id))
+}
+
+/// Unplugs a port from a running server; gives the server as it is then.
+///
+/// # Errors
+/// 404 when it has no such port.
+pub fn plan_detach(snapshot: &Snapshot, txn: &mut Txn, server: &Object<Server>, port: &str) -> Result<Server> {
+    let mut new = (*server.value).clone();
+    let at = new.ports.iter().position(|p| p.id == port).ok_or_else(|| {
+        Error::not_found(format!("Instance {} has no port {port}.", server.id))
+    })?;
+    let port = new.ports.remove(at);
+    unplug_one(snapshot, txn, &server.id, &port)?;
+    Ok(new)
+}
+
+/// A server's NICs, in order; ports that are gone are left out.
 #[must_use]
-pub fn security_groups(_snapshot: &Snapshot, server: &Server) -> Vec<String> {
-    server.security_groups.clone()
+pub fn interfaces(snapshot: &Snapshot, server: &Server) -> Vec<Interface> {
+    server
+        .ports
+        .iter()
+        .filter_map(|p| {
+            let port = snapshot.get::<Port>(&PortId::from(&p.id))?;
+            let state = port_status(snapshot, &port.id, &port);
+            Some(Interface { state, port, tag: p.tag.clone() })
+        })
+        .collect()
+}
+
+/// A server's addresses in NIC order, floating IPs after the fixed ones of their port.
+#[must_use]
+pub fn addresses(snapshot: &Snapshot, server: &Server) -> Vec<Address> {
+    let mut all = Vec::new();
+    for p in &server.ports {
+        let Some(port) = snapshot.get::<Port>(&PortId::from(&p.id)) else { continue };
+        let network = snapshot.get::<Network>(&port.network_id).map(|n| n.name.clone()).unwrap_or_default();
+        let address = |ip: IpAddr, floating: bool| Address { network: network.clone(), ip, mac: port.mac_address.clone(), floating };
+        all.extend(port.fixed_ips.iter().map(|f| address(f.ip_address, false)));
+        all.extend(snapshot.find::<FloatingIp>("port", &port.id).map(|f| address(IpAddr::V4(f.floating_ip_address), true)));
+    }
+    all
+}
+
+/// Names of the security groups of a server's ports (as asked for, while it has none).
+#[must_use]
+pub fn security_groups(snapshot: &Snapshot, server: &Server) -> Vec<String> {
+    if server.ports.is_empty() {
+        return if server.vm_state == VmState::Building { server.security_groups.clone() } else { Vec::new() };
+    }
+    let mut names = Vec::new();
+    for p in &server.ports {
+        let Some(port) = snapshot.get::<Port>(&PortId::from(&p.id)) else { continue };
+        for id in &port.security_groups {
+            if let Some(group) = snapshot.get::<SecurityGroup>(id)
+                && !names.contains(&group.name)
+            {
+                names.push(group.name.clone());
+            }
+        }
+    }
+    names
+}
+
+/// The security groups of a server's ports, whole.
+#[must_use]
+pub fn groups_of(snapshot: &Snapshot, server: &Server) -> Vec<Object<SecurityGroup>> {
+    let mut seen = BTreeSet::new();
+    let mut groups = Vec::new();
+    for p in &server.ports {
+        let Some(port) = snapshot.get::<Port>(&PortId::from(&p.id)) else { continue };
+        for id in &port.security_groups {
+            if seen.insert(id.clone())
+                && let Some(group) = snapshot.get::<SecurityGroup>(id)
+            {
+                groups.push(group);
+            }
+        }
+    }
+    groups
+}
+
+/// Adds a security group to all ports of a server, or removes it; gives the server as it is then.
+///
+/// # Errors
+/// 404 when there is no such group, or the server does not have it; 400 when it has no port to bear it.
+pub fn plan_security_group(snapshot: &Snapshot, txn: &mut Txn, server: &Object<Server>, name: &str, add: bool) -> Result<Server> {
+    let group = find_group(snapshot, &server.project_id, name)?.ok_or_else(|| {
+        Error::not_found(format!("Security group {name} not found for project {}.", server.project_id))
+    })?;
+    let ports: Vec<Object<Port>> = server.ports.iter().filter_map(|p| snapshot.get::<Port>(&PortId::from(&p.id))).collect();
+    if ports.is_empty() {
+        return Err(Error::bad_request(format!("Instance {} has no port to bear a security group.", server.id)));
+    }
+    let mut touched = false;
+    for port in ports {
+        let mut groups = port.security_groups.clone();
+        match (add, groups.iter().position(|g| *g == group.id)) {
+            (true, None) if port.port_security_enabled && !port.fixed_ips.is_empty() => groups.push(group.id.clone()),
+            (false, Some(at)) => {
+                groups.remove(at);
+            }
+            _ => continue,
+        }
+        touched = true;
+        let foreign_groups = true;
+        plan_update_port(snapshot, txn, &port, PortChange { security_groups: Some(groups), foreign_groups, ..PortChange::default() })?;
+    }
+    if !touched && !add {
+        return Err(Error::not_found(format!(
+            "Security group {} not associated with the instance {}", group.id, server.id
+        )));
+    }
+    let mut new = (*server.value).clone();
+    new.security_groups.retain(|g| g != &group.name && *g != *group.id);
+    if add {
+        new.security_groups.push(group.name.clone());
+    }
+    Ok(new)
 }

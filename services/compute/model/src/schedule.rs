@@ -179,6 +179,15 @@ fn filter_image(server: &Server, service: &ComputeService) -> Verdict {
     Ok(())
 }
 
+/// Whether a server's image fits the host it is on (a rebuild with another image).
+///
+/// # Errors
+/// Why not, in words.
+pub fn image_fits(snapshot: &Snapshot, server: &Server, host: &str) -> Result<(), String> {
+    let service = crate::find_service(snapshot, host).ok_or_else(|| format!("host {host} is not known"))?;
+    filter_image(server, &service).map_err(|(filter, why)| format!("{filter} refuses it ({why})"))
+}
+
 fn canonical_arch(arch: &str) -> String {
     match arch.to_ascii_lowercase().as_str() {
         "amd64" | "x86-64" => "x86_64".to_owned(),

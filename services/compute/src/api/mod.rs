@@ -1,0 +1,20 @@
+//! Wire types and thin handlers, one file a noun.
+
+pub(crate) mod aggregates;
+pub(crate) mod flavors;
+pub(crate) mod groups;
+pub(crate) mod hypervisors;
+pub(crate) mod instance_actions;
+pub(crate) mod keypairs;
+pub(crate) mod limits;
+pub(crate) mod quotas;
+pub(crate) mod server_actions;
+pub(crate) mod server_list;
+pub(crate) mod server_parts;
+pub(crate) mod server_view;
+pub(crate) mod servers;
+pub(crate) mod services;
+pub(crate) mod usage;
+pub(crate) mod versions;
+pub(crate) mod wire;
+pub(crate) mod zones;

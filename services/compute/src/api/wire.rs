@@ -1,0 +1,161 @@
+//! What the wire types of this API share: lenient booleans and numbers, names, links, version gates.
+
+use maru_base::{Error, Result};
+use maru_http::Request;
+use serde::{Deserialize, Deserializer, Serialize, de};
+
+/// A boolean as Nova's schemas take it: JSON booleans, and the strings of oslo.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub(crate) struct Flag(pub bool);
+
+impl<'de> Deserialize<'de> for Flag {
+    fn deserialize<D: Deserializer<'de>>(d: D) -> std::result::Result<Self, D::Error> {
+        #[derive(Deserialize)]
+        #[serde(untagged)]
+        enum Raw {
+            Bool(bool),
+            Text(String),
+        }
+        match Raw::deserialize(d).map_err(|_| de::Error::custom("not a boolean (true or false)"))? {
+            Raw::Bool(b) => Ok(Self(b)),
+            Raw::Text(t) => match t.to_ascii_lowercase().as_str() {
+                "true" | "1" | "on" | "yes" => Ok(Self(true)),
+                "false" | "0" | "off" | "no" => Ok(Self(false)),
+                _ => Err(de::Error::custom(format!("'{t}' is not a boolean (true or false)"))),
+            },
+        }
+    }
+}
+
+/// A whole number that may come as a string of digits; at most 2^31 - 1.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default)]
+pub(crate) struct Count(pub i64);
+
+impl<'de> Deserialize<'de> for Count {
+    fn deserialize<D: Deserializer<'de>>(d: D) -> std::result::Result<Self, D::Error> {
+        #[derive(Deserialize)]
+        #[serde(untagged)]
+        enum Raw {
+            Number(i64),
+            Text(String),
+        }
+        let n = match Raw::deserialize(d).map_err(|_| de::Error::custom("not a whole number"))? {
+            Raw::Number(n) => n,
+            Raw::Text(t) => t.parse().map_err(|_| de::Error::custom(format!("'{t}' is not a whole number")))?,
+        };
+        if n > i64::from(i32::MAX) || n < -1 {
+            return Err(de::Error::custom(format!("{n} is out of range")));
+        }
+        Ok(Self(n))
+    }
+}
+
+impl Count {
+    /// The number, which must be at least `min`.
+    pub(crate) fn at_least(self, field: &str, min: u32) -> Result<u64> {
+        u64::try_from(self.0)
+            .ok()
+            .filter(|n| *n >= u64::from(min))
+            .ok_or_else(|| invalid(field, format!("{} is less than the minimum of {min}", self.0)))
+    }
+}
+
+/// Tells an absent field from a null one.
+pub(crate) fn present<'de, D: Deserializer<'de>, T: Deserialize<'de>>(d: D) -> std::result::Result<Option<Option<T>>, D::Error> {
+    Option::<T>::deserialize(d).map(Some)
+}
+
+/// A 400 for a field, in the form of schema validation.
+pub(crate) fn invalid(field: &str, why: impl std::fmt::Display) -> Error {
+    Error::invalid(field, format!("Invalid input for field/attribute {field}. {why}"))
+}
+
+/// Checks a name: 1 to 255 printable characters without white space at its ends.
+pub(crate) fn check_name(field: &str, name: &str) -> Result<()> {
+    let length = name.chars().count();
+    if length == 0 || length > 255 {
+        return Err(invalid(field, format!("A name has 1 to 255 characters, this one {length}.")));
+    }
+    if name.trim() != name {
+        return Err(invalid(field, "A name neither begins nor ends with white space."));
+    }
+    if name.chars().any(char::is_control) {
+        return Err(invalid(field, "A name has printable characters only."));
+    }
+    Ok(())
+}
+
+/// Checks a free text: up to 255 characters, no control characters but line ends and tabs.
+pub(crate) fn check_text(field: &str, text: &str) -> Result<()> {
+    if text.chars().count() > 255 {
+        return Err(invalid(field, "At most 255 characters."));
+    }
+    if text.chars().any(|c| c.is_control() && !matches!(c, '\n' | '\r' | '\t')) {
+        return Err(invalid(field, "Printable characters only."));
+    }
+    Ok(())
+}
+
+/// A link.
+#[derive(Debug, Serialize)]
+pub(crate) struct Link {
+    pub rel: &'static str,
+    pub href: String,
+}
+
+/// `self` and `bookmark` links of an object.
+pub(crate) fn links(base: &str, collection: &str, id: &str) -> [Link; 2] {
+    [
+        Link { rel: "self", href: format!("{base}/v2.1/{collection}/{id}") },
+        Link { rel: "bookmark", href: format!("{base}/{collection}/{id}") },
+    ]
+}
+
+/// The `bookmark` link alone.
+pub(crate) fn bookmark(base: &str, collection: &str, id: &str) -> [Link; 1] {
+    [Link { rel: "bookmark", href: format!("{base}/{collection}/{id}") }]
+}
+
+/// Serves a request from microversion 2.`minor` on; before it, there is no such path.
+pub(crate) fn since(request: &Request, minor: u16) -> Result<()> {
+    if request.at_least(2, minor) { Ok(()) } else { Err(gone()) }
+}
+
+/// Serves a request up to microversion 2.`minor`; after it, there is no such path.
+pub(crate) fn until(request: &Request, minor: u16) -> Result<()> {
+    if request.at_least(2, minor + 1) { Err(gone()) } else { Ok(()) }
+}
+
+fn gone() -> Error {
+    Error::not_found("The resource could not be found: not in this microversion.")
+}
+
+/// The wrapper that most bodies have: `{"flavor": {...}}`. The one key is named by `key`.
+pub(crate) async fn body<T: de::DeserializeOwned>(request: &mut Request, key: &str) -> Result<T> {
+    let value: serde_json::Value = request.json_value().await?;
+    let serde_json::Value::Object(mut map) = value else {
+        return Err(Error::bad_request("The request body is not a JSON object."));
+    };
+    let inner = map.remove(key).ok_or_else(|| invalid(key, format!("'{key}' is a required property")))?;
+    if let Some(extra) = map.keys().next() {
+        return Err(invalid(extra, format!("Additional properties are not allowed ('{extra}' was unexpected)")));
+    }
+    typed(key, inner)
+}
+
+/// A typed value out of an untyped one; errors name the field below `root`.
+pub(crate) fn typed<T: de::DeserializeOwned>(root: &str, value: serde_json::Value) -> Result<T> {
+    serde_path_to_error::deserialize(value).map_err(|e| {
+        let path = e.path().to_string();
+        let field = if path == "." { root.to_owned() } else { format!("{root}.{path}") };
+        let why = e.into_inner();
+        invalid(&field, why)
+    })
+}
+
+/// Whether a text is a UUID in its dashed or plain form.
+pub(crate) fn is_uuid(text: &str) -> bool {
+    let digits = text.bytes().filter(u8::is_ascii_hexdigit).count();
+    let dashes = text.bytes().filter(|b| *b == b'-').count();
+    digits == 32 && (text.len() == 32 || (text.len() == 36 && dashes == 4))
+}

@@ -1,0 +1,6 @@
+//! Validation and transactions, one file a noun.
+
+pub(crate) mod flavors;
+pub(crate) mod keypairs;
+pub(crate) mod server_actions;
+pub(crate) mod servers;

@@ -1,0 +1,4 @@
+//! What makes servers so.
+
+pub(crate) mod servers;
+pub(crate) mod sweeper;

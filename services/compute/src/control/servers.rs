@@ -1,0 +1,258 @@
+//! Making a server: the stored step list `server-create`.
+//!
+//! ```text
+//!  schedule ─► network ─► spawn ─► running
+//!   host, allocation   ports made,    the node's     the node has said that
+//!   under the          bound          slice has it   it runs (or that it cannot)
+//!   provider's counters
+//! ```
+//! Each step's effect is one transaction with the advance of the list, so a crash between any two loses and repeats
+//! nothing. A server that is deleted meanwhile ends the list.
+
+use maru_base::{Error, ErrorKind, Result};
+use maru_compute_model::{
+    Fault, Server, ServerId, Task, VmState, event, finish_action, network,
+    schedule::{self, Request},
+};
+use maru_control::{Flow, FlowRunner, FlowSpec, Next, Reconciler, Step, StepResult, flow};
+use maru_placement_model::{ConsumerId, Holder, plan_allocate, plan_release};
+use maru_store::{Object, Snapshot, Store, Txn, record::Records};
+use serde_json::json;
+use std::{sync::Arc, time::Duration};
+
+/// Name of the step list.
+pub(crate) const CREATE: &str = "server-create";
+/// How often a step may fail before the server goes to ERROR.
+const ATTEMPTS: u32 = 20;
+/// How long to wait for what only a change can bring.
+const LOOK_AGAIN: Duration = Duration::from_secs(60);
+/// Upstream's name of the event that builds a server.
+const BUILD_EVENT: &str = "compute__do_build_and_run_instance";
+
+/// The step list that makes a server.
+#[must_use]
+pub fn create_flow() -> FlowSpec {
+    FlowSpec {
+        kind: CREATE,
+        steps: vec![Box::new(Schedule), Box::new(Network), Box::new(Spawn), Box::new(Running)],
+        max_attempts: ATTEMPTS,
+        give_up: Some(Box::new(|snapshot, flow, error| {
+            let mut txn = Txn::new();
+            if let Some(server) = alive(snapshot, &flow.subject) {
+                fail(snapshot, &mut txn, &server, "The server could not be made.", &error.chain())?;
+            }
+            Ok(txn)
+        })),
+    }
+}
+
+/// Puts the beginning of the list into the transaction that makes the server.
+pub(crate) fn begin_create(txn: &mut Txn, id: &str, request_id: &str) {
+    flow::begin(txn, &create_flow(), id, request_id, json!({}));
+}
+
+/// The server, unless it is gone or going.
+fn alive(snapshot: &Snapshot, id: &str) -> Option<Object<Server>> {
+    snapshot.get::<Server>(&ServerId::from(id)).filter(|s| s.task != Some(Task::Deleting))
+}
+
+/// Puts a server into ERROR and gives back what it holds; it is on no host.
+fn fail(snapshot: &Snapshot, txn: &mut Txn, server: &Object<Server>, message: &str, details: &str) -> Result<()> {
+    let now = maru_base::time::now();
+    network::plan_unplug(snapshot, txn, server)?;
+    plan_release(snapshot, txn, &ConsumerId::from(server.id.as_str()))?;
+    let mut new = (*server.value).clone();
+    new.vm_state = VmState::Error;
+    new.task = None;
+    new.host = None;
+    new.provider = None;
+    new.placed = false;
+    new.ports.clear();
+    new.updated = now;
+    new.fault = Some(Fault { code: 500, message: message.to_owned(), details: details.to_owned(), created: now });
+    txn.update(server, &new);
+    let story = event(BUILD_EVENT, server.updated, None, Some(&format!("{message} {details}")));
+    finish_action(snapshot, txn, &server.id, &server.request_id, story, true);
+    Ok(())
+}
+
+struct Schedule;
+
+#[async_trait::async_trait]
+impl Step for Schedule {
+    fn name(&self) -> &'static str {
+        "schedule"
+    }
+    async fn run(&self, snapshot: &Snapshot, flow: &Flow) -> Result<StepResult> {
+        let Some(server) = alive(snapshot, &flow.subject) else { return Ok(StepResult::End) };
+        let mut txn = Txn::new();
+        let choice = match schedule::select(snapshot, &Request { id: &server.id, server: &server, exclude: &[] }) {
+            Ok(choice) => choice,
+            Err(refusal) => {
+                // The owner sees how many hosts each filter turned down; host by host is for administrators.
+                let message = format!("No valid host was found. {}", refusal.summary());
+                fail(snapshot, &mut txn, &server, &message, &refusal.to_string())?;
+                return Ok(StepResult::Fail(txn));
+            }
+        };
+        let holder = Holder { project_id: &server.project_id, user_id: &server.user_id, consumer_type: "INSTANCE" };
+        plan_allocate(snapshot, &mut txn, &ConsumerId::from(server.id.as_str()), &choice.provider.id, &choice.resources, &holder)?;
+        let mut new = (*server.value).clone();
+        new.host = Some(choice.service.host.clone());
+        new.provider = Some(choice.provider.id.to_string());
+        new.task = Some(Task::Networking);
+        new.updated = maru_base::time::now();
+        txn.update(&server, &new);
+        if new.group.is_some() {
+            // Two members that are scheduled at once must see each other.
+            txn.bump_epoch(&format!("server-group:{}", new.group.as_deref().unwrap_or("")));
+            guard_group(snapshot, &mut txn, &new);
+        }
+        // A service that is disabled or goes down meanwhile is seen.
+        txn.unchanged(&choice.service);
+        let note = event("conductor_schedule_and_build_instances", server.updated, None, None);
+        finish_action(snapshot, &mut txn, &server.id, &flow.request_id, note, false);
+        Ok(StepResult::Commit(txn, Some(json!({"host": choice.service.host, "fitting": choice.fitting}))))
+    }
+}
+
+/// Guards that no other member of the group was placed since the snapshot.
+fn guard_group(snapshot: &Snapshot, txn: &mut Txn, server: &Server) {
+    let Some(group) = &server.group else { return };
+    let key = maru_store::Key::of(&["epoch", &format!("server-group:{group}")]);
+    txn.guard(match snapshot.raw(&key) {
+        Some((revision, _)) => maru_store::Guard::At(key, revision),
+        None => maru_store::Guard::Absent(key),
+    });
+}
+
+struct Network;
+
+#[async_trait::async_trait]
+impl Step for Network {
+    fn name(&self) -> &'static str {
+        "network"
+    }
+    async fn run(&self, snapshot: &Snapshot, flow: &Flow) -> Result<StepResult> {
+        let Some(server) = alive(snapshot, &flow.subject) else { return Ok(StepResult::End) };
+        let mut txn = Txn::new();
+        let mut new = (*server.value).clone();
+        let host = new.host.clone().ok_or_else(|| {
+            Error::new(ErrorKind::Internal, "the server has passed scheduling but has no host")
+        })?;
+        match network::plan_plug(snapshot, &mut txn, &server.id, &mut new, &host) {
+            Ok(()) => {}
+            // A refusal will not change by trying again.
+            Err(error) if error.kind().status() < 500 => {
+                let mut txn = Txn::new();
+                fail(snapshot, &mut txn, &server, "Failed to allocate the network(s), not rescheduling.", error.message())?;
+                return Ok(StepResult::Fail(txn));
+            }
+            Err(error) => return Err(error),
+        }
+        new.task = Some(Task::Spawning);
+        new.updated = maru_base::time::now();
+        txn.update(&server, &new);
+        let note = event("compute_allocate_network", server.updated, Some(&host), None);
+        finish_action(snapshot, &mut txn, &server.id, &flow.request_id, note, false);
+        Ok(StepResult::Commit(txn, None))
+    }
+}
+
+struct Spawn;
+
+#[async_trait::async_trait]
+impl Step for Spawn {
+    fn name(&self) -> &'static str {
+        "spawn"
+    }
+    async fn run(&self, snapshot: &Snapshot, flow: &Flow) -> Result<StepResult> {
+        let Some(server) = alive(snapshot, &flow.subject) else { return Ok(StepResult::End) };
+        let mut txn = Txn::new();
+        let mut new = (*server.value).clone();
+        new.placed = true;
+        new.updated = maru_base::time::now();
+        new.asked_after = snapshot.revision();
+        txn.update(&server, &new);
+        Ok(StepResult::Commit(txn, None))
+    }
+}
+
+struct Running;
+
+#[async_trait::async_trait]
+impl Step for Running {
+    fn name(&self) -> &'static str {
+        "running"
+    }
+    async fn run(&self, snapshot: &Snapshot, flow: &Flow) -> Result<StepResult> {
+        match alive(snapshot, &flow.subject) {
+            Some(server) if server.vm_state == VmState::Building => Ok(StepResult::Wait(LOOK_AGAIN)),
+            _ => Ok(StepResult::End),
+        }
+    }
+}
+
+/// Adds to a server's story.
+pub(crate) async fn record(records: Option<&Arc<dyn Records>>, server: &str, request_id: &str, what: &str, host: Option<&str>) {
+    let Some(records) = records else { return };
+    let entry = json!({
+        "time": maru_base::time::micros_z(maru_base::time::now()),
+        "server": server, "request_id": request_id, "event": what, "host": host,
+    });
+    if let Err(error) = records.append("server-event", server, entry).await {
+        tracing::warn!(server, request_id, error = %error.chain(), "an event of a server's story was not kept");
+    }
+}
+
+/// The controller that runs the step lists of new servers.
+pub(crate) struct Creation {
+    runner: FlowRunner,
+    records: Option<Arc<dyn Records>>,
+}
+
+impl Creation {
+    pub(crate) fn new(records: Option<Arc<dyn Records>>) -> Self {
+        Self { runner: FlowRunner::new(Arc::new(create_flow())), records }
+    }
+}
+
+#[async_trait::async_trait]
+impl Reconciler for Creation {
+    fn name(&self) -> &'static str {
+        CREATE
+    }
+    fn kinds(&self) -> Vec<&'static str> {
+        vec!["flow", "server"]
+    }
+    fn keys_for(&self, snapshot: &Snapshot, kind: &str, id: &str) -> Vec<String> {
+        let subject = match kind {
+            "flow" => id.strip_prefix(CREATE).and_then(|rest| rest.strip_prefix(':')),
+            _ => Some(id),
+        };
+        subject.filter(|s| snapshot.get::<Flow>(&flow::flow_id(CREATE, s)).is_some()).map(str::to_owned).into_iter().collect()
+    }
+    fn all(&self, snapshot: &Snapshot) -> Vec<String> {
+        snapshot.find::<Flow>("kind", CREATE).map(|f| f.subject.clone()).collect()
+    }
+    async fn reconcile(&self, store: &Store, key: &str) -> Result<Next> {
+        let id = flow::flow_id(CREATE, key);
+        let before = store.snapshot().get::<Flow>(&id).map(|f| (f.step.clone(), f.request_id.clone()));
+        let next = self.runner.run(store, key).await;
+        let snapshot = store.snapshot();
+        let after = snapshot.get::<Flow>(&id).map(|f| f.step.clone());
+        if let Some((step, request_id)) = before
+            && after.as_ref() != Some(&step)
+        {
+            let server = snapshot.get::<Server>(&ServerId::from(key));
+            let host = server.as_ref().and_then(|s| s.host.as_deref());
+            let state = server.as_ref().map_or("gone", |s| s.vm_state.as_str());
+            let what = after.map_or_else(|| format!("creation over: {state}"), |at| format!("{step} done, next {at}"));
+            record(self.records.as_ref(), key, &request_id, &what, host).await;
+        }
+        next
+    }
+    fn workers(&self) -> usize {
+        8
+    }
+}

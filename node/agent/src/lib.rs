@@ -370,3 +370,6 @@ async fn teardown(hypervisor: &dyn Hypervisor, links: impl Future<Output = Resul
     }
     first.map_or(Ok(()), Err)
 }
+
+#[cfg(test)]
+mod tests;

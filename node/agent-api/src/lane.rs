@@ -24,6 +24,16 @@ pub trait Lanes: Send + Sync + 'static {
     async fn disk_image(&self, server: &str) -> Result<ByteStream>;
     /// Live figures of a server (Nova's diagnostics), as the hypervisor gives them.
     async fn diagnostics(&self, server: &str) -> Result<serde_json::Value>;
+    /// The password that a server posted to its metadata service (encrypted by the guest with its user's key), if it did.
+    async fn password(&self, server: &str) -> Result<Option<Vec<u8>>> {
+        let _ = server;
+        Ok(None)
+    }
+    /// Forgets that password, so that the server may post another.
+    async fn clear_password(&self, server: &str) -> Result<()> {
+        let _ = server;
+        Ok(())
+    }
     /// Removes a thing that the store does not know from the machine: what an [`crate::observed::UnknownThing`] named.
     async fn discard(&self, what: &str, id: &str) -> Result<()>;
 }

@@ -3,8 +3,26 @@
 use crate::Inner;
 use async_trait::async_trait;
 use maru_agent_api::lane::{ByteStream, Duplex, Lanes};
+use maru_agent_api::slice::ItemKey;
 use maru_base::{Error, Result};
+use maru_metadata::Directory;
 use std::sync::Arc;
+
+/// How the names of unfinished snapshots begin.
+const SNAPSHOT: &str = "snapshot-";
+
+/// Removes snapshots that a crash left half-made.
+pub(crate) fn sweep(data_dir: &std::path::Path) {
+    let entries = std::fs::read_dir(data_dir.join("guests"))
+        .into_iter()
+        .flatten()
+        .flatten();
+    for entry in entries.filter(|e| e.file_name().to_string_lossy().starts_with(SNAPSHOT)) {
+        if let Err(e) = std::fs::remove_file(entry.path()) {
+            tracing::warn!(path = %entry.path().display(), error = %e, "a half-made snapshot was not removed");
+        }
+    }
+}
 
 /// The lanes of this node.
 pub(crate) struct NodeLanes(pub(crate) Arc<Inner>);
@@ -26,8 +44,11 @@ impl Lanes for NodeLanes {
             .config
             .data_dir
             .join("guests")
-            .join(format!("snapshot-{}.part", maru_base::random::hex32()));
-        self.0.hypervisor.snapshot(server, "root", &target).await?;
+            .join(format!("{SNAPSHOT}{}.part", maru_base::random::hex32()));
+        if let Err(e) = self.0.hypervisor.snapshot(server, "root", &target).await {
+            let _ = tokio::fs::remove_file(&target).await;
+            return Err(e);
+        }
         let file = tokio::fs::File::open(&target)
             .await
             .map_err(|e| Error::internal("the snapshot cannot be read back", e))?;
@@ -40,7 +61,23 @@ impl Lanes for NodeLanes {
     async fn diagnostics(&self, server: &str) -> Result<serde_json::Value> {
         self.0.hypervisor.diagnostics(server).await
     }
+    async fn password(&self, server: &str) -> Result<Option<Vec<u8>>> {
+        self.0.register.password(server).await
+    }
+    async fn clear_password(&self, server: &str) -> Result<()> {
+        self.0.register.forget(server).await
+    }
     async fn discard(&self, what: &str, id: &str) -> Result<()> {
+        let key = match what {
+            "network" => ItemKey::Network(id.to_owned()),
+            "router" => ItemKey::Router(id.to_owned()),
+            _ => ItemKey::Server(id.to_owned()),
+        };
+        if self.0.desired().knows(&key) {
+            return Err(Error::conflict(format!(
+                "the {what} {id} belongs to the cloud and is kept; delete it through the API"
+            )));
+        }
         match what {
             "server" => {
                 self.0.hypervisor.destroy(id).await?;

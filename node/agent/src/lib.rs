@@ -70,6 +70,8 @@ pub(crate) struct Inner {
     pub(crate) servers: queue::Queue,
     /// Ports whose tap is up behind their firewall.
     ready: Mutex<BTreeSet<String>>,
+    /// Why ports are not ready.
+    pub(crate) broken: Mutex<HashMap<String, String>>,
     session: Mutex<Option<Session>>,
     /// Grows with each change of the slice: long work looks whether it is still wanted.
     pub(crate) changes: watch::Sender<u64>,
@@ -99,6 +101,7 @@ impl Inner {
             network: Notify::new(),
             servers: queue::Queue::new(),
             ready: Mutex::default(),
+            broken: Mutex::default(),
             session: Mutex::default(),
             changes: watch::Sender::new(0),
             told: Mutex::default(),
@@ -115,6 +118,9 @@ impl Inner {
     }
     pub(crate) fn ready(&self) -> MutexGuard<'_, BTreeSet<String>> {
         self.ready.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+    pub(crate) fn broken(&self) -> MutexGuard<'_, HashMap<String, String>> {
+        self.broken.lock().unwrap_or_else(PoisonError::into_inner)
     }
     pub(crate) fn told(&self) -> MutexGuard<'_, HashMap<String, ServerState>> {
         self.told.lock().unwrap_or_else(PoisonError::into_inner)
@@ -141,6 +147,7 @@ impl Agent {
         })
         .await?;
         let disks = Disks::open(config.data_dir.join("guests"))?;
+        lanes::sweep(&config.data_dir);
         let hypervisor: Arc<dyn Hypervisor> = Arc::new(Qemu::new(options(&config, &links))?);
         Self::over(config, control, Drivers::of(links, disks, hypervisor)).await
     }

@@ -19,17 +19,20 @@ use maru_firewall::FirewallInput;
 use maru_link::{NetworkLinks, RouterLinks};
 use maru_metadata::Directory;
 use std::{
-    collections::{BTreeMap, BTreeSet, HashMap},
+    collections::{BTreeSet, HashMap},
     sync::Arc,
     time::Duration,
 };
+
+/// What a router follows from: itself, its ports and their networks.
+type RouterParts = (Router, Vec<Port>, Vec<Network>);
 
 /// What was made, as it was made.
 #[derive(Default)]
 struct Made {
     networks: HashMap<String, (Network, Option<Port>, NetworkLinks)>,
     ports: HashMap<String, Port>,
-    routers: HashMap<String, ((Router, Vec<Port>, Vec<Network>), RouterLinks)>,
+    routers: HashMap<String, (RouterParts, RouterLinks)>,
     /// Port states as reported in this session: up, and the fault.
     reported: HashMap<String, (bool, Option<String>)>,
     session: u64,
@@ -119,7 +122,7 @@ async fn pass(inner: &Arc<Inner>, view: &NetworkView, made: &mut Made) -> Troubl
 async fn ports(inner: &Arc<Inner>, view: &NetworkView, made: &mut Made, begun: i64, troubles: &mut Troubles) {
     let node = inner.config.node.as_str();
     let mut ports: Vec<&(u64, Port)> = Vec::new();
-    let mut broken: BTreeMap<&str, String> = BTreeMap::new();
+    let mut broken: HashMap<String, String> = HashMap::new();
     for entry in view.ports.values().filter(|(_, p)| has_tap(p, node)) {
         let port = &entry.1;
         let Some(network) = view.networks.get(&port.network_id) else {
@@ -129,7 +132,7 @@ async fn ports(inner: &Arc<Inner>, view: &NetworkView, made: &mut Made, begun: i
             && let Err(e) = inner.wires.ensure_port(port, network).await
         {
             troubles.add("port", &port.id, &e);
-            broken.insert(&port.id, e.to_string());
+            broken.insert(port.id.clone(), e.to_string());
             report_port(inner, made, entry, false, Some(e.to_string()));
             continue;
         }
@@ -141,14 +144,19 @@ async fn ports(inner: &Arc<Inner>, view: &NetworkView, made: &mut Made, begun: i
         ports: ports.iter().map(|(_, p)| p).collect(),
         groups: view.groups.iter().collect(),
     };
-    let applied = inner.wires.apply(input).await;
-    let Some(applied) = troubles.note("firewall", node, applied) else {
-        return;
+    let applied = match inner.wires.apply(input).await {
+        Ok(applied) => applied,
+        Err(e) => {
+            troubles.add("firewall", node, &e);
+            broken.extend(ports.iter().map(|(_, p)| (p.id.clone(), e.to_string())));
+            *inner.broken() = broken;
+            return;
+        }
     };
     let filtered = micros();
     for fault in &applied.faults {
         if fault.what == "port" {
-            broken.insert(&fault.id, fault.reason.clone());
+            broken.insert(fault.id.clone(), fault.reason.clone());
         }
         tracing::warn!(
             what = fault.what,
@@ -170,9 +178,10 @@ async fn ports(inner: &Arc<Inner>, view: &NetworkView, made: &mut Made, begun: i
         if inner.ready().insert(port.id.clone()) {
             fresh.insert(&port.id);
         }
-        let fault = broken.get(port.id.as_str()).cloned();
+        let fault = broken.get(&port.id).cloned();
         report_port(inner, made, entry, port.admin_up && fault.is_none(), fault);
     }
+    *inner.broken() = broken;
     for server in view
         .servers
         .iter()

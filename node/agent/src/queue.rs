@@ -7,10 +7,13 @@ use std::{
 };
 use tokio::{sync::Notify, time::Instant};
 
+/// Who waits: by time, and the time of each.
+type Waiting = (BTreeSet<(Instant, String)>, HashMap<String, Instant>);
+
 /// A keyed queue with delays.
 #[derive(Default)]
 pub(crate) struct Queue {
-    state: Mutex<(BTreeSet<(Instant, String)>, HashMap<String, Instant>)>,
+    state: Mutex<Waiting>,
     changed: Notify,
 }
 

@@ -217,7 +217,14 @@ async fn make_so(inner: &Arc<Inner>, revision: u64, server: &Server) -> Result<O
     });
     if !inner.ready_for(server) {
         inner.network.notify_one();
-        return Ok(Some(PORTS_WAIT));
+        let why = {
+            let broken = inner.broken();
+            server
+                .ports
+                .iter()
+                .find_map(|p| Some(format!("port {p} is not ready: {}", broken.get(p)?)))
+        };
+        return why.map_or(Ok(Some(PORTS_WAIT)), |why| Err(Error::unavailable(why)));
     }
     if notes.rebuilds < server.rebuild {
         hypervisor.stop(&server.id, Duration::ZERO).await?;

@@ -3,7 +3,7 @@
 //!
 //! Needs root, QEMU and the guest image (`guest/build`). The instance has a host namespace of its own, so nothing of the
 //! machine's own network is touched.
-#![allow(clippy::unwrap_used, clippy::expect_used)]
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::print_stdout)]
 
 use async_trait::async_trait;
 use maru_agent::{Agent, AgentConfig};

@@ -25,7 +25,7 @@ const LIFE: u32 = 86_400;
 /// The responder's address on each link: metadata's, which the link driver puts on its device.
 const SOURCE: Ipv6Addr = Ipv6Addr::new(0xfe80, 0, 0, 0, 0, 0, 0xa9fe, 0xa9fe);
 
-fn mode<'a>(subnet: &'a Subnet) -> &'a str {
+fn mode(subnet: &Subnet) -> &str {
     subnet.ipv6_address_mode.as_deref().unwrap_or_default()
 }
 

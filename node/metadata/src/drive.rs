@@ -54,7 +54,7 @@ fn write(image: &mut [u8], files: &[(String, Vec<u8>)]) -> std::io::Result<()> {
         .bytes_per_cluster(CLUSTER as u32)
         .volume_id(0x6d61_7275)
         .volume_label(*b"config-2   ");
-    fatfs::format_volume(&mut Cursor::new(&mut *image), options)?;
+    fatfs::format_volume(Cursor::new(&mut *image), options)?;
     let volume = FileSystem::new(Cursor::new(image), FsOptions::new().time_provider(&EPOCH))?;
     for (path, bytes) in files {
         let mut folder = volume.root_dir();

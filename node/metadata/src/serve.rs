@@ -185,9 +185,8 @@ async fn serve(stream: TcpStream, source: IpAddr, network: Arc<str>, directory: 
         .header_read_timeout(HEAD_TIME)
         .max_buf_size(HEAD_SIZE)
         .serve_connection(TokioIo::new(stream), service);
-    match tokio::time::timeout(LIFE, connection).await {
-        Ok(Err(e)) => tracing::debug!(error = %e, %source, "a metadata connection ended early"),
-        Ok(Ok(())) | Err(_) => {}
+    if let Ok(Err(e)) = tokio::time::timeout(LIFE, connection).await {
+        tracing::debug!(error = %e, %source, "a metadata connection ended early");
     }
 }
 

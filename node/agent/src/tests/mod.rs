@@ -376,6 +376,24 @@ async fn faults_are_told_tried_again_and_final_when_they_are() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_server_says_that_its_port_is_broken() {
+    for call in ["tap", "firewall"] {
+        let (fake, plane) = (Fake::new(), plane());
+        fake.state().fail.insert(call.into(), (20, ErrorKind::Internal));
+        let _agent = run(&fake, &plane).await;
+        plane
+            .until("the fault is told", |p| {
+                p.last("vm")
+                    .and_then(|s| s.fault)
+                    .is_some_and(|f| f.starts_with("port port is not ready"))
+            })
+            .await;
+        assert!(fake.state().guests.is_empty());
+        running(&plane, 1).await;
+    }
+}
+
+#[tokio::test(start_paused = true)]
 async fn one_broken_network_does_not_stop_the_others() {
     let (fake, plane) = (Fake::new(), plane());
     let Item::Network(n) = network() else { panic!() };

@@ -240,7 +240,7 @@ fn slice(digest: &str, key: &str) -> Vec<Item> {
             power: Power::Running,
             reboot: Reboot::default(),
             rebuild: 0,
-            config_drive: false,
+            config_drive: true,
             metadata: GuestMetadata {
                 public_keys: vec![("k".into(), key.into())],
                 ..GuestMetadata::default()
@@ -364,6 +364,18 @@ async fn a_guest_lives_survives_its_agent_and_goes(name: &str, dir: &Path) {
     }
     println!("SSH after {:.1} s", begun.elapsed().as_secs_f64());
     assert_eq!(ssh("hostname").as_deref(), Some("vm1"));
+    // Metadata over the network, and the same on the config drive.
+    let ask = "curl -s http://169.254.169.254/latest/meta-data/local-ipv4";
+    assert_eq!(ssh(ask).as_deref(), Some("10.20.0.7"));
+    let mount = "d=$(sudo blkid -L config-2) && sudo mount -o ro $d /mnt && cat /mnt/openstack/latest/meta_data.json";
+    let drive: serde_json::Value = serde_json::from_str(&ssh(mount).expect("the config drive is mounted")).unwrap();
+    assert_eq!(
+        (drive["uuid"].as_str(), drive["name"].as_str()),
+        (Some(SERVER), Some("vm1"))
+    );
+    ssh("sudo umount /mnt").unwrap();
+    let routes = ssh("ip route").unwrap();
+    assert!(routes.contains("169.254.169.254 via 10.20.0.2"), "{routes}");
     let boot = ssh("cat /proc/sys/kernel/random/boot_id").unwrap();
 
     // The agent goes away and another one comes: the guest is the same.

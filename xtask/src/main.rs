@@ -17,7 +17,14 @@ use std::{
 };
 
 /// Crates whose code may be `unsafe`, each line with its reason there.
-const UNSAFE: &[&str] = &["node/qemu", "node/link", "node/sandbox", "node/dhcp", "node/metadata", "node/firewall"];
+const UNSAFE: &[&str] = &[
+    "node/qemu",
+    "node/link",
+    "node/sandbox",
+    "node/dhcp",
+    "node/metadata",
+    "node/firewall",
+];
 /// Crates that are an engine's own.
 const ENGINES: &[&str] = &["redb", "etcd-client"];
 const LINES_MAX: usize = 800;
@@ -49,7 +56,10 @@ fn main() -> ExitCode {
 }
 
 fn check() -> Result<Vec<String>> {
-    let top = Path::new(env!("CARGO_MANIFEST_DIR")).parent().context("the workspace has no top")?.to_path_buf();
+    let top = Path::new(env!("CARGO_MANIFEST_DIR"))
+        .parent()
+        .context("the workspace has no top")?
+        .to_path_buf();
     let mut faults = dependencies()?;
     let mut files = Vec::new();
     for dir in ["core", "services", "node", "bin", "tests", "fuzz", "xtask"] {
@@ -83,9 +93,14 @@ fn walk(dir: &Path, out: &mut Vec<PathBuf>) -> Result<()> {
 fn source(name: &str, text: &str, faults: &mut Vec<String>) {
     let lines = text.lines().count();
     if lines > LINES_MAX {
-        faults.push(format!("{name} has {lines} lines, at most {LINES_MAX}: split it by noun"));
+        faults.push(format!(
+            "{name} has {lines} lines, at most {LINES_MAX}: split it by noun"
+        ));
     }
-    let test = name.contains("/tests/") || name.starts_with("tests/") || name.ends_with("tests.rs") || name.contains("/examples/");
+    let test = name.contains("/tests/")
+        || name.starts_with("tests/")
+        || name.ends_with("tests.rs")
+        || name.contains("/examples/");
     if test || name.starts_with("xtask/") {
         return;
     }
@@ -137,7 +152,10 @@ fn dependencies() -> Result<Vec<String>> {
     let packages = meta["packages"].as_array().context("cargo metadata has no packages")?;
     for package in packages {
         let manifest = package["manifest_path"].as_str().unwrap_or_default();
-        let dir = manifest.trim_start_matches(&top).trim_start_matches('/').trim_end_matches("/Cargo.toml");
+        let dir = manifest
+            .trim_start_matches(&top)
+            .trim_start_matches('/')
+            .trim_end_matches("/Cargo.toml");
         place.insert(package["name"].as_str().unwrap_or_default().to_owned(), dir.to_owned());
     }
     let mut faults = Vec::new();

@@ -38,8 +38,14 @@ impl Kind for Consumer {
     const NAME: &'static str = "consumer";
     fn indexes() -> Vec<Index<Self>> {
         vec![
-            Index { name: "provider", values: |c| c.allocations.keys().map(ToString::to_string).collect() },
-            Index { name: "project", values: |c| vec![c.project_id.clone()] },
+            Index {
+                name: "provider",
+                values: |c| c.allocations.keys().map(ToString::to_string).collect(),
+            },
+            Index {
+                name: "project",
+                values: |c| vec![c.project_id.clone()],
+            },
         ]
     }
 }
@@ -80,7 +86,11 @@ pub fn usage(snapshot: &Snapshot, provider: &str, class: &str) -> i64 {
 /// Units in use of every class that a provider has.
 #[must_use]
 pub fn usages(snapshot: &Snapshot, id: &ProviderId, provider: &ResourceProvider) -> BTreeMap<String, i64> {
-    provider.inventories.keys().map(|class| (class.clone(), usage(snapshot, id, class))).collect()
+    provider
+        .inventories
+        .keys()
+        .map(|class| (class.clone(), usage(snapshot, id, class)))
+        .collect()
 }
 
 /// Replaces all that a consumer holds; empty `wanted` releases everything.
@@ -124,7 +134,9 @@ pub fn plan_set_allocations(
                 continue;
             }
             let Some(provider) = &provider else {
-                return Err(Error::bad_request(format!("Allocation for resource provider '{id}' that does not exist.")));
+                return Err(Error::bad_request(format!(
+                    "Allocation for resource provider '{id}' that does not exist."
+                )));
             };
             let Some(inventory) = provider.inventories.get(class) else {
                 return Err(Error::conflict(format!(
@@ -197,7 +209,10 @@ pub fn plan_allocate(
     resources: &BTreeMap<String, u64>,
     holder: &Holder<'_>,
 ) -> Result<()> {
-    let mut wanted = snapshot.get::<Consumer>(consumer).map(|c| c.allocations.clone()).unwrap_or_default();
+    let mut wanted = snapshot
+        .get::<Consumer>(consumer)
+        .map(|c| c.allocations.clone())
+        .unwrap_or_default();
     wanted.insert(provider.clone(), resources.clone());
     plan_set_allocations(snapshot, txn, consumer, holder, &wanted)
 }
@@ -207,8 +222,14 @@ pub fn plan_allocate(
 /// # Errors
 /// None today; a `Result` like every planner.
 pub fn plan_release(snapshot: &Snapshot, txn: &mut Txn, consumer: &ConsumerId) -> Result<()> {
-    let Some(held) = snapshot.get::<Consumer>(consumer) else { return Ok(()) };
-    let holder = Holder { project_id: &held.project_id, user_id: &held.user_id, consumer_type: &held.consumer_type };
+    let Some(held) = snapshot.get::<Consumer>(consumer) else {
+        return Ok(());
+    };
+    let holder = Holder {
+        project_id: &held.project_id,
+        user_id: &held.user_id,
+        consumer_type: &held.consumer_type,
+    };
     plan_set_allocations(snapshot, txn, consumer, &holder, &Allocations::new())
 }
 

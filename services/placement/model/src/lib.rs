@@ -10,10 +10,13 @@ mod provider;
 mod upkeep;
 
 pub use allocation::{
-    Allocations, Consumer, ConsumerId, Holder, plan_allocate, plan_release, plan_set_allocations, release_counters, usage,
-    usage_key, usages,
+    Allocations, Consumer, ConsumerId, Holder, plan_allocate, plan_release, plan_set_allocations, release_counters,
+    usage, usage_key, usages,
 };
-pub use class::{CustomClass, CustomClassId, CustomTrait, CustomTraitId, STANDARD_CLASSES, STANDARD_TRAITS, is_custom, knows_class, knows_trait};
+pub use class::{
+    CustomClass, CustomClassId, CustomTrait, CustomTraitId, STANDARD_CLASSES, STANDARD_TRAITS, is_custom, knows_class,
+    knows_trait,
+};
 pub use provider::{Inventory, ProviderId, ResourceProvider, find_by_name, generation, generation_key, tree};
 pub use upkeep::{ProviderFacts, plan_upsert_provider};
 

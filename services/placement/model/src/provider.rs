@@ -30,7 +30,14 @@ impl Inventory {
     /// An inventory of `total` units with the usual limits.
     #[must_use]
     pub fn of(total: u64, ratio: f64) -> Self {
-        Self { total, reserved: 0, min_unit: 1, max_unit: total.max(1), step_size: 1, allocation_ratio: ratio }
+        Self {
+            total,
+            reserved: 0,
+            min_unit: 1,
+            max_unit: total.max(1),
+            step_size: 1,
+            allocation_ratio: ratio,
+        }
     }
     /// Units that may be given away.
     #[must_use]
@@ -44,7 +51,9 @@ impl Inventory {
     /// Whether one allocation may be of this many units, regardless of what is free.
     #[must_use]
     pub fn allows_unit(&self, amount: u64) -> bool {
-        amount >= self.min_unit && amount <= self.max_unit && (self.step_size == 0 || amount.is_multiple_of(self.step_size))
+        amount >= self.min_unit
+            && amount <= self.max_unit
+            && (self.step_size == 0 || amount.is_multiple_of(self.step_size))
     }
 }
 
@@ -76,12 +85,30 @@ impl Kind for ResourceProvider {
     const NAME: &'static str = "resource_provider";
     fn indexes() -> Vec<Index<Self>> {
         vec![
-            Index { name: "name", values: |p| vec![p.name.clone()] },
-            Index { name: "root", values: |p| vec![p.root.to_string()] },
-            Index { name: "parent", values: |p| p.parent.iter().map(ToString::to_string).collect() },
-            Index { name: "class", values: |p| p.inventories.keys().cloned().collect() },
-            Index { name: "trait", values: |p| p.traits.iter().cloned().collect() },
-            Index { name: "aggregate", values: |p| p.aggregates.iter().cloned().collect() },
+            Index {
+                name: "name",
+                values: |p| vec![p.name.clone()],
+            },
+            Index {
+                name: "root",
+                values: |p| vec![p.root.to_string()],
+            },
+            Index {
+                name: "parent",
+                values: |p| p.parent.iter().map(ToString::to_string).collect(),
+            },
+            Index {
+                name: "class",
+                values: |p| p.inventories.keys().cloned().collect(),
+            },
+            Index {
+                name: "trait",
+                values: |p| p.traits.iter().cloned().collect(),
+            },
+            Index {
+                name: "aggregate",
+                values: |p| p.aggregates.iter().cloned().collect(),
+            },
         ]
     }
 }
@@ -105,6 +132,12 @@ pub fn find_by_name(snapshot: &Snapshot, name: &str) -> Option<Object<ResourcePr
 }
 
 /// All providers of the tree that `provider` is in.
-pub fn tree<'a>(snapshot: &'a Snapshot, provider: &ResourceProvider) -> impl Iterator<Item = Object<ResourceProvider>> + 'a {
-    snapshot.find::<ResourceProvider>("root", &provider.root).collect::<Vec<_>>().into_iter()
+pub fn tree<'a>(
+    snapshot: &'a Snapshot,
+    provider: &ResourceProvider,
+) -> impl Iterator<Item = Object<ResourceProvider>> + 'a {
+    snapshot
+        .find::<ResourceProvider>("root", &provider.root)
+        .collect::<Vec<_>>()
+        .into_iter()
 }

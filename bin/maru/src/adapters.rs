@@ -22,10 +22,13 @@ pub struct SandboxInspector;
 #[async_trait::async_trait]
 impl Inspector for SandboxInspector {
     async fn inspect(&self, file: &Path, declared: &str) -> Result<Inspected> {
-        let file = std::fs::File::open(file)
-            .map_err(|e| Error::internal("The uploaded bytes cannot be read back.", e))?;
+        let file =
+            std::fs::File::open(file).map_err(|e| Error::internal("The uploaded bytes cannot be read back.", e))?;
         let proven = maru_block::prove(file, declared).await?;
-        Ok(Inspected { proven_format: proven.format, virtual_size: Some(proven.virtual_size) })
+        Ok(Inspected {
+            proven_format: proven.format,
+            virtual_size: Some(proven.virtual_size),
+        })
     }
 }
 

@@ -111,9 +111,15 @@ async fn one(stream: UnixStream, answer: std::sync::Arc<dyn Answer>) -> Result<(
 pub async fn ask(data: &Path, ask: &Ask) -> Result<Value> {
     let path = socket(data);
     let mut stream = UnixStream::connect(&path).await.with_context(|| {
-        format!("no cloud runs on {} (cannot reach {}); start one with `maru up --data {0}`", data.display(), path.display())
+        format!(
+            "no cloud runs on {} (cannot reach {}); start one with `maru up --data {0}`",
+            data.display(),
+            path.display()
+        )
     })?;
-    stream.write_all(format!("{}\n", serde_json::to_string(ask)?).as_bytes()).await?;
+    stream
+        .write_all(format!("{}\n", serde_json::to_string(ask)?).as_bytes())
+        .await?;
     let mut text = String::new();
     stream.read_to_string(&mut text).await?;
     let mut reply: Value = serde_json::from_str(&text).context("the cloud ended before it answered")?;
@@ -188,7 +194,15 @@ pub async fn backup(options: Backup) -> Result<()> {
 /// # Errors
 /// When no cloud runs or there is no such thing.
 pub async fn adopt(options: Unknown, adopt: bool) -> Result<()> {
-    let done = ask(&options.data.data, &Ask::Unknown { what: options.what, id: options.id, adopt }).await?;
+    let done = ask(
+        &options.data.data,
+        &Ask::Unknown {
+            what: options.what,
+            id: options.id,
+            adopt,
+        },
+    )
+    .await?;
     show("", &done);
     Ok(())
 }

@@ -1,14 +1,12 @@
 //! One control plane: the store, the services over it, the gateway in front, the controllers behind.
 
-use crate::{
-    adapters::{LaneConsoles, RecordedAudit, SandboxInspector},
-    options::Up,
-};
+use crate::adapters::{LaneConsoles, RecordedAudit, SandboxInspector};
 use anyhow::{Context, Result, bail};
 use maru_auth::{Audit, Policy};
-use maru_blob::DirBlobs;
+use maru_blob::{Blobs, DirBlobs};
 use maru_control::Runtime;
 use maru_http::Gateway;
+use maru_image::Inspector;
 use maru_nodes::Hub;
 use maru_store::{
     Registry, Store,
@@ -27,6 +25,14 @@ pub struct Cloud {
     compute: Arc<maru_compute::App>,
     network: Arc<maru_network::App>,
 }
+
+/// Every service's rules with their defaults.
+pub const POLICIES: &[&[maru_auth::RuleDefault]] = &[
+    maru_identity::POLICY,
+    maru_image::POLICY,
+    maru_network::POLICY,
+    maru_compute::POLICY,
+];
 
 /// Every kind that this release stores.
 #[must_use]
@@ -57,56 +63,97 @@ async fn open_store(data: &Path) -> Result<Store> {
     Ok(Store::open(Arc::new(engine), registry()).await?)
 }
 
+/// What a cloud is made of; tests give their own.
+pub struct Parts {
+    /// Where the objects are.
+    pub store: Store,
+    /// Where the images' bytes are.
+    pub blobs: Arc<dyn Blobs>,
+    /// Where audit records and the servers' stories are.
+    pub records: Arc<dyn Records>,
+    /// Who proves what an uploaded image is.
+    pub inspector: Arc<dyn Inspector>,
+}
+
+impl Parts {
+    /// The parts of a data directory: the embedded store, a directory of blobs, record files, the sandboxed parser.
+    ///
+    /// # Errors
+    /// When one cannot be opened.
+    pub async fn open(data: &Path, node: &str) -> Result<Self> {
+        Ok(Self {
+            store: open_store(data).await?,
+            blobs: Arc::new(DirBlobs::open(data.join("blobs"), node).await?),
+            records: Arc::new(FileRecords::open(data.join("records"), Retention::default())?),
+            inspector: Arc::new(SandboxInspector),
+        })
+    }
+}
+
+/// What a cloud is told when it opens.
+#[derive(Clone)]
+pub struct Settings {
+    /// URL of the listener, without a slash at its end; the catalogue's endpoints begin with it.
+    pub url: String,
+    /// Region of the catalogue.
+    pub region: String,
+    /// Password of the administrator, for the first start.
+    pub password: String,
+    /// Text of a policy.yaml with overrides.
+    pub policy: Option<String>,
+    /// Cost of the passwords' bcrypt hash.
+    pub bcrypt_cost: u32,
+    /// Block of the external network `public`.
+    pub external_cidr: ipnet::Ipv4Net,
+    /// Its gateway; the first address unless given.
+    pub external_gateway: Option<std::net::Ipv4Addr>,
+}
+
 impl Cloud {
-    /// Opens the store, bootstraps what is missing and puts the services behind a gateway.
+    /// Bootstraps what is missing in the store and puts the services behind a gateway.
     ///
     /// # Errors
     /// When a part cannot start.
-    pub async fn open(options: &Up, url: &str, node: &str, password: &str) -> Result<Self> {
-        let data = &options.data.data;
-        let store = open_store(data).await?;
-        let records: Arc<dyn Records> = Arc::new(FileRecords::open(data.join("records"), Retention::default())?);
-        let blobs = Arc::new(DirBlobs::open(data.join("blobs"), node).await?);
-        let hub = Hub::new(store.clone(), blobs.clone(), Arc::clone(&records));
-
-        let overrides = match &options.policy {
-            Some(file) => Some(
-                std::fs::read_to_string(file).with_context(|| format!("cannot read the policy file {}", file.display()))?,
-            ),
-            None => None,
-        };
-        let policy = Policy::build(
-            &[
-                maru_identity::POLICY,
-                maru_image::POLICY,
-                maru_network::POLICY,
-                maru_compute::POLICY,
-            ],
-            overrides.as_deref(),
-        )
-        .map_err(|e| anyhow::anyhow!("policy: {e}"))?;
+    pub async fn open(parts: Parts, settings: &Settings) -> Result<Self> {
+        let Parts {
+            store,
+            blobs,
+            records,
+            inspector,
+        } = parts;
+        let Settings {
+            url,
+            region,
+            bcrypt_cost,
+            ..
+        } = settings;
+        let hub = Hub::new(store.clone(), Arc::clone(&blobs), Arc::clone(&records));
+        let policy = Policy::build(POLICIES, settings.policy.as_deref()).map_err(|e| anyhow::anyhow!("policy: {e}"))?;
 
         let made = maru_identity::bootstrap(
             &store,
             &maru_identity::Bootstrap {
-                admin_password: maru_identity::Secret::new(password),
+                admin_password: maru_identity::Secret::new(settings.password.as_str()),
                 reset_password: false,
-                region: options.region.clone(),
+                region: region.clone(),
                 public_url: format!("{url}/identity"),
-                bcrypt_cost: options.bcrypt_cost,
+                bcrypt_cost: *bcrypt_cost,
             },
         )
         .await?;
         let catalogue = catalogue(url);
         let entries: Vec<(&str, &str, &str)> = catalogue.iter().map(|(t, n, u)| (*t, *n, u.as_str())).collect();
-        maru_identity::set_catalogue(&store, &options.region, &entries).await?;
+        maru_identity::set_catalogue(&store, region, &entries).await?;
         let identity = maru_identity::App::new(
             store.clone(),
-            maru_identity::Settings { bcrypt_cost: options.bcrypt_cost, ..maru_identity::Settings::default() },
+            maru_identity::Settings {
+                bcrypt_cost: *bcrypt_cost,
+                ..maru_identity::Settings::default()
+            },
         );
         maru_compute::bootstrap(&store).await?;
-        external_network(&store, &made.admin_project, options).await?;
-        let image = Arc::new(maru_image::App::new(store.clone(), blobs, Arc::new(SandboxInspector)));
+        external_network(&store, &made.admin_project, settings).await?;
+        let image = Arc::new(maru_image::App::new(store.clone(), blobs, inspector));
         image.recover().await?;
         let network = Arc::new(maru_network::App::new(store.clone()));
         let compute = Arc::new(maru_compute::App::new(
@@ -128,13 +175,24 @@ impl Cloud {
             audit,
         )
         .map_err(|e| anyhow::anyhow!("routes: {e}"))?;
-        Ok(Self { store, hub, gateway: Arc::new(gateway), compute, network })
+        Ok(Self {
+            store,
+            hub,
+            gateway: Arc::new(gateway),
+            compute,
+            network,
+        })
     }
 
     /// The gateway.
     #[must_use]
     pub fn gateway(&self) -> &Arc<Gateway> {
         &self.gateway
+    }
+    /// The store.
+    #[must_use]
+    pub fn store(&self) -> &Store {
+        &self.store
     }
     /// The nodes' sessions.
     #[must_use]
@@ -151,7 +209,10 @@ impl Cloud {
         for reconciler in maru_compute::reconcilers(Arc::clone(&self.compute)) {
             runtime.add(reconciler);
         }
-        tokio::join!(runtime.run(stop.clone()), maru_nodes::liveness::run(Arc::clone(&self.hub), stop));
+        tokio::join!(
+            runtime.run(stop.clone()),
+            maru_nodes::liveness::run(Arc::clone(&self.hub), stop)
+        );
     }
 
     /// Health of each part.
@@ -171,7 +232,7 @@ impl Cloud {
 }
 
 /// The external network `public`: floating addresses are the block without its first ten hosts and its gateway.
-async fn external_network(store: &Store, project: &maru_base::ProjectId, options: &Up) -> Result<()> {
+async fn external_network(store: &Store, project: &maru_base::ProjectId, options: &Settings) -> Result<()> {
     let block = options.external_cidr;
     if block.prefix_len() > 28 {
         bail!("--external-cidr {block} is too small for floating addresses; give a /28 or larger");
@@ -222,8 +283,9 @@ impl Cloud {
             std::fs::remove_file(&fresh)?;
         }
         {
-            let engine: Arc<dyn maru_store::Engine> =
-                Arc::new(Redb::open(&fresh, Options::default()).map_err(|e| anyhow::anyhow!("{}: {e}", fresh.display()))?);
+            let engine: Arc<dyn maru_store::Engine> = Arc::new(
+                Redb::open(&fresh, Options::default()).map_err(|e| anyhow::anyhow!("{}: {e}", fresh.display()))?,
+            );
             Store::restore(&engine, file).await?;
         }
         let store = store_file(data);
@@ -241,12 +303,19 @@ impl Cloud {
     /// # Errors
     /// When no node reports such a thing.
     pub async fn unknown(&self, what: &str, id: &str, adopt: bool) -> Result<Value> {
-        let view = self.hub.views().into_iter().find(|n| n.unknown.iter().any(|u| u.what == what && u.id == id));
+        let view = self
+            .hub
+            .views()
+            .into_iter()
+            .find(|n| n.unknown.iter().any(|u| u.what == what && u.id == id));
         let Some(view) = view else {
             bail!("no node reports an unknown {what} {id}; `maru status` lists what is unknown");
         };
         if adopt {
-            bail!("this release cannot adopt a {what} yet; it is kept on node {} until it is discarded", view.node);
+            bail!(
+                "this release cannot adopt a {what} yet; it is kept on node {} until it is discarded",
+                view.node
+            );
         }
         self.hub.discard(&view.node, what, id).await?;
         Ok(json!({ "discarded": format!("{what} {id}"), "node": view.node }))
@@ -260,8 +329,12 @@ impl Cloud {
         /// Kinds whose values are secrets.
         const SECRET: &[&str] = &["credential", "password", "key_ring", "token"];
         let prefix = maru_store::Key::from_raw(prefix);
-        let (_, entries) =
-            self.store.engine().range(&prefix, None, 100_000).await.map_err(|e| anyhow::anyhow!("the store: {e}"))?;
+        let (_, entries) = self
+            .store
+            .engine()
+            .range(&prefix, None, 100_000)
+            .await
+            .map_err(|e| anyhow::anyhow!("the store: {e}"))?;
         let list: Vec<Value> = entries
             .into_iter()
             .map(|entry| {
@@ -284,7 +357,11 @@ impl Cloud {
     pub async fn check(&self) -> Result<Value> {
         let digest = self.store.digest().await?;
         if !digest.agrees() {
-            bail!("the mirror differs from the engine at revision {}: {:?}", digest.revision, digest.differences);
+            bail!(
+                "the mirror differs from the engine at revision {}: {:?}",
+                digest.revision,
+                digest.differences
+            );
         }
         Ok(json!({ "revision": digest.revision, "mirror": "is what the engine says" }))
     }

@@ -26,7 +26,11 @@ impl Admin {
     pub fn load(data: &Path) -> Result<Self> {
         let path = data.join("admin.json");
         let text = std::fs::read_to_string(&path).with_context(|| {
-            format!("cannot read {}: run `maru up --data {}` first, and run this as root", path.display(), data.display())
+            format!(
+                "cannot read {}: run `maru up --data {}` first, and run this as root",
+                path.display(),
+                data.display()
+            )
         })?;
         serde_json::from_str(&text).with_context(|| format!("{} is damaged", path.display()))
     }
@@ -75,7 +79,10 @@ pub fn print_clouds_yaml(options: &Data) -> Result<()> {
     let admin = Admin::load(&options.data)?;
     // JSON strings are YAML strings, quoted safely.
     let quote = |s: &str| serde_json::Value::from(s).to_string();
-    println!("clouds:\n  maru:\n    auth:\n      auth_url: {}", quote(&admin.auth_url));
+    println!(
+        "clouds:\n  maru:\n    auth:\n      auth_url: {}",
+        quote(&admin.auth_url)
+    );
     println!("      username: admin\n      password: {}", quote(&admin.password));
     println!("      project_name: admin\n      user_domain_name: Default\n      project_domain_name: Default");
     println!("    region_name: {}\n    identity_api_version: 3", quote(&admin.region));

@@ -25,6 +25,9 @@ pub fn run(options: &Install) -> Result<()> {
     );
     let path = options.unit_dir.join("maru.service");
     std::fs::write(&path, unit).with_context(|| format!("cannot write {}; run this as root", path.display()))?;
-    println!("Wrote {}. Start it with: systemctl daemon-reload && systemctl enable --now maru", path.display());
+    println!(
+        "Wrote {}. Start it with: systemctl daemon-reload && systemctl enable --now maru",
+        path.display()
+    );
     Ok(())
 }

@@ -5,9 +5,7 @@
 
 #![allow(clippy::print_stdout, clippy::print_stderr)] // a command line talks to people
 
-mod adapters;
 mod admin;
-mod cloud;
 mod credentials;
 mod install;
 mod logging;
@@ -22,7 +20,7 @@ use std::process::ExitCode;
 fn main() -> ExitCode {
     // The sandboxed parser is this binary again; it must lock itself down before anything else starts.
     if std::env::args_os().nth(1).is_some_and(|a| a == "__sandbox") {
-        return adapters::sandbox_child();
+        return maru::adapters::sandbox_child();
     }
     let matches = Cli::command().get_matches();
     let cli = match Cli::from_arg_matches(&matches) {

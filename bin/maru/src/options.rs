@@ -192,7 +192,9 @@ pub enum DebugWhat {
 /// For each option of a subcommand: name and where its value came from.
 #[must_use]
 pub fn origins(matches: &clap::ArgMatches, subcommand: &str) -> Vec<(String, &'static str)> {
-    let Some(sub) = matches.subcommand_matches(subcommand) else { return Vec::new() };
+    let Some(sub) = matches.subcommand_matches(subcommand) else {
+        return Vec::new();
+    };
     sub.ids()
         .filter_map(|id| {
             let from = match sub.value_source(id.as_str())? {

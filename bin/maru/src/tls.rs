@@ -50,7 +50,9 @@ pub fn own(data: &Path, address: IpAddr, host: &str) -> Result<Arc<rustls::Serve
         let own = KeyPair::generate()?;
         let mut params = CertificateParams::new(vec![host.to_owned(), "localhost".to_owned()])?;
         params.distinguished_name.push(DnType::CommonName, host);
-        params.subject_alt_names.push(SanType::IpAddress(IpAddr::from([127, 0, 0, 1])));
+        params
+            .subject_alt_names
+            .push(SanType::IpAddress(IpAddr::from([127, 0, 0, 1])));
         if !address.is_unspecified() {
             params.subject_alt_names.push(SanType::IpAddress(address));
         }

@@ -2,13 +2,13 @@
 
 use crate::{
     admin::{self, Answer, Ask},
-    cloud::Cloud,
     credentials::Admin,
     logging,
     options::{Data, Down, Restore, Up},
     tls,
 };
 use anyhow::{Context, Result, bail};
+use maru::cloud::{Cloud, Parts, Settings};
 use maru_agent::{Agent, AgentConfig};
 use maru_agent_api::NodeName;
 use rustix::fs::{FlockOperation, flock};
@@ -51,7 +51,9 @@ pub async fn run(options: Up, origins: Vec<(String, &'static str)>) -> Result<()
     let begun = std::time::Instant::now();
     logging::start(&options.log, &options.log_format)?;
     if !rustix::process::geteuid().is_root() && options.simulate.is_none() {
-        bail!("root is needed to make namespaces and run guests; run with sudo, or try `maru up --simulate 1` without guests");
+        bail!(
+            "root is needed to make namespaces and run guests; run with sudo, or try `maru up --simulate 1` without guests"
+        );
     }
     let data = options.data.data.clone();
     let _lock = lock(&data)?;
@@ -70,7 +72,11 @@ pub async fn run(options: Up, origins: Vec<(String, &'static str)>) -> Result<()
     let bound = listener.local_addr()?;
     let scheme = if plain { "http" } else { "https" };
     let url = options.public_url.clone().unwrap_or_else(|| {
-        let host = if bound.ip().is_unspecified() { node.clone() } else { bound.ip().to_string() };
+        let host = if bound.ip().is_unspecified() {
+            node.clone()
+        } else {
+            bound.ip().to_string()
+        };
         let host = if host.contains(':') { format!("[{host}]") } else { host };
         format!("{scheme}://{host}:{}", bound.port())
     });
@@ -80,9 +86,15 @@ pub async fn run(options: Up, origins: Vec<(String, &'static str)>) -> Result<()
         Ok(admin) => admin.password,
         Err(_) => maru_base::random::hex32(),
     };
-    let admin = Admin { auth_url: format!("{url}/identity/v3"), password, region: options.region.clone(), ca: own_ca };
+    let admin = Admin {
+        auth_url: format!("{url}/identity/v3"),
+        password,
+        region: options.region.clone(),
+        ca: own_ca,
+    };
     admin.save(&data)?;
-    let cloud = Arc::new(Cloud::open(&options, &url, &node, &admin.password).await?);
+    let settings = settings(&options, &url, &admin.password)?;
+    let cloud = Arc::new(Cloud::open(Parts::open(&data, &node).await?, &settings).await?);
 
     let (stop, stopped) = watch::channel(false);
     let serving = tokio::spawn(maru_http::serve(listener, Arc::clone(cloud.gateway()), stopped.clone()));
@@ -91,15 +103,28 @@ pub async fn run(options: Up, origins: Vec<(String, &'static str)>) -> Result<()
     let with_guests = Arc::new(AtomicBool::new(false));
     let door = admin::serve(
         &data,
-        Arc::new(Door { cloud: Arc::clone(&cloud), options: options.clone(), origins, url, stop: stop.clone(), with_guests: Arc::clone(&with_guests) }),
+        Arc::new(Door {
+            cloud: Arc::clone(&cloud),
+            options: options.clone(),
+            origins,
+            url,
+            stop: stop.clone(),
+            with_guests: Arc::clone(&with_guests),
+        }),
     )?;
 
-    let agent = if options.simulate.is_some() {
+    let link: Arc<dyn maru_agent_api::ControlPlane> = cloud.hub().clone();
+    let agent = if let Some(nodes) = options.simulate {
+        // Their guests live as long as this process.
+        for n in 1..=nodes {
+            let name = NodeName::from(format!("{node}-{n}"));
+            let sim = maru_sim::SimNode::new(maru_sim::SimConfig::new(name), Arc::clone(&link));
+            tokio::spawn(async move { sim.run().await });
+        }
         None
     } else {
         let mut config = AgentConfig::new(NodeName::from(node.as_str()), data.clone(), options.instance.clone());
         config.uplink = options.uplink.clone();
-        let link: Arc<dyn maru_agent_api::ControlPlane> = cloud.hub().clone();
         Some(Agent::new(config, link).await?)
     };
     let agent_task = agent.clone().map(|a| tokio::spawn(async move { a.run().await }));
@@ -129,6 +154,24 @@ pub async fn run(options: Up, origins: Vec<(String, &'static str)>) -> Result<()
     }
     std::fs::remove_file(admin::socket(&data)).ok();
     Ok(())
+}
+
+fn settings(options: &Up, url: &str, password: &str) -> Result<Settings> {
+    let policy = match &options.policy {
+        Some(file) => Some(
+            std::fs::read_to_string(file).with_context(|| format!("cannot read the policy file {}", file.display()))?,
+        ),
+        None => None,
+    };
+    Ok(Settings {
+        url: url.to_owned(),
+        region: options.region.clone(),
+        password: password.to_owned(),
+        policy,
+        bcrypt_cost: options.bcrypt_cost,
+        external_cidr: options.external_cidr,
+        external_gateway: options.external_gateway,
+    })
 }
 
 /// Stops a running cloud, or what a dead one left running.
@@ -192,18 +235,37 @@ impl Door {
         let o = &self.options;
         let mut used = serde_json::Map::new();
         let mut put = |name: &str, value: String| {
-            let from = self.origins.iter().find(|(n, _)| n == name).map_or("default", |(_, f)| f);
+            let from = self
+                .origins
+                .iter()
+                .find(|(n, _)| n == name)
+                .map_or("default", |(_, f)| f);
             used.insert(name.replace('_', "-"), format!("{value} ({from})").into());
         };
         put("data", o.data.data.display().to_string());
         put("listen", o.listen.to_string());
-        put("public_url", o.public_url.clone().unwrap_or_else(|| format!("{}, from listen", self.url)));
+        put(
+            "public_url",
+            o.public_url
+                .clone()
+                .unwrap_or_else(|| format!("{}, from listen", self.url)),
+        );
         put("region", o.region.clone());
         put("node", o.node.clone().unwrap_or_else(|| "the host name".to_owned()));
         put("instance", o.instance.clone());
-        put("uplink", o.uplink.clone().unwrap_or_else(|| "none: floating IPs are reached from this host only".to_owned()));
+        put(
+            "uplink",
+            o.uplink
+                .clone()
+                .unwrap_or_else(|| "none: floating IPs are reached from this host only".to_owned()),
+        );
         put("external_cidr", o.external_cidr.to_string());
-        put("policy", o.policy.as_ref().map_or_else(|| "the built-in defaults".to_owned(), |p| p.display().to_string()));
+        put(
+            "policy",
+            o.policy
+                .as_ref()
+                .map_or_else(|| "the built-in defaults".to_owned(), |p| p.display().to_string()),
+        );
         put("bcrypt_cost", o.bcrypt_cost.to_string());
         put("log", o.log.clone());
         let layers = match maru_sandbox::layers().await {

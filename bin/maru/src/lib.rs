@@ -1,0 +1,4 @@
+//! The control plane as a library: the binary runs it, the test kit runs it in process.
+
+pub mod adapters;
+pub mod cloud;

@@ -54,7 +54,11 @@ impl App {
     /// The service over a store. `records` keeps the servers' stories (stream `server-event`).
     #[must_use]
     pub fn new(store: Store, consoles: Arc<dyn Consoles>, records: Option<Arc<dyn Records>>) -> Self {
-        Self { store, consoles, records }
+        Self {
+            store,
+            consoles,
+            records,
+        }
     }
     /// Adds to a server's story. A story that cannot be kept does not stop the work; the log says so.
     pub(crate) async fn record(&self, server: &str, request_id: &str, event: &str) {
@@ -70,7 +74,10 @@ pub fn service(app: Arc<App>) -> Service {
         prefixes: &["/compute"],
         errors: ErrorStyle::Compute,
         microversions: Some(Microversions {
-            header: MicroversionHeader { service: "compute", legacy: Some("X-OpenStack-Nova-API-Version") },
+            header: MicroversionHeader {
+                service: "compute",
+                legacy: Some("X-OpenStack-Nova-API-Version"),
+            },
             min: MIN_VERSION,
             max: MAX_VERSION,
         }),

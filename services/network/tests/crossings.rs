@@ -159,6 +159,9 @@ fn delete_group(group: &str) -> Plan {
     })
 }
 
+/// What a request plans on a snapshot.
+type Plan = Box<dyn Fn(&Snapshot, &mut Txn)>;
+
 #[tokio::test]
 async fn ports_and_what_they_stand_on() {
     never_both("port, deletion of its subnet", |w| {
@@ -267,7 +270,7 @@ async fn a_removal_report_that_crosses_a_binding_is_planned_again() {
             m::plan_bind_port(s, txn, &read, host, "server", "", "nova").unwrap();
         }
     };
-    let commit = |plan: Box<dyn Fn(&Snapshot, &mut Txn)>| {
+    let commit = |plan: Plan| {
         let store = c.store.clone();
         async move {
             let mut txn = Txn::new();

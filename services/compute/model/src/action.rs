@@ -65,14 +65,27 @@ impl Kind for ServerAction {
     const NAME: &'static str = "server_action";
     fn indexes() -> Vec<Index<Self>> {
         vec![
-            Index { name: "server", values: |a| vec![a.server_id.to_string()] },
-            Index { name: "deleted", values: |a| a.deleted.iter().map(|_| "yes".to_owned()).collect() },
+            Index {
+                name: "server",
+                values: |a| vec![a.server_id.to_string()],
+            },
+            Index {
+                name: "deleted",
+                values: |a| a.deleted.iter().map(|_| "yes".to_owned()).collect(),
+            },
         ]
     }
 }
 
 /// Records that something was asked of a server.
-pub fn begin_action(txn: &mut Txn, server: &ServerId, project: &ProjectId, user: &UserId, request_id: &str, action: &str) {
+pub fn begin_action(
+    txn: &mut Txn,
+    server: &ServerId,
+    project: &ProjectId,
+    user: &UserId,
+    request_id: &str,
+    action: &str,
+) {
     let now = maru_base::time::now();
     txn.put(
         &action_id(server, request_id),
@@ -106,8 +119,17 @@ pub fn event(name: &str, start: jiff::Timestamp, host: Option<&str>, error: Opti
 }
 
 /// Adds an event to the action of `request_id`; `finished` says whether the action is over. Nothing when there is none.
-pub fn finish_action(snapshot: &Snapshot, txn: &mut Txn, server: &str, request_id: &str, event: ActionEvent, finished: bool) {
-    let Some(action) = snapshot.get::<ServerAction>(&action_id(server, request_id)) else { return };
+pub fn finish_action(
+    snapshot: &Snapshot,
+    txn: &mut Txn,
+    server: &str,
+    request_id: &str,
+    event: ActionEvent,
+    finished: bool,
+) {
+    let Some(action) = snapshot.get::<ServerAction>(&action_id(server, request_id)) else {
+        return;
+    };
     if action.finished {
         return;
     }

@@ -34,7 +34,10 @@ impl Kind for Aggregate {
     type Id = AggregateId;
     const NAME: &'static str = "aggregate";
     fn indexes() -> Vec<Index<Self>> {
-        vec![Index { name: "host", values: |a| a.hosts.iter().cloned().collect() }]
+        vec![Index {
+            name: "host",
+            values: |a| a.hosts.iter().cloned().collect(),
+        }]
     }
 }
 

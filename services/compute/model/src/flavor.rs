@@ -44,7 +44,10 @@ impl Kind for Flavor {
     type Id = FlavorId;
     const NAME: &'static str = "flavor";
     fn indexes() -> Vec<Index<Self>> {
-        vec![Index { name: "access", values: |f| f.access.iter().cloned().collect() }]
+        vec![Index {
+            name: "access",
+            values: |f| f.access.iter().cloned().collect(),
+        }]
     }
 }
 
@@ -62,7 +65,10 @@ pub fn find_visible(snapshot: &Snapshot, caller: &Caller, id: &str) -> Option<Ob
 /// 409 when its name or id is taken.
 pub fn plan_create_flavor(snapshot: &Snapshot, txn: &mut Txn, id: &FlavorId, flavor: &Flavor) -> Result<()> {
     if snapshot.owner(Flavor::NAME, "", &flavor.name).is_some() {
-        return Err(Error::conflict(format!("Flavor with name {} already exists.", flavor.name)));
+        return Err(Error::conflict(format!(
+            "Flavor with name {} already exists.",
+            flavor.name
+        )));
     }
     if snapshot.get::<Flavor>(id).is_some() {
         return Err(Error::conflict(format!("Flavor with ID {id} already exists.")));

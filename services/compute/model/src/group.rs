@@ -30,6 +30,9 @@ impl Kind for ServerGroup {
     type Id = GroupId;
     const NAME: &'static str = "server_group";
     fn indexes() -> Vec<Index<Self>> {
-        vec![Index { name: "project", values: |g| vec![g.project_id.to_string()] }]
+        vec![Index {
+            name: "project",
+            values: |g| vec![g.project_id.to_string()],
+        }]
     }
 }

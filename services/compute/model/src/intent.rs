@@ -117,7 +117,9 @@ pub fn guest_intent(snapshot: &Snapshot, server: &Object<Server>) -> Option<Gues
         source,
         size,
         bus: extra(name).and_then(|d| d.bus.clone()).unwrap_or_else(|| bus.clone()),
-        device: extra(name).and_then(|d| d.device.clone()).unwrap_or_else(|| "disk".to_owned()),
+        device: extra(name)
+            .and_then(|d| d.device.clone())
+            .unwrap_or_else(|| "disk".to_owned()),
     };
     let root = match &server.image {
         Some(image) => DiskSource::Image {
@@ -129,14 +131,21 @@ pub fn guest_intent(snapshot: &Snapshot, server: &Object<Server>) -> Option<Gues
     };
     let mut disks = vec![disk("root", root, server.flavor.root_gb << 30)];
     // Blank disks that the request listed replace the flavor's one second disk.
-    let listed: Vec<_> = server.block_devices.iter().filter(|d| d.name.starts_with("ephemeral")).collect();
+    let listed: Vec<_> = server
+        .block_devices
+        .iter()
+        .filter(|d| d.name.starts_with("ephemeral"))
+        .collect();
     if listed.is_empty() && server.flavor.ephemeral_gb > 0 {
         disks.push(disk("ephemeral0", DiskSource::Blank, server.flavor.ephemeral_gb << 30));
     }
     for device in listed {
         disks.push(disk(&device.name, DiskSource::Blank, device.size_mb << 20));
     }
-    let swap = extra("swap").map(|d| d.size_mb).filter(|n| *n > 0).unwrap_or(server.flavor.swap_mb);
+    let swap = extra("swap")
+        .map(|d| d.size_mb)
+        .filter(|n| *n > 0)
+        .unwrap_or(server.flavor.swap_mb);
     if swap > 0 {
         disks.push(disk("swap", DiskSource::Blank, swap << 20));
     }
@@ -152,13 +161,20 @@ pub fn guest_intent(snapshot: &Snapshot, server: &Object<Server>) -> Option<Gues
         vcpus: server.flavor.vcpus,
         memory_mib: server.flavor.memory_mb,
         disks,
-        ports: network::interfaces(snapshot, server).into_iter().map(|i| i.port.id.to_string()).collect(),
+        ports: network::interfaces(snapshot, server)
+            .into_iter()
+            .map(|i| i.port.id.to_string())
+            .collect(),
         power: server.power,
         reboot: server.reboot,
         rebuild: server.rebuild,
         config_drive: server.config_drive || required,
         metadata: GuestMetadata {
-            public_keys: server.key.iter().map(|k| (k.name.clone(), k.public_key.clone())).collect(),
+            public_keys: server
+                .key
+                .iter()
+                .map(|k| (k.name.clone(), k.public_key.clone()))
+                .collect(),
             meta: server.metadata.clone(),
             user_data: server.user_data.clone(),
             availability_zone: crate::zone_of(snapshot, &host),

@@ -48,6 +48,9 @@ impl Kind for KeyPair {
     type Id = KeyPairId;
     const NAME: &'static str = "keypair";
     fn indexes() -> Vec<Index<Self>> {
-        vec![Index { name: "user", values: |k| vec![k.user_id.to_string()] }]
+        vec![Index {
+            name: "user",
+            values: |k| vec![k.user_id.to_string()],
+        }]
     }
 }

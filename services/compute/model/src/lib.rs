@@ -26,10 +26,14 @@ pub use group::{GroupId, ServerGroup};
 pub use intent::{DiskSource, GuestDisk, GuestIntent, GuestMetadata, guest_intent};
 pub use keypair::{KeyKind, KeyPair, KeyPairId, keypair_id};
 pub use node::{ComputeService, NodeFacts, ServiceId, find_service, plan_node_down, plan_node_up, plan_upsert_service};
-pub use observe::{plan_delete_server, quota_of, Observation, ObservedServer, ObservedServerId, observed, plan_observe_server, plan_server_removed};
+pub use observe::{
+    Observation, ObservedServer, ObservedServerId, observed, plan_delete_server, plan_observe_server,
+    plan_server_removed, quota_of,
+};
 pub use quota::{QuotaClass, QuotaClassId, QuotaSet, QuotaSetId};
 pub use server::{
-    BlockDevice, Fault, Lock, Networks, Reboot, Server, ServerFlavor, ServerId, ServerImage, ServerKey, ServerPort, WantedPort,
+    BlockDevice, Fault, Lock, Networks, Reboot, Server, ServerFlavor, ServerId, ServerImage, ServerKey, ServerPort,
+    WantedPort,
 };
 pub use states::{Power, PowerState, Task, VmState, status};
 

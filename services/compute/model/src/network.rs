@@ -43,18 +43,26 @@ fn gone(what: &str, id: &str) -> Error {
 /// Networks that a project may put servers on without naming them: its own, else the shared ones.
 fn usual_networks(snapshot: &Snapshot, project: &ProjectId) -> Vec<Object<Network>> {
     let has_subnet = |n: &Object<Network>| snapshot.find::<Subnet>("network", &n.id).next().is_some();
-    let own: Vec<_> = snapshot.find::<Network>("project", project).filter(|n| !n.external && has_subnet(n)).collect();
+    let own: Vec<_> = snapshot
+        .find::<Network>("project", project)
+        .filter(|n| !n.external && has_subnet(n))
+        .collect();
     if !own.is_empty() {
         return own;
     }
-    snapshot.find::<Network>("visible", "shared").filter(|n| !n.external && has_subnet(n)).collect()
+    snapshot
+        .find::<Network>("visible", "shared")
+        .filter(|n| !n.external && has_subnet(n))
+        .collect()
 }
 
 /// The one network for "whatever the project has".
 fn usual_network(snapshot: &Snapshot, project: &ProjectId) -> Result<Option<Object<Network>>> {
     let mut found = usual_networks(snapshot, project);
     if found.len() > 1 {
-        return Err(Error::conflict("Multiple possible networks found, use a Network ID to be more specific."));
+        return Err(Error::conflict(
+            "Multiple possible networks found, use a Network ID to be more specific.",
+        ));
     }
     Ok(found.pop())
 }
@@ -91,7 +99,9 @@ pub fn check_networks(snapshot: &Snapshot, caller: &Caller, networks: &Networks,
                     return Err(Error::bad_request(format!("Port {id} is named twice.")));
                 }
                 if port.fixed_ips.is_empty() && snapshot.find::<Subnet>("network", &port.network_id).next().is_none() {
-                    return Err(Error::bad_request(format!("Port {id} requires a FixedIP in order to be used.")));
+                    return Err(Error::bad_request(format!(
+                        "Port {id} requires a FixedIP in order to be used."
+                    )));
                 }
             }
             (None, Some(id)) => check_network(snapshot, caller, id, wanted.fixed_ip)?,
@@ -115,19 +125,29 @@ fn check_network(snapshot: &Snapshot, caller: &Caller, id: &str, ip: Option<IpAd
         .ok_or_else(|| gone("Network", id))?;
     let own = Some(&network.project_id) == caller.project_id();
     if network.external && !network.shared && !own && !caller.is_admin() {
-        return Err(Error::forbidden(format!("It is not allowed to create an interface on external network {id}")));
+        return Err(Error::forbidden(format!(
+            "It is not allowed to create an interface on external network {id}"
+        )));
     }
     let mut subnets = snapshot.find::<Subnet>("network", id).peekable();
     if subnets.peek().is_none() {
-        return Err(Error::bad_request(format!("Network {id} requires a subnet in order to boot instances on.")));
+        return Err(Error::bad_request(format!(
+            "Network {id} requires a subnet in order to boot instances on."
+        )));
     }
     if let Some(ip) = ip {
         if !subnets.any(|s| s.cidr.contains(&ip)) {
-            return Err(Error::bad_request(format!("Fixed IP address {ip} is in no subnet of network {id}.")));
+            return Err(Error::bad_request(format!(
+                "Fixed IP address {ip} is in no subnet of network {id}."
+            )));
         }
-        let taken = snapshot.find::<Port>("ip", &ip.to_string()).any(|p| p.network_id == *id);
+        let taken = snapshot
+            .find::<Port>("ip", &ip.to_string())
+            .any(|p| p.network_id == *id);
         if taken {
-            return Err(Error::bad_request(format!("Fixed IP address {ip} is already in use on instance(s) of network {id}.")));
+            return Err(Error::bad_request(format!(
+                "Fixed IP address {ip} is already in use on instance(s) of network {id}."
+            )));
         }
     }
     Ok(())
@@ -135,10 +155,15 @@ fn check_network(snapshot: &Snapshot, caller: &Caller, id: &str, ip: Option<IpAd
 
 /// A security group of a project by its name or id.
 fn find_group(snapshot: &Snapshot, project: &ProjectId, name: &str) -> Result<Option<Object<SecurityGroup>>> {
-    if let Some(group) = snapshot.get::<SecurityGroup>(&SecurityGroupId::from(name)).filter(|g| g.project_id == *project) {
+    if let Some(group) = snapshot
+        .get::<SecurityGroup>(&SecurityGroupId::from(name))
+        .filter(|g| g.project_id == *project)
+    {
         return Ok(Some(group));
     }
-    let mut found = snapshot.find::<SecurityGroup>("project", project).filter(|g| g.name == name);
+    let mut found = snapshot
+        .find::<SecurityGroup>("project", project)
+        .filter(|g| g.name == name);
     let first = found.next();
     if found.next().is_some() {
         return Err(Error::conflict(format!(
@@ -155,7 +180,9 @@ fn find_group(snapshot: &Snapshot, project: &ProjectId, name: &str) -> Result<Op
 pub fn check_security_groups(snapshot: &Snapshot, project: &ProjectId, names: &[String]) -> Result<()> {
     for name in names {
         if find_group(snapshot, project, name)?.is_none() && name != "default" {
-            return Err(Error::bad_request(format!("Security group {name} not found for project {project}.")));
+            return Err(Error::bad_request(format!(
+                "Security group {name} not found for project {project}."
+            )));
         }
     }
     Ok(())
@@ -169,7 +196,10 @@ pub fn plan_plug(snapshot: &Snapshot, txn: &mut Txn, id: &str, server: &mut Serv
     let wanted = match &server.networks {
         Networks::None => Vec::new(),
         Networks::Auto => usual_network(snapshot, &server.project_id)?
-            .map(|n| WantedPort { network: Some(n.id.to_string()), ..WantedPort::default() })
+            .map(|n| WantedPort {
+                network: Some(n.id.to_string()),
+                ..WantedPort::default()
+            })
             .into_iter()
             .collect(),
         Networks::Listed(list) => list.clone(),
@@ -181,12 +211,25 @@ pub fn plan_plug(snapshot: &Snapshot, txn: &mut Txn, id: &str, server: &mut Serv
     Ok(())
 }
 
-fn plug_one(snapshot: &Snapshot, txn: &mut Txn, id: &str, server: &Server, host: &str, wanted: &WantedPort) -> Result<ServerPort> {
+fn plug_one(
+    snapshot: &Snapshot,
+    txn: &mut Txn,
+    id: &str,
+    server: &Server,
+    host: &str,
+    wanted: &WantedPort,
+) -> Result<ServerPort> {
     let zone = crate::zone_of(snapshot, host);
     if let Some(port_id) = &wanted.port {
-        let port = snapshot.get::<Port>(&PortId::from(port_id)).ok_or_else(|| gone("Port id", port_id))?;
+        let port = snapshot
+            .get::<Port>(&PortId::from(port_id))
+            .ok_or_else(|| gone("Port id", port_id))?;
         plan_bind_port(snapshot, txn, &port, host, id, "", &zone)?;
-        return Ok(ServerPort { id: port_id.clone(), ours: false, tag: wanted.tag.clone() });
+        return Ok(ServerPort {
+            id: port_id.clone(),
+            ours: false,
+            tag: wanted.tag.clone(),
+        });
     }
     let network = wanted.network.as_deref().unwrap_or_default();
     let mut groups = Vec::new();
@@ -194,16 +237,30 @@ fn plug_one(snapshot: &Snapshot, txn: &mut Txn, id: &str, server: &Server, host:
         match find_group(snapshot, &server.project_id, name)? {
             Some(group) => groups.push(group.id),
             None if name == "default" => {
-                groups.push(maru_network_model::ensure_default_group(snapshot, txn, &server.project_id)?);
+                groups.push(maru_network_model::ensure_default_group(
+                    snapshot,
+                    txn,
+                    &server.project_id,
+                )?);
             }
-            None => return Err(Error::bad_request(format!("Security group {name} not found for project {}.", server.project_id))),
+            None => {
+                return Err(Error::bad_request(format!(
+                    "Security group {name} not found for project {}.",
+                    server.project_id
+                )));
+            }
         }
     }
     let (port, _) = plan_create_port(
         snapshot,
         txn,
         PortRequest {
-            fixed_ips: wanted.fixed_ip.map(|ip| vec![FixedIpRequest { subnet_id: None, ip_address: Some(ip) }]),
+            fixed_ips: wanted.fixed_ip.map(|ip| {
+                vec![FixedIpRequest {
+                    subnet_id: None,
+                    ip_address: Some(ip),
+                }]
+            }),
             security_groups: (!groups.is_empty()).then_some(groups),
             device_id: id.to_owned(),
             device_owner: format!("compute:{zone}"),
@@ -212,7 +269,11 @@ fn plug_one(snapshot: &Snapshot, txn: &mut Txn, id: &str, server: &Server, host:
             ..PortRequest::new(NetworkId::from(network), server.project_id.clone())
         },
     )?;
-    Ok(ServerPort { id: port.to_string(), ours: true, tag: wanted.tag.clone() })
+    Ok(ServerPort {
+        id: port.to_string(),
+        ours: true,
+        tag: wanted.tag.clone(),
+    })
 }
 
 /// Removes the ports that were made for a server and gives the others back.
@@ -228,7 +289,12 @@ pub fn plan_unplug(snapshot: &Snapshot, txn: &mut Txn, server: &Object<Server>) 
 
 fn unplug_one(snapshot: &Snapshot, txn: &mut Txn, server: &str, port: &ServerPort) -> Result<()> {
     // A port that a client deleted, or gave to another device, is none of the server's any more.
-    let Some(read) = snapshot.get::<Port>(&PortId::from(&port.id)).filter(|p| p.device_id == *server) else { return Ok(()) };
+    let Some(read) = snapshot
+        .get::<Port>(&PortId::from(&port.id))
+        .filter(|p| p.device_id == *server)
+    else {
+        return Ok(());
+    };
     if port.ours {
         plan_delete_port(snapshot, txn, &read)
     } else {
@@ -247,12 +313,17 @@ pub fn plan_attach(
     server: &Object<Server>,
     wanted: &WantedPort,
 ) -> Result<(Server, String)> {
-    let host = server.host.clone().ok_or_else(|| Error::conflict(format!("Instance {} is not ready", server.id)))?;
+    let host = server
+        .host
+        .clone()
+        .ok_or_else(|| Error::conflict(format!("Instance {} is not ready", server.id)))?;
     let mut wanted = wanted.clone();
     if wanted.port.is_none() && wanted.network.is_none() {
         wanted.network = usual_network(snapshot, &server.project_id)?.map(|n| n.id.to_string());
         if wanted.network.is_none() {
-            return Err(Error::bad_request("No network was named, and the project has none: create a network and a subnet."));
+            return Err(Error::bad_request(
+                "No network was named, and the project has none: create a network and a subnet.",
+            ));
         }
     }
     check_networks(snapshot, caller, &Networks::Listed(vec![wanted.clone()]), true)?;
@@ -269,9 +340,11 @@ pub fn plan_attach(
 /// 404 when it has no such port.
 pub fn plan_detach(snapshot: &Snapshot, txn: &mut Txn, server: &Object<Server>, port: &str) -> Result<Server> {
     let mut new = (*server.value).clone();
-    let at = new.ports.iter().position(|p| p.id == port).ok_or_else(|| {
-        Error::not_found(format!("Instance {} has no port {port}.", server.id))
-    })?;
+    let at = new
+        .ports
+        .iter()
+        .position(|p| p.id == port)
+        .ok_or_else(|| Error::not_found(format!("Instance {} has no port {port}.", server.id)))?;
     let port = new.ports.remove(at);
     unplug_one(snapshot, txn, &server.id, &port)?;
     Ok(new)
@@ -286,7 +359,11 @@ pub fn interfaces(snapshot: &Snapshot, server: &Server) -> Vec<Interface> {
         .filter_map(|p| {
             let port = snapshot.get::<Port>(&PortId::from(&p.id))?;
             let state = port_status(snapshot, &port.id, &port);
-            Some(Interface { state, port, tag: p.tag.clone() })
+            Some(Interface {
+                state,
+                port,
+                tag: p.tag.clone(),
+            })
         })
         .collect()
 }
@@ -296,11 +373,25 @@ pub fn interfaces(snapshot: &Snapshot, server: &Server) -> Vec<Interface> {
 pub fn addresses(snapshot: &Snapshot, server: &Server) -> Vec<Address> {
     let mut all = Vec::new();
     for p in &server.ports {
-        let Some(port) = snapshot.get::<Port>(&PortId::from(&p.id)) else { continue };
-        let network = snapshot.get::<Network>(&port.network_id).map(|n| n.name.clone()).unwrap_or_default();
-        let address = |ip: IpAddr, floating: bool| Address { network: network.clone(), ip, mac: port.mac_address.clone(), floating };
+        let Some(port) = snapshot.get::<Port>(&PortId::from(&p.id)) else {
+            continue;
+        };
+        let network = snapshot
+            .get::<Network>(&port.network_id)
+            .map(|n| n.name.clone())
+            .unwrap_or_default();
+        let address = |ip: IpAddr, floating: bool| Address {
+            network: network.clone(),
+            ip,
+            mac: port.mac_address.clone(),
+            floating,
+        };
         all.extend(port.fixed_ips.iter().map(|f| address(f.ip_address, false)));
-        all.extend(snapshot.find::<FloatingIp>("port", &port.id).map(|f| address(IpAddr::V4(f.floating_ip_address), true)));
+        all.extend(
+            snapshot
+                .find::<FloatingIp>("port", &port.id)
+                .map(|f| address(IpAddr::V4(f.floating_ip_address), true)),
+        );
     }
     all
 }
@@ -309,11 +400,17 @@ pub fn addresses(snapshot: &Snapshot, server: &Server) -> Vec<Address> {
 #[must_use]
 pub fn security_groups(snapshot: &Snapshot, server: &Server) -> Vec<String> {
     if server.ports.is_empty() {
-        return if server.vm_state == VmState::Building { server.security_groups.clone() } else { Vec::new() };
+        return if server.vm_state == VmState::Building {
+            server.security_groups.clone()
+        } else {
+            Vec::new()
+        };
     }
     let mut names = Vec::new();
     for p in &server.ports {
-        let Some(port) = snapshot.get::<Port>(&PortId::from(&p.id)) else { continue };
+        let Some(port) = snapshot.get::<Port>(&PortId::from(&p.id)) else {
+            continue;
+        };
         for id in &port.security_groups {
             if let Some(group) = snapshot.get::<SecurityGroup>(id)
                 && !names.contains(&group.name)
@@ -331,7 +428,9 @@ pub fn groups_of(snapshot: &Snapshot, server: &Server) -> Vec<Object<SecurityGro
     let mut seen = BTreeSet::new();
     let mut groups = Vec::new();
     for p in &server.ports {
-        let Some(port) = snapshot.get::<Port>(&PortId::from(&p.id)) else { continue };
+        let Some(port) = snapshot.get::<Port>(&PortId::from(&p.id)) else {
+            continue;
+        };
         for id in &port.security_groups {
             if seen.insert(id.clone())
                 && let Some(group) = snapshot.get::<SecurityGroup>(id)
@@ -347,13 +446,29 @@ pub fn groups_of(snapshot: &Snapshot, server: &Server) -> Vec<Object<SecurityGro
 ///
 /// # Errors
 /// 404 when there is no such group, or the server does not have it; 400 when it has no port to bear it.
-pub fn plan_security_group(snapshot: &Snapshot, txn: &mut Txn, server: &Object<Server>, name: &str, add: bool) -> Result<Server> {
+pub fn plan_security_group(
+    snapshot: &Snapshot,
+    txn: &mut Txn,
+    server: &Object<Server>,
+    name: &str,
+    add: bool,
+) -> Result<Server> {
     let group = find_group(snapshot, &server.project_id, name)?.ok_or_else(|| {
-        Error::not_found(format!("Security group {name} not found for project {}.", server.project_id))
+        Error::not_found(format!(
+            "Security group {name} not found for project {}.",
+            server.project_id
+        ))
     })?;
-    let ports: Vec<Object<Port>> = server.ports.iter().filter_map(|p| snapshot.get::<Port>(&PortId::from(&p.id))).collect();
+    let ports: Vec<Object<Port>> = server
+        .ports
+        .iter()
+        .filter_map(|p| snapshot.get::<Port>(&PortId::from(&p.id)))
+        .collect();
     if ports.is_empty() {
-        return Err(Error::bad_request(format!("Instance {} has no port to bear a security group.", server.id)));
+        return Err(Error::bad_request(format!(
+            "Instance {} has no port to bear a security group.",
+            server.id
+        )));
     }
     let mut touched = false;
     for port in ports {
@@ -367,11 +482,21 @@ pub fn plan_security_group(snapshot: &Snapshot, txn: &mut Txn, server: &Object<S
         }
         touched = true;
         let foreign_groups = true;
-        plan_update_port(snapshot, txn, &port, PortChange { security_groups: Some(groups), foreign_groups, ..PortChange::default() })?;
+        plan_update_port(
+            snapshot,
+            txn,
+            &port,
+            PortChange {
+                security_groups: Some(groups),
+                foreign_groups,
+                ..PortChange::default()
+            },
+        )?;
     }
     if !touched && !add {
         return Err(Error::not_found(format!(
-            "Security group {} not associated with the instance {}", group.id, server.id
+            "Security group {} not associated with the instance {}",
+            group.id, server.id
         )));
     }
     let mut new = (*server.value).clone();

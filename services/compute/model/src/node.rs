@@ -64,7 +64,10 @@ impl Kind for ComputeService {
     type Id = ServiceId;
     const NAME: &'static str = "compute_service";
     fn indexes() -> Vec<Index<Self>> {
-        vec![Index { name: "host", values: |s| vec![s.host.clone()] }]
+        vec![Index {
+            name: "host",
+            values: |s| vec![s.host.clone()],
+        }]
     }
 }
 
@@ -161,7 +164,16 @@ pub fn plan_node_up(snapshot: &Snapshot, txn: &mut Txn, facts: &NodeFacts) -> Re
         _ => {}
     }
     let id = ProviderId::new_uuid();
-    let provider = plan_upsert_provider(snapshot, txn, &ProviderFacts { name: facts.name.clone(), id, inventories, traits })?;
+    let provider = plan_upsert_provider(
+        snapshot,
+        txn,
+        &ProviderFacts {
+            name: facts.name.clone(),
+            id,
+            inventories,
+            traits,
+        },
+    )?;
     plan_upsert_service(snapshot, txn, facts, &provider, true)
 }
 

@@ -51,7 +51,10 @@ pub type Observation = ObservedServer;
 /// What was last observed of a server; all empty before the first report.
 #[must_use]
 pub fn observed(snapshot: &Snapshot, server: &str) -> ObservedServer {
-    snapshot.get::<ObservedServer>(&ObservedServerId::from(server)).map(|o| (*o.value).clone()).unwrap_or_default()
+    snapshot
+        .get::<ObservedServer>(&ObservedServerId::from(server))
+        .map(|o| (*o.value).clone())
+        .unwrap_or_default()
 }
 
 /// Stores a report and moves the server's states. A report of a server that is gone is ignored.
@@ -59,7 +62,9 @@ pub fn observed(snapshot: &Snapshot, server: &str) -> ObservedServer {
 /// # Errors
 /// None today; a `Result` like every planner.
 pub fn plan_observe_server(snapshot: &Snapshot, txn: &mut Txn, id: &ServerId, seen: &Observation) -> Result<()> {
-    let Some(server) = snapshot.get::<Server>(id) else { return Ok(()) };
+    let Some(server) = snapshot.get::<Server>(id) else {
+        return Ok(());
+    };
     let key = ObservedServerId::from(id.as_str());
     match snapshot.get::<ObservedServer>(&key) {
         // Reports of one session are ordered; one that answers an older intent than the last is late.
@@ -75,7 +80,12 @@ pub fn plan_observe_server(snapshot: &Snapshot, txn: &mut Txn, id: &ServerId, se
     if let Some((new, story)) = follow(&server, seen) {
         txn.update(&server, &new);
         if let Some(story) = story {
-            let done = event(story.event, server.updated, server.host.as_deref(), story.error.as_deref());
+            let done = event(
+                story.event,
+                server.updated,
+                server.host.as_deref(),
+                story.error.as_deref(),
+            );
             finish_action(snapshot, txn, id, &server.request_id, done, true);
         }
     }
@@ -96,18 +106,31 @@ fn follow(server: &Object<Server>, seen: &ObservedServer) -> Option<(Server, Opt
     let answers = seen.revision > server.asked_after;
     let mut new = (*server.value).clone();
     if answers && seen.fault_final && (server.task.is_some() || server.vm_state != VmState::Error) {
-        let why = seen.fault.clone().unwrap_or_else(|| "the node gave no reason".to_owned());
+        let why = seen
+            .fault
+            .clone()
+            .unwrap_or_else(|| "the node gave no reason".to_owned());
         let building = server.vm_state == VmState::Building;
         new.vm_state = VmState::Error;
         new.task = None;
         new.updated = now;
         new.fault = Some(Fault {
             code: 500,
-            message: if building { "The node could not make the server.".to_owned() } else { "The node could not carry out the request.".to_owned() },
+            message: if building {
+                "The node could not make the server.".to_owned()
+            } else {
+                "The node could not carry out the request.".to_owned()
+            },
             details: why.clone(),
             created: now,
         });
-        return Some((new, server.task.map(|task| Story { event: event_name(task), error: Some(why) })));
+        return Some((
+            new,
+            server.task.map(|task| Story {
+                event: event_name(task),
+                error: Some(why),
+            }),
+        ));
     }
     let fulfilled = server.power.fulfilled_by(seen.power)
         && seen.reboots >= server.reboot.count
@@ -121,7 +144,13 @@ fn follow(server: &Object<Server>, seen: &ObservedServer) -> Option<(Server, Opt
         if new.launched_at.is_none() || task == Task::Rebuilding {
             new.launched_at = Some(now);
         }
-        return Some((new, Some(Story { event: event_name(task), error: None })));
+        return Some((
+            new,
+            Some(Story {
+                event: event_name(task),
+                error: None,
+            }),
+        ));
     }
     // A guest that powered itself off, or died, stays off until it is asked to start.
     let off = matches!(seen.power, PowerState::Shutdown | PowerState::Crashed);
@@ -156,7 +185,9 @@ pub(crate) const fn event_name(task: Task) -> &'static str {
 /// # Errors
 /// What the network planners refuse.
 pub fn plan_server_removed(snapshot: &Snapshot, txn: &mut Txn, id: &ServerId) -> Result<()> {
-    let Some(server) = snapshot.get::<Server>(id) else { return Ok(()) };
+    let Some(server) = snapshot.get::<Server>(id) else {
+        return Ok(());
+    };
     if server.task != Some(Task::Deleting) {
         return Ok(());
     }

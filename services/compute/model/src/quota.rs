@@ -88,7 +88,11 @@ pub fn used(snapshot: &Snapshot, project: &str, resource: &str) -> i64 {
 /// Takes `amount` of a resource (or gives it back when negative), within the project's limit.
 pub fn consume(snapshot: &Snapshot, txn: &mut Txn, project: &str, resource: &str, amount: i64) {
     let limit = limit(snapshot, project, resource);
-    txn.add(used_key(project, resource), amount, (amount > 0 && limit >= 0).then_some(limit));
+    txn.add(
+        used_key(project, resource),
+        amount,
+        (amount > 0 && limit >= 0).then_some(limit),
+    );
 }
 
 /// How much of a resource is free for a project; `None` for no limit.
@@ -114,8 +118,11 @@ pub fn check(snapshot: &Snapshot, project: &str, wanted: &[(&str, i64)]) -> Resu
     if over.is_empty() { Ok(()) } else { Err(exceeded(&over)) }
 }
 
-fn exceeded(over: &[(&str, i64, i64, i64)]) -> Error {
-    let join = |f: &dyn Fn(&(&str, i64, i64, i64)) -> String| over.iter().map(f).collect::<Vec<_>>().join(", ");
+/// Resource, wanted, used, limit.
+type Over<'a> = (&'a str, i64, i64, i64);
+
+fn exceeded(over: &[Over<'_>]) -> Error {
+    let join = |f: &dyn Fn(&Over<'_>) -> String| over.iter().map(f).collect::<Vec<_>>().join(", ");
     Error::forbidden(format!(
         "Quota exceeded for {}: Requested {}, but already used {} of {} {}",
         join(&|o| o.0.to_owned()),
@@ -129,7 +136,13 @@ fn exceeded(over: &[(&str, i64, i64, i64)]) -> Error {
 /// Turns a race lost at a quota counter into the same refusal as [`check`].
 #[must_use]
 pub fn refusal(error: Error) -> Error {
-    if let Some(Conflict::Exceeded { key, used, wanted, limit }) = CommitError::conflict_of(&error) {
+    if let Some(Conflict::Exceeded {
+        key,
+        used,
+        wanted,
+        limit,
+    }) = CommitError::conflict_of(&error)
+    {
         let parts = key.parts();
         if let [_, area, _, resource] = parts.as_slice()
             && area == "compute-quota"

@@ -1,9 +1,9 @@
 //! In which states what may be done to a server, and the refusals in upstream's words.
 
 use crate::{Server, Task, VmState};
+use VmState::{Active, Building, Error as Failed, Paused, Stopped, Suspended};
 use maru_auth::Caller;
 use maru_base::{Error, Result};
-use VmState::{Active, Building, Error as Failed, Paused, Stopped, Suspended};
 
 /// The states that an action is allowed in.
 #[must_use]
@@ -56,7 +56,14 @@ pub fn check_state(id: &str, server: &Server, action: &str) -> Result<()> {
         (_, None) => true,
         (
             "reboot_hard",
-            Some(Task::Rebooting | Task::RebootingHard | Task::Resuming | Task::Unpausing | Task::Pausing | Task::Suspending),
+            Some(
+                Task::Rebooting
+                | Task::RebootingHard
+                | Task::Resuming
+                | Task::Unpausing
+                | Task::Pausing
+                | Task::Suspending,
+            ),
         ) => true,
         ("unrestricted", Some(_)) => true,
         (_, Some(_)) => false,
@@ -70,5 +77,7 @@ pub fn check_state(id: &str, server: &Server, action: &str) -> Result<()> {
 /// The refusal of an action in a state.
 #[must_use]
 pub fn wrong_state(id: &str, action: &str, attribute: &str, state: &str) -> Error {
-    Error::conflict(format!("Cannot '{action}' instance {id} while it is in {attribute} {state}"))
+    Error::conflict(format!(
+        "Cannot '{action}' instance {id} while it is in {attribute} {state}"
+    ))
 }

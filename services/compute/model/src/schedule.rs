@@ -61,8 +61,10 @@ impl Refusal {
         for r in &self.rejected {
             *by_filter.entry((r.filter, r.reason.as_str())).or_default() += 1;
         }
-        let parts: Vec<String> =
-            by_filter.iter().map(|((f, why), n)| format!("{n} host{} by {f} ({why})", if *n == 1 { "" } else { "s" })).collect();
+        let parts: Vec<String> = by_filter
+            .iter()
+            .map(|((f, why), n)| format!("{n} host{} by {f} ({why})", if *n == 1 { "" } else { "s" }))
+            .collect();
         format!("turned down: {}", parts.join("; "))
     }
 }
@@ -90,15 +92,26 @@ type Verdict = Result<(), (&'static str, String)>;
 /// The list of all hosts with the filter that turned each down.
 pub fn select(snapshot: &Snapshot, request: &Request<'_>) -> Result<Choice, Refusal> {
     let resources = request.server.flavor.resources();
-    let group = request.server.group.as_ref().and_then(|g| snapshot.get::<ServerGroup>(g));
-    let spread = group.as_ref().map(|g| members_by_host(snapshot, &g.id, request.id)).unwrap_or_default();
+    let group = request
+        .server
+        .group
+        .as_ref()
+        .and_then(|g| snapshot.get::<ServerGroup>(g));
+    let spread = group
+        .as_ref()
+        .map(|g| members_by_host(snapshot, &g.id, request.id))
+        .unwrap_or_default();
     let mut refusal = Refusal::default();
     let mut fitting = Vec::new();
     for service in snapshot.list::<ComputeService>() {
         let provider = snapshot.get::<ResourceProvider>(&service.provider);
         let verdict = filter_host(snapshot, request, &service)
             .and_then(|()| filter_image(request.server, &service))
-            .and_then(|()| group.as_ref().map_or(Ok(()), |g| filter_group(g, &spread, &service.host)))
+            .and_then(|()| {
+                group
+                    .as_ref()
+                    .map_or(Ok(()), |g| filter_group(g, &spread, &service.host))
+            })
             .and_then(|()| match &provider {
                 Some(provider) => filter_resources(snapshot, request.server, &resources, provider),
                 None => Err(("placement", "it has no resource provider".to_owned())),
@@ -106,14 +119,23 @@ pub fn select(snapshot: &Snapshot, request: &Request<'_>) -> Result<Choice, Refu
         match (verdict, provider) {
             (Ok(()), Some(provider)) => fitting.push((service, provider)),
             (Err((filter, reason)), _) => {
-                refusal.rejected.push(Rejection { host: service.host.clone(), filter, reason });
+                refusal.rejected.push(Rejection {
+                    host: service.host.clone(),
+                    filter,
+                    reason,
+                });
             }
             (Ok(()), None) => {}
         }
     }
     let best = rank(snapshot, request.id, group.as_deref(), &spread, &fitting);
     match best.and_then(|at| fitting.get(at).cloned().map(|pair| (pair, fitting.len()))) {
-        Some(((service, provider), n)) => Ok(Choice { service, provider, resources, fitting: n }),
+        Some(((service, provider), n)) => Ok(Choice {
+            service,
+            provider,
+            resources,
+            fitting: n,
+        }),
         None => Err(refusal),
     }
 }
@@ -161,19 +183,34 @@ fn filter_host(snapshot: &Snapshot, request: &Request<'_>, service: &ComputeServ
 fn filter_image(server: &Server, service: &ComputeService) -> Verdict {
     let Some(image) = &server.image else { return Ok(()) };
     let name = "ImagePropertiesFilter";
-    if let Some(arch) = image.properties.get("hw_architecture").or_else(|| image.properties.get("architecture"))
+    if let Some(arch) = image
+        .properties
+        .get("hw_architecture")
+        .or_else(|| image.properties.get("architecture"))
         && canonical_arch(arch) != canonical_arch(&service.facts.arch)
     {
-        return Err((name, format!("the image is for {arch}, the host is {}", service.facts.arch)));
+        return Err((
+            name,
+            format!("the image is for {arch}, the host is {}", service.facts.arch),
+        ));
     }
-    let kind = image.properties.get("img_hv_type").or_else(|| image.properties.get("hypervisor_type"));
+    let kind = image
+        .properties
+        .get("img_hv_type")
+        .or_else(|| image.properties.get("hypervisor_type"));
     if let Some(kind) = kind {
         let host = service.facts.hypervisor_type.to_ascii_lowercase();
         let wanted = kind.to_ascii_lowercase();
         // Upstream counts KVM and QEMU as one hypervisor.
         let same = |a: &str| matches!(a, "qemu" | "kvm");
         if wanted != host && !(same(&wanted) && same(&host)) {
-            return Err((name, format!("the image is for {kind}, the host runs {}", service.facts.hypervisor_type)));
+            return Err((
+                name,
+                format!(
+                    "the image is for {kind}, the host runs {}",
+                    service.facts.hypervisor_type
+                ),
+            ));
         }
     }
     Ok(())
@@ -201,11 +238,15 @@ fn filter_group(group: &ServerGroup, spread: &BTreeMap<String, u32>, host: &str)
     match group.policy.as_str() {
         "anti-affinity" if here >= group.max_server_per_host.unwrap_or(1) => Err((
             "ServerGroupAntiAffinityFilter",
-            format!("the group has {here} server{} there already", if here == 1 { "" } else { "s" }),
+            format!(
+                "the group has {here} server{} there already",
+                if here == 1 { "" } else { "s" }
+            ),
         )),
-        "affinity" if here == 0 && !spread.is_empty() => {
-            Err(("ServerGroupAffinityFilter", "the group's other servers are on another host".to_owned()))
-        }
+        "affinity" if here == 0 && !spread.is_empty() => Err((
+            "ServerGroupAffinityFilter",
+            "the group's other servers are on another host".to_owned(),
+        )),
         _ => Ok(()),
     }
 }
@@ -221,7 +262,10 @@ fn filter_resources(
             return Err(("placement", format!("it has no {class}")));
         };
         if *amount > inventory.max_unit {
-            return Err(("placement", format!("{amount} {class} asked, at most {} at once", inventory.max_unit)));
+            return Err((
+                "placement",
+                format!("{amount} {class} asked, at most {} at once", inventory.max_unit),
+            ));
         }
         let free = inventory.capacity() - usage(snapshot, &provider.id, class);
         if i64::try_from(*amount).unwrap_or(i64::MAX) > free {
@@ -229,7 +273,9 @@ fn filter_resources(
         }
     }
     for (spec, value) in &server.flavor.extra_specs {
-        let Some(name) = spec.strip_prefix("trait:") else { continue };
+        let Some(name) = spec.strip_prefix("trait:") else {
+            continue;
+        };
         let has = provider.traits.contains(name);
         match value.as_str() {
             "required" if !has => return Err(("placement", format!("it lacks the trait {name}"))),
@@ -256,7 +302,11 @@ fn rank(
     for class in ["MEMORY_MB", "VCPU", "DISK_GB"] {
         let free: Vec<i64> = fitting
             .iter()
-            .map(|(_, p)| p.inventories.get(class).map_or(0, |i| i.capacity() - usage(snapshot, &p.id, class)))
+            .map(|(_, p)| {
+                p.inventories
+                    .get(class)
+                    .map_or(0, |i| i.capacity() - usage(snapshot, &p.id, class))
+            })
             .collect();
         add_normalised(&mut scores, &free, 1.0);
     }
@@ -266,7 +316,10 @@ fn rank(
         _ => 0.0,
     };
     if soft != 0.0 {
-        let here: Vec<i64> = fitting.iter().map(|(s, _)| i64::from(spread.get(&s.host).copied().unwrap_or(0))).collect();
+        let here: Vec<i64> = fitting
+            .iter()
+            .map(|(s, _)| i64::from(spread.get(&s.host).copied().unwrap_or(0)))
+            .collect();
         add_normalised(&mut scores, &here, soft);
     }
     (0..fitting.len()).max_by(|&a, &b| {
@@ -278,7 +331,9 @@ fn rank(
 
 #[allow(clippy::cast_precision_loss)]
 fn add_normalised(scores: &mut [f64], values: &[i64], weight: f64) {
-    let (Some(low), Some(high)) = (values.iter().min(), values.iter().max()) else { return };
+    let (Some(low), Some(high)) = (values.iter().min(), values.iter().max()) else {
+        return;
+    };
     if low == high {
         return;
     }

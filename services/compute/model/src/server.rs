@@ -8,7 +8,10 @@
 //!  any ─ DELETE ─► task deleting ─ node reports removal ─► gone (404)
 //! ```
 
-use crate::{GroupId, states::{Power, Task, VmState}};
+use crate::{
+    GroupId,
+    states::{Power, Task, VmState},
+};
 use maru_base::{ProjectId, UserId};
 use maru_store::{Index, Kind};
 use serde::{Deserialize, Serialize};
@@ -45,11 +48,15 @@ impl ServerFlavor {
     #[must_use]
     pub fn resources(&self) -> BTreeMap<String, u64> {
         let disk = self.root_gb + self.ephemeral_gb + self.swap_mb.div_ceil(1024);
-        [("VCPU", u64::from(self.vcpus)), ("MEMORY_MB", self.memory_mb), ("DISK_GB", disk)]
-            .into_iter()
-            .filter(|(_, n)| *n > 0)
-            .map(|(class, n)| (class.to_owned(), n))
-            .collect()
+        [
+            ("VCPU", u64::from(self.vcpus)),
+            ("MEMORY_MB", self.memory_mb),
+            ("DISK_GB", disk),
+        ]
+        .into_iter()
+        .filter(|(_, n)| *n > 0)
+        .map(|(class, n)| (class.to_owned(), n))
+        .collect()
     }
 }
 
@@ -253,9 +260,18 @@ impl Kind for Server {
     const NAME: &'static str = "server";
     fn indexes() -> Vec<Index<Self>> {
         vec![
-            Index { name: "project", values: |s| vec![s.project_id.to_string()] },
-            Index { name: "host", values: |s| s.host.iter().cloned().collect() },
-            Index { name: "group", values: |s| s.group.iter().map(ToString::to_string).collect() },
+            Index {
+                name: "project",
+                values: |s| vec![s.project_id.to_string()],
+            },
+            Index {
+                name: "host",
+                values: |s| s.host.iter().cloned().collect(),
+            },
+            Index {
+                name: "group",
+                values: |s| s.group.iter().map(ToString::to_string).collect(),
+            },
         ]
     }
 }
@@ -275,7 +291,12 @@ impl Server {
     /// The device name of the boot disk inside the guest.
     #[must_use]
     pub fn root_device(&self) -> &'static str {
-        match self.image.as_ref().and_then(|i| i.properties.get("hw_disk_bus")).map(String::as_str) {
+        match self
+            .image
+            .as_ref()
+            .and_then(|i| i.properties.get("hw_disk_bus"))
+            .map(String::as_str)
+        {
             Some("scsi" | "sata" | "usb") => "/dev/sda",
             Some("ide") => "/dev/hda",
             _ => "/dev/vda",

@@ -166,7 +166,10 @@ impl PowerState {
 pub const fn status(vm: VmState, task: Option<Task>) -> &'static str {
     match (vm, task) {
         (VmState::Active, Some(Task::Rebooting)) => "REBOOT",
-        (VmState::Active | VmState::Stopped | VmState::Paused | VmState::Suspended | VmState::Error, Some(Task::RebootingHard)) => "HARD_REBOOT",
+        (
+            VmState::Active | VmState::Stopped | VmState::Paused | VmState::Suspended | VmState::Error,
+            Some(Task::RebootingHard),
+        ) => "HARD_REBOOT",
         (VmState::Active | VmState::Stopped | VmState::Error, Some(Task::Rebuilding)) => "REBUILD",
         (VmState::Active, _) => "ACTIVE",
         (VmState::Building, _) => "BUILD",

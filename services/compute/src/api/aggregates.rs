@@ -67,9 +67,13 @@ fn missing(id: &str) -> Error {
 
 fn find(snapshot: &Snapshot, id: &str) -> Result<Object<Aggregate>> {
     if id.parse::<u64>().is_err() {
-        return Err(Error::bad_request(format!("Invalid input for field/attribute aggregate_id. '{id}' is not a whole number")));
+        return Err(Error::bad_request(format!(
+            "Invalid input for field/attribute aggregate_id. '{id}' is not a whole number"
+        )));
     }
-    snapshot.get::<Aggregate>(&AggregateId::from(id)).ok_or_else(|| missing(id))
+    snapshot
+        .get::<Aggregate>(&AggregateId::from(id))
+        .ok_or_else(|| missing(id))
 }
 
 /// `GET /os-aggregates`.
@@ -112,7 +116,11 @@ pub(crate) async fn create(app: Arc<App>, mut request: Request) -> Result<Reply>
             let mut txn = Txn::new();
             txn.add(counter.clone(), 1, None);
             txn.claim(Aggregate::NAME, "", &body.name, &id);
-            let zone = body.availability_zone.iter().map(|z| ("availability_zone".to_owned(), z.clone())).collect();
+            let zone = body
+                .availability_zone
+                .iter()
+                .map(|z| ("availability_zone".to_owned(), z.clone()))
+                .collect();
             txn.create(
                 &id,
                 &Aggregate {
@@ -137,7 +145,11 @@ pub(crate) async fn create(app: Arc<App>, mut request: Request) -> Result<Reply>
     Reply::json(200, &json!({"aggregate": v}))
 }
 
-async fn change(app: &App, id: &str, mut f: impl FnMut(&Snapshot, &mut Txn, &mut Aggregate) -> Result<()>) -> Result<Object<Aggregate>> {
+async fn change(
+    app: &App,
+    id: &str,
+    mut f: impl FnMut(&Snapshot, &mut Txn, &mut Aggregate) -> Result<()>,
+) -> Result<Object<Aggregate>> {
     app.store
         .plan(|snapshot| {
             let aggregate = find(snapshot, id)?;
@@ -154,9 +166,13 @@ async fn change(app: &App, id: &str, mut f: impl FnMut(&Snapshot, &mut Txn, &mut
 
 /// A zone may not change under servers that are in it.
 fn check_move(snapshot: &Snapshot, hosts: &BTreeSet<String>, what: &str) -> Result<()> {
-    let used = hosts.iter().any(|h| snapshot.find::<Server>("host", h).next().is_some());
+    let used = hosts
+        .iter()
+        .any(|h| snapshot.find::<Server>("host", h).next().is_some());
     if used {
-        return Err(Error::conflict(format!("Cannot {what} aggregate: One or more hosts contain instances in this zone.")));
+        return Err(Error::conflict(format!(
+            "Cannot {what} aggregate: One or more hosts contain instances in this zone."
+        )));
     }
     Ok(())
 }
@@ -206,7 +222,10 @@ pub(crate) async fn delete(app: Arc<App>, request: Request) -> Result<Reply> {
         .plan(|snapshot| {
             let aggregate = find(snapshot, request.param("id"))?;
             if !aggregate.hosts.is_empty() {
-                return Err(Error::conflict(format!("Cannot remove host from aggregate {}: it still has hosts; remove them first.", aggregate.id)));
+                return Err(Error::conflict(format!(
+                    "Cannot remove host from aggregate {}: it still has hosts; remove them first.",
+                    aggregate.id
+                )));
             }
             let mut txn = Txn::new();
             txn.release(Aggregate::NAME, "", &aggregate.name);
@@ -222,7 +241,9 @@ pub(crate) async fn act(app: Arc<App>, mut request: Request) -> Result<Reply> {
     let map: serde_json::Map<String, Value> = request.json().await?;
     let mut entries = map.into_iter();
     let (Some((name, value)), None) = (entries.next(), entries.next()) else {
-        return Err(Error::bad_request("The request body has exactly one key, the name of the action."));
+        return Err(Error::bad_request(
+            "The request body has exactly one key, the name of the action.",
+        ));
     };
     let id = request.param("id").to_owned();
     let target = maru_auth::Target::of_caller(request.caller()?);
@@ -283,9 +304,13 @@ fn add_host(snapshot: &Snapshot, a: &mut Aggregate, host: &str) -> Result<()> {
         return Err(Error::conflict(format!("Aggregate already has host {host}.")));
     }
     if let Some(zone) = a.zone() {
-        let other = snapshot.find::<Aggregate>("host", host).find_map(|o| o.zone().filter(|z| *z != zone).map(str::to_owned));
+        let other = snapshot
+            .find::<Aggregate>("host", host)
+            .find_map(|o| o.zone().filter(|z| *z != zone).map(str::to_owned));
         if let Some(other) = other {
-            return Err(Error::conflict(format!("Cannot add host to aggregate: host {host} is already in availability zone {other}.")));
+            return Err(Error::conflict(format!(
+                "Cannot add host to aggregate: host {host} is already in availability zone {other}."
+            )));
         }
         if maru_compute_model::zone_of(snapshot, host) != zone {
             check_move(snapshot, &[host.to_owned()].into(), "add host to")?;

@@ -96,7 +96,10 @@ enum Swap {
 }
 
 fn full<'a>(request: &Request, flavor: &'a Object<Flavor>) -> Full<'a> {
-    let target = request.caller().map(|c| maru_auth::Target::of_caller(c)).unwrap_or_default();
+    let target = request
+        .caller()
+        .map(|c| maru_auth::Target::of_caller(c))
+        .unwrap_or_default();
     let specs = request.at_least(2, 61) && request.may("os_compute_api:os-flavor-extra-specs:index", &target);
     Full {
         id: &flavor.id,
@@ -104,7 +107,11 @@ fn full<'a>(request: &Request, flavor: &'a Object<Flavor>) -> Full<'a> {
         ram: flavor.memory_mb,
         disk: flavor.root_gb,
         vcpus: flavor.vcpus,
-        swap: if flavor.swap_mb == 0 && !request.at_least(2, 75) { Swap::Empty("") } else { Swap::Mib(flavor.swap_mb) },
+        swap: if flavor.swap_mb == 0 && !request.at_least(2, 75) {
+            Swap::Empty("")
+        } else {
+            Swap::Mib(flavor.swap_mb)
+        },
         ephemeral: flavor.ephemeral_gb,
         disabled: false,
         rxtx_factor: flavor.rxtx_factor,
@@ -134,10 +141,21 @@ fn select(snapshot: &Snapshot, request: &Request) -> Result<(Vec<Object<Flavor>>
         Some("none") => None,
         Some("t" | "true" | "on" | "y" | "yes" | "1") => Some(true),
         Some("f" | "false" | "off" | "n" | "no" | "0") => Some(false),
-        Some(other) => return Err(Error::invalid("is_public", format!("Invalid is_public filter [{other}]"))),
+        Some(other) => {
+            return Err(Error::invalid(
+                "is_public",
+                format!("Invalid is_public filter [{other}]"),
+            ));
+        }
     };
     let number = |key: &str, label: &str| {
-        query.get(key).map(|t| t.parse::<u64>().map_err(|_| Error::invalid(key, format!("Invalid {label} filter [{t}]")))).transpose()
+        query
+            .get(key)
+            .map(|t| {
+                t.parse::<u64>()
+                    .map_err(|_| Error::invalid(key, format!("Invalid {label} filter [{t}]")))
+            })
+            .transpose()
     };
     let min_disk = number("minDisk", "minDisk")?.unwrap_or(0);
     let min_ram = number("minRam", "minRam")?.unwrap_or(0);
@@ -175,18 +193,29 @@ fn select(snapshot: &Snapshot, request: &Request) -> Result<(Vec<Object<Flavor>>
         .then_with(|| a.id.cmp(&b.id))
     });
     if bad.is_some() {
-        return Err(Error::invalid("sort_key", format!("Invalid input for query parameters sort_key. '{key}' cannot be sorted by.")));
+        return Err(Error::invalid(
+            "sort_key",
+            format!("Invalid input for query parameters sort_key. '{key}' cannot be sorted by."),
+        ));
     }
     match query.get("sort_dir") {
         None | Some("asc") => {}
         Some("desc") => found.reverse(),
-        Some(other) => return Err(Error::invalid("sort_dir", format!("Invalid input for query parameters sort_dir. '{other}' is not one of ['asc', 'desc']."))),
+        Some(other) => {
+            return Err(Error::invalid(
+                "sort_dir",
+                format!("Invalid input for query parameters sort_dir. '{other}' is not one of ['asc', 'desc']."),
+            ));
+        }
     }
     let (items, _) = page
         .cut(found, |f| &f.id)
         .map_err(|_| Error::bad_request(format!("marker [{}] not found", page.marker.as_deref().unwrap_or(""))))?;
     let links = match items.last() {
-        Some(last) if query.has("limit") && items.len() == page.limit => vec![Link { rel: "next", href: next_link(request, &last.id) }],
+        Some(last) if query.has("limit") && items.len() == page.limit => vec![Link {
+            rel: "next",
+            href: next_link(request, &last.id),
+        }],
         _ => Vec::new(),
     };
     Ok((items, links))
@@ -212,7 +241,13 @@ pub(crate) async fn index(app: Arc<App>, request: Request) -> Result<Reply> {
             links: links(&request.base, "flavors", &f.id),
         })
         .collect();
-    Reply::json(200, &List { flavors, flavors_links: more })
+    Reply::json(
+        200,
+        &List {
+            flavors,
+            flavors_links: more,
+        },
+    )
 }
 
 /// `GET /flavors/detail`.
@@ -220,7 +255,13 @@ pub(crate) async fn detail(app: Arc<App>, request: Request) -> Result<Reply> {
     let snapshot = app.store.snapshot();
     let (found, more) = select(&snapshot, &request)?;
     let flavors = found.iter().map(|f| full(&request, f)).collect();
-    Reply::json(200, &List { flavors, flavors_links: more })
+    Reply::json(
+        200,
+        &List {
+            flavors,
+            flavors_links: more,
+        },
+    )
 }
 
 #[derive(Serialize)]
@@ -231,18 +272,31 @@ struct One<'a> {
 /// `GET /flavors/{id}`.
 pub(crate) async fn show(app: Arc<App>, request: Request) -> Result<Reply> {
     let flavor = find(&app.store.snapshot(), &request, request.param("id"))?;
-    Reply::json(200, &One { flavor: full(&request, &flavor) })
+    Reply::json(
+        200,
+        &One {
+            flavor: full(&request, &flavor),
+        },
+    )
 }
 
 /// `POST /flavors`.
 pub(crate) async fn create(app: Arc<App>, mut request: Request) -> Result<Reply> {
     let body: CreateBody = wire::body(&mut request, "flavor").await?;
     if body.description.is_some() && !request.at_least(2, 55) {
-        return Err(invalid("flavor.description", "Additional properties are not allowed ('description' was unexpected)"));
+        return Err(invalid(
+            "flavor.description",
+            "Additional properties are not allowed ('description' was unexpected)",
+        ));
     }
     let id = app::create(&app, &request, body).await?;
     let flavor = app.store.snapshot().get::<Flavor>(&id).ok_or_else(|| missing(&id))?;
-    Reply::json(200, &One { flavor: full(&request, &flavor) })
+    Reply::json(
+        200,
+        &One {
+            flavor: full(&request, &flavor),
+        },
+    )
 }
 
 /// `PUT /flavors/{id}`: the description alone.
@@ -256,7 +310,12 @@ pub(crate) async fn update(app: Arc<App>, mut request: Request) -> Result<Reply>
     })
     .await?;
     let flavor = app.store.snapshot().get::<Flavor>(&id).ok_or_else(|| missing(&id))?;
-    Reply::json(200, &One { flavor: full(&request, &flavor) })
+    Reply::json(
+        200,
+        &One {
+            flavor: full(&request, &flavor),
+        },
+    )
 }
 
 /// `DELETE /flavors/{id}`.
@@ -287,14 +346,24 @@ fn no_spec(id: &str, key: &str) -> Error {
 fn specs_of(field: &str, map: serde_json::Map<String, serde_json::Value>) -> Result<BTreeMap<String, String>> {
     map.into_iter()
         .map(|(key, value)| {
-            let good = !key.is_empty() && key.len() <= 255 && key.bytes().all(|b| b.is_ascii_alphanumeric() || b"-_:. ".contains(&b));
+            let good = !key.is_empty()
+                && key.len() <= 255
+                && key.bytes().all(|b| b.is_ascii_alphanumeric() || b"-_:. ".contains(&b));
             if !good {
-                return Err(invalid(field, format!("'{key}' is not a key: letters, digits and -_:. characters")));
+                return Err(invalid(
+                    field,
+                    format!("'{key}' is not a key: letters, digits and -_:. characters"),
+                ));
             }
             let text = match value {
                 serde_json::Value::String(s) if s.chars().count() <= 255 => s,
                 serde_json::Value::Number(n) => n.to_string(),
-                _ => return Err(invalid(&format!("{field}.{key}"), "a value is a text of at most 255 characters")),
+                _ => {
+                    return Err(invalid(
+                        &format!("{field}.{key}"),
+                        "a value is a text of at most 255 characters",
+                    ));
+                }
             };
             Ok((key, text))
         })
@@ -335,12 +404,19 @@ pub(crate) async fn put_spec(app: Arc<App>, mut request: Request) -> Result<Repl
 pub(crate) async fn delete_spec(app: Arc<App>, request: Request) -> Result<Reply> {
     let id = FlavorId::from(request.param("id"));
     let key = request.param("key").to_owned();
-    app::change(&app, &id, |f| f.extra_specs.remove(&key).map(|_| ()).ok_or_else(|| no_spec(&id, &key))).await?;
+    app::change(&app, &id, |f| {
+        f.extra_specs.remove(&key).map(|_| ()).ok_or_else(|| no_spec(&id, &key))
+    })
+    .await?;
     Ok(Reply::empty(200))
 }
 
 fn access_list(flavor: &Object<Flavor>) -> serde_json::Value {
-    let list: Vec<_> = flavor.access.iter().map(|p| json!({"flavor_id": flavor.id.as_str(), "tenant_id": p})).collect();
+    let list: Vec<_> = flavor
+        .access
+        .iter()
+        .map(|p| json!({"flavor_id": flavor.id.as_str(), "tenant_id": p}))
+        .collect();
     json!({"flavor_access": list})
 }
 
@@ -365,7 +441,9 @@ pub(crate) async fn act(app: Arc<App>, mut request: Request) -> Result<Reply> {
     let map: serde_json::Map<String, serde_json::Value> = request.json().await?;
     let mut entries = map.into_iter();
     let (Some((name, value)), None) = (entries.next(), entries.next()) else {
-        return Err(Error::bad_request("The request body has exactly one key, the name of the action."));
+        return Err(Error::bad_request(
+            "The request body has exactly one key, the name of the action.",
+        ));
     };
     let target = maru_auth::Target::of_caller(request.caller()?);
     let add = match name.as_str() {
@@ -381,21 +459,30 @@ pub(crate) async fn act(app: Arc<App>, mut request: Request) -> Result<Reply> {
     };
     let body: TenantBody = wire::typed(&name, value)?;
     if body.tenant.is_empty() || body.tenant.len() > 255 {
-        return Err(invalid(&format!("{name}.tenant"), "a project id has 1 to 255 characters"));
+        return Err(invalid(
+            &format!("{name}.tenant"),
+            "a project id has 1 to 255 characters",
+        ));
     }
     app::change(&app, &id, |f| {
         if add && f.is_public {
             return Err(Error::conflict(format!("Can not add access to a public flavor: {id}.")));
         }
-        let changed = if add { f.access.insert(body.tenant.clone()) } else { f.access.remove(&body.tenant) };
+        let changed = if add {
+            f.access.insert(body.tenant.clone())
+        } else {
+            f.access.remove(&body.tenant)
+        };
         match (changed, add) {
             (true, _) => Ok(()),
-            (false, true) => {
-                Err(Error::conflict(format!("Flavor access already exists for flavor {id} and project {} combination.", body.tenant)))
-            }
-            (false, false) => {
-                Err(Error::not_found(format!("Flavor access not found for {id} / {} combination.", body.tenant)))
-            }
+            (false, true) => Err(Error::conflict(format!(
+                "Flavor access already exists for flavor {id} and project {} combination.",
+                body.tenant
+            ))),
+            (false, false) => Err(Error::not_found(format!(
+                "Flavor access not found for {id} / {} combination.",
+                body.tenant
+            ))),
         }
     })
     .await?;

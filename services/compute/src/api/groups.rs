@@ -8,7 +8,7 @@ use maru_auth::Target;
 use maru_base::{Error, Result};
 use maru_compute_model::{GroupId, Server, ServerGroup, quota};
 use maru_http::{Reply, Request, paging::Page};
-use maru_store::{Conflict, CommitError, Guard, Key, Object, Snapshot, Txn};
+use maru_store::{CommitError, Conflict, Guard, Key, Object, Snapshot, Txn};
 use serde::Deserialize;
 use serde_json::{Value, json};
 use std::sync::Arc;
@@ -29,11 +29,16 @@ struct RulesBody {
 }
 
 fn view(snapshot: &Snapshot, request: &Request, g: &Object<ServerGroup>) -> Value {
-    let members: Vec<Value> = snapshot.find::<Server>("group", &g.id).map(|s| s.id.as_str().into()).collect();
+    let members: Vec<Value> = snapshot
+        .find::<Server>("group", &g.id)
+        .map(|s| s.id.as_str().into())
+        .collect();
     let mut v = json!({"id": g.id.as_str(), "name": g.name, "members": members});
     if request.at_least(2, 64) {
         v["policy"] = g.policy.as_str().into();
-        v["rules"] = g.max_server_per_host.map_or_else(|| json!({}), |n| json!({"max_server_per_host": n}));
+        v["rules"] = g
+            .max_server_per_host
+            .map_or_else(|| json!({}), |n| json!({"max_server_per_host": n}));
     } else {
         v["policies"] = json!([g.policy]);
         v["metadata"] = json!({});
@@ -58,10 +63,15 @@ pub(crate) async fn index(app: Arc<App>, request: Request) -> Result<Reply> {
     let snapshot = app.store.snapshot();
     let caller = request.caller()?;
     let mut found: Vec<Object<ServerGroup>> = if request.query.has("all_projects") && caller.is_admin() {
-        request.authorize_rule("os_compute_api:os-server-groups:index:all_projects", &Target::of_caller(caller))?;
+        request.authorize_rule(
+            "os_compute_api:os-server-groups:index:all_projects",
+            &Target::of_caller(caller),
+        )?;
         snapshot.list::<ServerGroup>().collect()
     } else {
-        snapshot.find::<ServerGroup>("project", caller.require_project()?).collect()
+        snapshot
+            .find::<ServerGroup>("project", caller.require_project()?)
+            .collect()
     };
     found.sort_by(|a, b| a.created.cmp(&b.created).then_with(|| a.id.cmp(&b.id)));
     let page = Page::from_query(&request.query, 1_000, 1_000)?;
@@ -90,12 +100,18 @@ pub(crate) async fn create(app: Arc<App>, mut request: Request) -> Result<Reply>
     let newer = request.at_least(2, 64);
     let policy = if newer {
         if body.policies.is_some() {
-            return Err(invalid("server_group.policies", "Additional properties are not allowed ('policies' was unexpected)"));
+            return Err(invalid(
+                "server_group.policies",
+                "Additional properties are not allowed ('policies' was unexpected)",
+            ));
         }
         body.policy.clone()
     } else {
         if body.policy.is_some() || body.rules.is_some() {
-            return Err(invalid("server_group.policy", "Additional properties are not allowed before 2.64: use policies"));
+            return Err(invalid(
+                "server_group.policy",
+                "Additional properties are not allowed before 2.64: use policies",
+            ));
         }
         match body.policies.as_deref() {
             Some([one]) => Some(one.clone()),
@@ -104,10 +120,20 @@ pub(crate) async fn create(app: Arc<App>, mut request: Request) -> Result<Reply>
         }
     };
     let name = if newer { "policy" } else { "policies" };
-    let policy = policy.ok_or_else(|| invalid(&format!("server_group.{name}"), format!("'{name}' is a required property")))?;
+    let policy = policy.ok_or_else(|| {
+        invalid(
+            &format!("server_group.{name}"),
+            format!("'{name}' is a required property"),
+        )
+    })?;
     let soft = request.at_least(2, 15);
-    if !(matches!(policy.as_str(), "affinity" | "anti-affinity") || (soft && matches!(policy.as_str(), "soft-affinity" | "soft-anti-affinity"))) {
-        return Err(invalid(&format!("server_group.{name}"), format!("'{policy}' is not one of the policies")));
+    if !(matches!(policy.as_str(), "affinity" | "anti-affinity")
+        || (soft && matches!(policy.as_str(), "soft-affinity" | "soft-anti-affinity")))
+    {
+        return Err(invalid(
+            &format!("server_group.{name}"),
+            format!("'{policy}' is not one of the policies"),
+        ));
     }
     let max = match body.rules.and_then(|r| r.max_server_per_host) {
         None => None,

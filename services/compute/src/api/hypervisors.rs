@@ -16,7 +16,11 @@ use serde_json::{Value, json};
 use std::sync::Arc;
 
 fn id_of(request: &Request, s: &ComputeService) -> Value {
-    if request.at_least(2, 53) { s.provider.as_str().into() } else { numeric_id(&s.provider).into() }
+    if request.at_least(2, 53) {
+        s.provider.as_str().into()
+    } else {
+        numeric_id(&s.provider).into()
+    }
 }
 
 fn brief(request: &Request, s: &ComputeService) -> Value {
@@ -29,7 +33,10 @@ fn brief(request: &Request, s: &ComputeService) -> Value {
 }
 
 fn servers_of(snapshot: &Snapshot, host: &str) -> Vec<Value> {
-    snapshot.find::<Server>("host", host).map(|s| json!({"name": Server::instance_name(&s.id), "uuid": s.id.as_str()})).collect()
+    snapshot
+        .find::<Server>("host", host)
+        .map(|s| json!({"name": Server::instance_name(&s.id), "uuid": s.id.as_str()}))
+        .collect()
 }
 
 struct Figures {
@@ -63,7 +70,11 @@ fn full(snapshot: &Snapshot, request: &Request, s: &Object<ComputeService>) -> V
     if request.at_least(2, 88) {
         v["uptime"] = Value::Null;
     } else {
-        v["cpu_info"] = if request.at_least(2, 28) { cpu } else { cpu.to_string().into() };
+        v["cpu_info"] = if request.at_least(2, 28) {
+            cpu
+        } else {
+            cpu.to_string().into()
+        };
         let f = figures(snapshot, s);
         v["vcpus"] = s.facts.vcpus.into();
         v["memory_mb"] = s.facts.memory_mib.into();
@@ -90,11 +101,15 @@ fn select(snapshot: &Snapshot, request: &Request) -> Result<(Vec<Object<ComputeS
         && request.at_least(2, 53)
     {
         if request.query.has("limit") || request.query.has("marker") {
-            return Err(Error::bad_request("Paging over hypervisors with the hypervisor_hostname_pattern query parameter is not supported."));
+            return Err(Error::bad_request(
+                "Paging over hypervisors with the hypervisor_hostname_pattern query parameter is not supported.",
+            ));
         }
         found.retain(|s| s.host.contains(pattern));
         if found.is_empty() {
-            return Err(Error::not_found(format!("No hypervisor matching '{pattern}' could be found.")));
+            return Err(Error::not_found(format!(
+                "No hypervisor matching '{pattern}' could be found."
+            )));
         }
     }
     let page = Page::from_query(&request.query, 1_000, 1_000)?;
@@ -102,7 +117,10 @@ fn select(snapshot: &Snapshot, request: &Request) -> Result<(Vec<Object<ComputeS
         .cut(found, |s| &s.provider)
         .map_err(|_| Error::bad_request(format!("marker [{}] not found", page.marker.as_deref().unwrap_or(""))))?;
     let links = match items.last() {
-        Some(last) if request.query.has("limit") && items.len() == page.limit => vec![Link { rel: "next", href: next_link(request, &last.provider) }],
+        Some(last) if request.query.has("limit") && items.len() == page.limit => vec![Link {
+            rel: "next",
+            href: next_link(request, &last.provider),
+        }],
         _ => Vec::new(),
     };
     Ok((items, links))
@@ -114,7 +132,11 @@ fn list(request: &Request, snapshot: &Snapshot, detail: bool) -> Result<Reply> {
     let views: Vec<Value> = found
         .iter()
         .map(|s| {
-            let mut v = if detail { full(snapshot, request, s) } else { brief(request, s) };
+            let mut v = if detail {
+                full(snapshot, request, s)
+            } else {
+                brief(request, s)
+            };
             if with_servers {
                 let servers = servers_of(snapshot, &s.host);
                 if !servers.is_empty() || request.at_least(2, 75) {
@@ -147,7 +169,13 @@ fn find(snapshot: &Snapshot, request: &Request, id: &str) -> Result<Object<Compu
     }
     snapshot
         .list::<ComputeService>()
-        .find(|s| if request.at_least(2, 53) { s.provider == *id } else { numeric_id(&s.provider).to_string() == id })
+        .find(|s| {
+            if request.at_least(2, 53) {
+                s.provider == *id
+            } else {
+                numeric_id(&s.provider).to_string() == id
+            }
+        })
         .ok_or_else(|| Error::not_found(format!("Hypervisor with ID '{id}' could not be found.")))
 }
 
@@ -171,20 +199,41 @@ pub(crate) async fn statistics(app: Arc<App>, request: Request) -> Result<Reply>
     let snapshot = app.store.snapshot();
     let mut sums = [0_i64; 10];
     let names = [
-        "count", "vcpus", "vcpus_used", "memory_mb", "memory_mb_used", "local_gb", "local_gb_used", "free_ram_mb", "free_disk_gb", "running_vms",
+        "count",
+        "vcpus",
+        "vcpus_used",
+        "memory_mb",
+        "memory_mb_used",
+        "local_gb",
+        "local_gb_used",
+        "free_ram_mb",
+        "free_disk_gb",
+        "running_vms",
     ];
     for s in snapshot.list::<ComputeService>().filter(|s| !s.disabled) {
         let f = figures(&snapshot, &s);
         let (memory, disk) = (whole(s.facts.memory_mib), whole(s.facts.disk_gib));
         let add = [
-            1, i64::from(s.facts.vcpus), f.vcpus_used, memory, f.memory_used, disk, f.disk_used, memory - f.memory_used,
-            disk - f.disk_used, i64::try_from(f.running).unwrap_or(i64::MAX),
+            1,
+            i64::from(s.facts.vcpus),
+            f.vcpus_used,
+            memory,
+            f.memory_used,
+            disk,
+            f.disk_used,
+            memory - f.memory_used,
+            disk - f.disk_used,
+            i64::try_from(f.running).unwrap_or(i64::MAX),
         ];
         for (sum, n) in sums.iter_mut().zip(add) {
             *sum += n;
         }
     }
-    let mut v: serde_json::Map<String, Value> = names.iter().zip(sums).map(|(n, s)| ((*n).to_owned(), s.into())).collect();
+    let mut v: serde_json::Map<String, Value> = names
+        .iter()
+        .zip(sums)
+        .map(|(n, s)| ((*n).to_owned(), s.into()))
+        .collect();
     v.insert("disk_available_least".to_owned(), sums[8].into());
     v.insert("current_workload".to_owned(), 0.into());
     Reply::json(200, &json!({"hypervisor_statistics": v}))
@@ -196,7 +245,10 @@ pub(crate) async fn uptime(app: Arc<App>, request: Request) -> Result<Reply> {
     let snapshot = app.store.snapshot();
     let service = find(&snapshot, &request, request.param("id"))?;
     if !service.alive() {
-        return Err(Error::bad_request(format!("Service is unavailable at this time: host {} is down.", service.host)));
+        return Err(Error::bad_request(format!(
+            "Service is unavailable at this time: host {} is down.",
+            service.host
+        )));
     }
     let mut v = brief(&request, &service);
     let up = maru_base::time::now().as_second() - service.seen.as_second();
@@ -236,7 +288,9 @@ fn by_pattern(app: &App, request: &Request, with_servers: bool) -> Result<Reply>
         })
         .collect();
     if found.is_empty() {
-        return Err(Error::not_found(format!("No hypervisor matching '{pattern}' could be found.")));
+        return Err(Error::not_found(format!(
+            "No hypervisor matching '{pattern}' could be found."
+        )));
     }
     Reply::json(200, &json!({"hypervisors": found}))
 }

@@ -5,10 +5,7 @@ use crate::{
     api::{server_list::time, server_view::host_id, servers::find, wire::Link},
 };
 use maru_auth::Target;
-use maru_base::{
-    Error, Result,
-    time::micros_bare,
-};
+use maru_base::{Error, Result, time::micros_bare};
 use maru_compute_model::{ActionEvent, ServerAction, action_id};
 use maru_http::{
     Reply, Request,
@@ -60,7 +57,11 @@ pub(crate) async fn index(app: Arc<App>, request: Request) -> Result<Reply> {
     let mut body = json!({});
     if request.at_least(2, 58) {
         let page = Page::from_query(&request.query, 1_000, 1_000)?;
-        let since = request.query.get("changes-since").map(|t| time("changes-since", t)).transpose()?;
+        let since = request
+            .query
+            .get("changes-since")
+            .map(|t| time("changes-since", t))
+            .transpose()?;
         let before = match request.query.get("changes-before") {
             Some(t) if request.at_least(2, 66) => Some(time("changes-before", t)?),
             _ => None,
@@ -68,7 +69,9 @@ pub(crate) async fn index(app: Arc<App>, request: Request) -> Result<Reply> {
         if let (Some(s), Some(b)) = (since, before)
             && s > b
         {
-            return Err(Error::bad_request("The value of changes-since must be less than or equal to changes-before."));
+            return Err(Error::bad_request(
+                "The value of changes-since must be less than or equal to changes-before.",
+            ));
         }
         found.retain(|a| since.is_none_or(|s| a.updated >= s) && before.is_none_or(|b| a.updated <= b));
         let (items, _) = page
@@ -79,7 +82,10 @@ pub(crate) async fn index(app: Arc<App>, request: Request) -> Result<Reply> {
             && request.query.has("limit")
             && found.len() == page.limit
         {
-            body["links"] = json!([Link { rel: "next", href: next_link(&request, &last.request_id) }]);
+            body["links"] = json!([Link {
+                rel: "next",
+                href: next_link(&request, &last.request_id)
+            }]);
         }
     }
     body["instanceActions"] = found.iter().map(|a| view(&request, a)).collect();
@@ -102,7 +108,12 @@ pub(crate) async fn show(app: Arc<App>, request: Request) -> Result<Reply> {
     let details = request.may("os_compute_api:os-instance-actions:events:details", &target);
     // Before 2.51 only administrators see the events; from then on everyone does, without tracebacks.
     if all || request.at_least(2, 51) {
-        v["events"] = action.events.iter().rev().map(|e| event_view(&request, e, &project, all, details)).collect();
+        v["events"] = action
+            .events
+            .iter()
+            .rev()
+            .map(|e| event_view(&request, e, &project, all, details))
+            .collect();
     }
     Reply::json(200, &json!({"instanceAction": v}))
 }
@@ -128,4 +139,3 @@ fn event_view(request: &Request, e: &ActionEvent, project: &str, all: bool, deta
     }
     v
 }
-

@@ -70,7 +70,10 @@ pub(crate) async fn index(app: Arc<App>, request: Request) -> Result<Reply> {
             && request.query.has("limit")
             && found.len() == page.limit
         {
-            links.push(Link { rel: "next", href: next_link(&request, &last.name) });
+            links.push(Link {
+                rel: "next",
+                href: next_link(&request, &last.name),
+            });
         }
     }
     let list: Vec<Value> = found.iter().map(|k| json!({"keypair": view(&request, k)})).collect();
@@ -86,7 +89,11 @@ pub(crate) async fn show(app: Arc<App>, request: Request) -> Result<Reply> {
     let user = user(&request)?;
     request.authorize(&Target::none().with("user_id", &user))?;
     let name = request.param("name");
-    let key = app.store.snapshot().get::<KeyPair>(&keypair_id(&user, name)).ok_or_else(|| app::missing(&user, name))?;
+    let key = app
+        .store
+        .snapshot()
+        .get::<KeyPair>(&keypair_id(&user, name))
+        .ok_or_else(|| app::missing(&user, name))?;
     let mut v = view(&request, &key);
     v["user_id"] = key.user_id.as_str().into();
     v["id"] = key.number.into();
@@ -101,12 +108,21 @@ pub(crate) async fn show(app: Arc<App>, request: Request) -> Result<Reply> {
 pub(crate) async fn create(app: Arc<App>, mut request: Request) -> Result<Reply> {
     let body: CreateBody = wire::body(&mut request, "keypair").await?;
     if body.kind.is_some() && !request.at_least(2, 2) {
-        return Err(invalid("keypair.type", "Additional properties are not allowed ('type' was unexpected)"));
+        return Err(invalid(
+            "keypair.type",
+            "Additional properties are not allowed ('type' was unexpected)",
+        ));
     }
     if body.user_id.is_some() && !request.at_least(2, 10) {
-        return Err(invalid("keypair.user_id", "Additional properties are not allowed ('user_id' was unexpected)"));
+        return Err(invalid(
+            "keypair.user_id",
+            "Additional properties are not allowed ('user_id' was unexpected)",
+        ));
     }
-    let owner = body.user_id.clone().unwrap_or_else(|| request.caller().map(|c| c.user_id.to_string()).unwrap_or_default());
+    let owner = body
+        .user_id
+        .clone()
+        .unwrap_or_else(|| request.caller().map(|c| c.user_id.to_string()).unwrap_or_default());
     request.authorize(&Target::none().with("user_id", &owner))?;
     let (key, private) = app::create(&app, &request, body, &owner).await?;
     let mut v = view(&request, &key);

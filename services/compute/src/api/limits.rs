@@ -13,7 +13,10 @@ pub(crate) async fn index(app: Arc<App>, request: Request) -> Result<Reply> {
     let own = caller.project_id().map(ToString::to_string).unwrap_or_default();
     let project = match request.query.get("tenant_id") {
         Some(other) if other != own => {
-            request.authorize_rule("os_compute_api:limits:other_project", &maru_auth::Target::project(other))?;
+            request.authorize_rule(
+                "os_compute_api:limits:other_project",
+                &maru_auth::Target::project(other),
+            )?;
             other.to_owned()
         }
         _ => own,

@@ -13,12 +13,19 @@ use serde_json::{Map, Value, json};
 use std::{collections::BTreeMap, sync::Arc};
 
 const NETWORK: &[&str] = &["fixed_ips", "floating_ips", "security_groups", "security_group_rules"];
-const FILES: &[&str] = &["injected_files", "injected_file_content_bytes", "injected_file_path_bytes"];
+const FILES: &[&str] = &[
+    "injected_files",
+    "injected_file_content_bytes",
+    "injected_file_path_bytes",
+];
 
 /// The resources that a microversion shows.
 fn resources(request: &Request) -> impl Iterator<Item = &'static str> {
     let (network, files) = (!request.at_least(2, 36), !request.at_least(2, 57));
-    quota::DEFAULTS.iter().map(|(n, _)| *n).filter(move |n| (network || !NETWORK.contains(n)) && (files || !FILES.contains(n)))
+    quota::DEFAULTS
+        .iter()
+        .map(|(n, _)| *n)
+        .filter(move |n| (network || !NETWORK.contains(n)) && (files || !FILES.contains(n)))
 }
 
 fn view(request: &Request, id: Option<&str>, limit: impl Fn(&str) -> Value) -> Value {
@@ -62,9 +69,11 @@ pub(crate) async fn detail(app: Arc<App>, request: Request) -> Result<Reply> {
     let project = request.param("project");
     request.authorize(&Target::project(project))?;
     let snapshot = app.store.snapshot();
-    let v = view(&request, Some(project), |r| {
-        json!({"limit": quota::limit(&snapshot, project, r), "in_use": used(&snapshot, project, r), "reserved": 0})
-    });
+    let v = view(
+        &request,
+        Some(project),
+        |r| json!({"limit": quota::limit(&snapshot, project, r), "in_use": used(&snapshot, project, r), "reserved": 0}),
+    );
     Reply::json(200, &json!({"quota_set": v}))
 }
 
@@ -82,7 +91,10 @@ fn limits_of(request: &Request, root: &str, body: Map<String, Value>) -> Result<
             continue;
         }
         if !resources(request).any(|r| r == name) {
-            return Err(invalid(&field, format!("Additional properties are not allowed ('{name}' was unexpected)")));
+            return Err(invalid(
+                &field,
+                format!("Additional properties are not allowed ('{name}' was unexpected)"),
+            ));
         }
         limits.insert(name, wire::typed::<wire::Count>(&field, value)?.0);
     }

@@ -77,10 +77,32 @@ struct GroupNameBody {
 
 /// Actions that upstream has and this cloud does not serve yet.
 const LATER: &[&str] = &[
-    "createImage", "createBackup", "resize", "confirmResize", "revertResize", "migrate", "os-migrateLive", "evacuate", "shelve",
-    "shelveOffload", "unshelve", "rescue", "unrescue", "trigger_crash_dump", "os-getVNCConsole", "os-getSPICEConsole",
-    "os-getRDPConsole", "os-getSerialConsole", "os-getMKSConsole", "injectNetworkInfo", "resetNetwork", "restore", "addFixedIp",
-    "removeFixedIp", "addFloatingIp", "removeFloatingIp",
+    "createImage",
+    "createBackup",
+    "resize",
+    "confirmResize",
+    "revertResize",
+    "migrate",
+    "os-migrateLive",
+    "evacuate",
+    "shelve",
+    "shelveOffload",
+    "unshelve",
+    "rescue",
+    "unrescue",
+    "trigger_crash_dump",
+    "os-getVNCConsole",
+    "os-getSPICEConsole",
+    "os-getRDPConsole",
+    "os-getSerialConsole",
+    "os-getMKSConsole",
+    "injectNetworkInfo",
+    "resetNetwork",
+    "restore",
+    "addFixedIp",
+    "removeFixedIp",
+    "addFloatingIp",
+    "removeFloatingIp",
 ];
 
 /// The answer to an action.
@@ -90,7 +112,9 @@ pub(crate) async fn act(app: Arc<App>, mut request: Request) -> Result<Reply> {
     };
     let mut entries = map.into_iter();
     let (Some((name, value)), None) = (entries.next(), entries.next()) else {
-        return Err(Error::bad_request("The request body has exactly one key, the name of the action."));
+        return Err(Error::bad_request(
+            "The request body has exactly one key, the name of the action.",
+        ));
     };
     let id = request.param("id").to_owned();
     let server = find(&app.store.snapshot(), &request, &id)?;
@@ -107,13 +131,23 @@ pub(crate) async fn act(app: Arc<App>, mut request: Request) -> Result<Reply> {
             match body.kind.to_ascii_uppercase().as_str() {
                 "SOFT" => app::power(&app, &request, &id, app::Change::Reboot).await,
                 "HARD" => app::power(&app, &request, &id, app::Change::RebootHard).await,
-                other => Err(invalid("reboot.type", format!("'{other}' is not one of ['HARD', 'Hard', 'hard', 'SOFT', 'Soft', 'soft']"))),
+                other => Err(invalid(
+                    "reboot.type",
+                    format!("'{other}' is not one of ['HARD', 'Hard', 'hard', 'SOFT', 'Soft', 'soft']"),
+                )),
             }
         }
         "lock" => {
-            let body: LockBody = if value.is_null() { LockBody::default() } else { wire::typed("lock", value)? };
+            let body: LockBody = if value.is_null() {
+                LockBody::default()
+            } else {
+                wire::typed("lock", value)?
+            };
             if body.locked_reason.is_some() && !request.at_least(2, 73) {
-                return Err(invalid("lock.locked_reason", "Additional properties are not allowed ('locked_reason' was unexpected)"));
+                return Err(invalid(
+                    "lock.locked_reason",
+                    "Additional properties are not allowed ('locked_reason' was unexpected)",
+                ));
             }
             if let Some(reason) = &body.locked_reason {
                 wire::check_text("lock.locked_reason", reason)?;
@@ -151,7 +185,11 @@ pub(crate) async fn act(app: Arc<App>, mut request: Request) -> Result<Reply> {
         }
         "os-getConsoleOutput" => {
             request.authorize_rule("os_compute_api:os-console-output", &aim)?;
-            let body: ConsoleBody = if value.is_null() { ConsoleBody::default() } else { wire::typed("os-getConsoleOutput", value)? };
+            let body: ConsoleBody = if value.is_null() {
+                ConsoleBody::default()
+            } else {
+                wire::typed("os-getConsoleOutput", value)?
+            };
             // -1 and nothing ask for all.
             let lines = body.length.and_then(|c| usize::try_from(c.0).ok());
             let Some(host) = server.host.clone().filter(|_| server.placed) else {
@@ -162,7 +200,9 @@ pub(crate) async fn act(app: Arc<App>, mut request: Request) -> Result<Reply> {
         }
         "changePassword" => {
             request.authorize_rule("os_compute_api:os-admin-password", &aim)?;
-            Err(Error::not_implemented("The hypervisor cannot set a password inside the guest. Log in with a key pair, or rebuild with adminPass."))
+            Err(Error::not_implemented(
+                "The hypervisor cannot set a password inside the guest. Log in with a key pair, or rebuild with adminPass.",
+            ))
         }
         "addSecurityGroup" | "removeSecurityGroup" => {
             let body: GroupNameBody = wire::typed(&name, value)?;
@@ -170,7 +210,9 @@ pub(crate) async fn act(app: Arc<App>, mut request: Request) -> Result<Reply> {
         }
         other if LATER.contains(&other) => {
             request.authorize_rule("os_compute_api:servers:action", &aim)?;
-            Err(Error::not_implemented(format!("The action {other} is not served by this cloud yet.")))
+            Err(Error::not_implemented(format!(
+                "The action {other} is not served by this cloud yet."
+            )))
         }
         other => Err(Error::bad_request(format!("There is no such action: {other}"))),
     }
@@ -182,21 +224,34 @@ fn gate_rebuild(request: &Request, body: &RebuildBody) -> Result<()> {
         ("description", body.description.is_some(), 19),
         ("key_name", body.key_name.is_some(), 54),
         ("user_data", body.user_data.is_some(), 57),
-        ("trusted_image_certificates", body.trusted_image_certificates.is_some(), 63),
+        (
+            "trusted_image_certificates",
+            body.trusted_image_certificates.is_some(),
+            63,
+        ),
         ("hostname", body.hostname.is_some(), 90),
     ];
     for (field, there, from) in gates {
         if there && minor < from {
-            return Err(invalid(&format!("rebuild.{field}"), format!("Additional properties are not allowed ('{field}' was unexpected)")));
+            return Err(invalid(
+                &format!("rebuild.{field}"),
+                format!("Additional properties are not allowed ('{field}' was unexpected)"),
+            ));
         }
     }
     if body.personality.is_some() && minor >= 57 {
-        return Err(invalid("rebuild.personality", "Additional properties are not allowed ('personality' was unexpected)"));
+        return Err(invalid(
+            "rebuild.personality",
+            "Additional properties are not allowed ('personality' was unexpected)",
+        ));
     }
     Ok(())
 }
 
 /// A console log as text: bytes that are not UTF-8 are replaced, characters that JSON clients choke on left out.
 fn console_text(bytes: &[u8]) -> String {
-    String::from_utf8_lossy(bytes).chars().filter(|c| !c.is_control() || matches!(c, '\n' | '\r' | '\t' | '\u{1b}')).collect()
+    String::from_utf8_lossy(bytes)
+        .chars()
+        .filter(|c| !c.is_control() || matches!(c, '\n' | '\r' | '\t' | '\u{1b}'))
+        .collect()
 }

@@ -22,24 +22,108 @@ const MAX_PAGE: usize = 1_000;
 
 /// Filters that everyone may use; others are for administrators.
 const OPEN_FILTERS: &[&str] = &[
-    "reservation_id", "name", "status", "image", "flavor", "ip", "changes-since", "changes-before", "all_tenants", "ip6", "tags",
-    "tags-any", "not-tags", "not-tags-any", "locked", "availability_zone", "config_drive", "key_name", "created_at", "launched_at",
-    "terminated_at", "power_state", "task_state", "vm_state", "progress", "user_id",
+    "reservation_id",
+    "name",
+    "status",
+    "image",
+    "flavor",
+    "ip",
+    "changes-since",
+    "changes-before",
+    "all_tenants",
+    "ip6",
+    "tags",
+    "tags-any",
+    "not-tags",
+    "not-tags-any",
+    "locked",
+    "availability_zone",
+    "config_drive",
+    "key_name",
+    "created_at",
+    "launched_at",
+    "terminated_at",
+    "power_state",
+    "task_state",
+    "vm_state",
+    "progress",
+    "user_id",
 ];
 /// Filters of administrators.
 const ADMIN_FILTERS: &[&str] = &[
-    "host", "node", "hostname", "project_id", "tenant_id", "uuid", "deleted", "kernel_id", "ramdisk_id", "root_device_name",
-    "launch_index", "description", "display_description", "locked_by", "access_ip_v4", "access_ip_v6", "auto_disk_config",
-    "soft_deleted", "limit", "marker", "sort_key", "sort_dir", "instance_type_id", "display_name", "image_ref", "cell_name",
-    "host_status", "default_ephemeral_device", "default_swap_device", "disable_terminate", "ephemeral_gb", "root_gb", "memory_mb",
-    "vcpus", "os_type", "architecture", "vm_mode", "shutdown_terminate", "updated_at", "created_at",
+    "host",
+    "node",
+    "hostname",
+    "project_id",
+    "tenant_id",
+    "uuid",
+    "deleted",
+    "kernel_id",
+    "ramdisk_id",
+    "root_device_name",
+    "launch_index",
+    "description",
+    "display_description",
+    "locked_by",
+    "access_ip_v4",
+    "access_ip_v6",
+    "auto_disk_config",
+    "soft_deleted",
+    "limit",
+    "marker",
+    "sort_key",
+    "sort_dir",
+    "instance_type_id",
+    "display_name",
+    "image_ref",
+    "cell_name",
+    "host_status",
+    "default_ephemeral_device",
+    "default_swap_device",
+    "disable_terminate",
+    "ephemeral_gb",
+    "root_gb",
+    "memory_mb",
+    "vcpus",
+    "os_type",
+    "architecture",
+    "vm_mode",
+    "shutdown_terminate",
+    "updated_at",
+    "created_at",
 ];
 const PAGE_KEYS: &[&str] = &["limit", "marker", "sort_key", "sort_dir"];
 const SORT_KEYS: &[&str] = &[
-    "access_ip_v4", "access_ip_v6", "auto_disk_config", "availability_zone", "config_drive", "created_at", "display_description",
-    "display_name", "host", "hostname", "image_ref", "instance_type_id", "kernel_id", "key_name", "launch_index", "launched_at",
-    "locked", "locked_by", "node", "power_state", "progress", "project_id", "ramdisk_id", "root_device_name", "task_state",
-    "terminated_at", "updated_at", "user_id", "uuid", "vm_state",
+    "access_ip_v4",
+    "access_ip_v6",
+    "auto_disk_config",
+    "availability_zone",
+    "config_drive",
+    "created_at",
+    "display_description",
+    "display_name",
+    "host",
+    "hostname",
+    "image_ref",
+    "instance_type_id",
+    "kernel_id",
+    "key_name",
+    "launch_index",
+    "launched_at",
+    "locked",
+    "locked_by",
+    "node",
+    "power_state",
+    "progress",
+    "project_id",
+    "ramdisk_id",
+    "root_device_name",
+    "task_state",
+    "terminated_at",
+    "updated_at",
+    "user_id",
+    "uuid",
+    "vm_state",
 ];
 
 #[derive(Serialize)]
@@ -54,7 +138,13 @@ pub(crate) async fn index(app: Arc<App>, request: Request) -> Result<Reply> {
     let snapshot = app.store.snapshot();
     let (found, links) = select(&snapshot, &request, "os_compute_api:servers:index:get_all_tenants")?;
     let servers = found.iter().map(|s| server_view::brief(&request.base, s)).collect();
-    Reply::json(200, &List { servers, servers_links: links })
+    Reply::json(
+        200,
+        &List {
+            servers,
+            servers_links: links,
+        },
+    )
 }
 
 /// `GET /servers/detail`.
@@ -63,7 +153,13 @@ pub(crate) async fn detail(app: Arc<App>, request: Request) -> Result<Reply> {
     let (found, links) = select(&snapshot, &request, "os_compute_api:servers:detail:get_all_tenants")?;
     let shape = Shape::of(&request, false);
     let servers = found.iter().map(|s| server_view::full(&snapshot, &shape, s)).collect();
-    Reply::json(200, &List { servers, servers_links: links })
+    Reply::json(
+        200,
+        &List {
+            servers,
+            servers_links: links,
+        },
+    )
 }
 
 fn select(snapshot: &Snapshot, request: &Request, all_rule: &str) -> Result<(Vec<Object<Server>>, Vec<Link>)> {
@@ -75,7 +171,10 @@ fn select(snapshot: &Snapshot, request: &Request, all_rule: &str) -> Result<(Vec
     // `all_tenants` without a value counts as true, as upstream reads it.
     let wants_all = match query.get("all_tenants") {
         Some("") => true,
-        _ => query.bool("all_tenants").map_err(|e| Error::bad_request(e.message().to_owned()))?.unwrap_or(false),
+        _ => query
+            .bool("all_tenants")
+            .map_err(|e| Error::bad_request(e.message().to_owned()))?
+            .unwrap_or(false),
     };
     let filters = Filters::read(query, caller.is_admin(), request.version.minor)?;
     let mut found: Vec<Object<Server>> = if wants_all {
@@ -89,12 +188,15 @@ fn select(snapshot: &Snapshot, request: &Request, all_rule: &str) -> Result<(Vec
     };
     found.retain(|s| filters.fits(snapshot, s));
     found.sort_by(|a, b| compare(snapshot, &keys, a, b));
-    let (items, _) = page.cut(found, |s| &s.id).map_err(|_| {
-        Error::bad_request(format!("marker [{}] not found", page.marker.as_deref().unwrap_or("")))
-    })?;
+    let (items, _) = page
+        .cut(found, |s| &s.id)
+        .map_err(|_| Error::bad_request(format!("marker [{}] not found", page.marker.as_deref().unwrap_or(""))))?;
     let full = query.has("limit") && page.limit > 0 && items.len() == page.limit || items.len() == MAX_PAGE;
     let links = match items.last().filter(|_| full) {
-        Some(last) => vec![Link { rel: "next", href: next_link(request, &last.id) }],
+        Some(last) => vec![Link {
+            rel: "next",
+            href: next_link(request, &last.id),
+        }],
         None => Vec::new(),
     };
     Ok((items, links))
@@ -106,7 +208,12 @@ fn check_filters(request: &Request) -> Result<()> {
     }
     for (key, _) in request.query.pairs() {
         if !OPEN_FILTERS.contains(&key) && !ADMIN_FILTERS.contains(&key) && !PAGE_KEYS.contains(&key) {
-            return Err(Error::invalid(key, format!("Invalid input for query parameters {key}. Additional properties are not allowed ('{key}' was unexpected)")));
+            return Err(Error::invalid(
+                key,
+                format!(
+                    "Invalid input for query parameters {key}. Additional properties are not allowed ('{key}' was unexpected)"
+                ),
+            ));
         }
     }
     Ok(())
@@ -122,15 +229,27 @@ fn sort_keys(query: &Query) -> Result<Vec<SortKey>> {
     let mut keys = Vec::new();
     for (i, key) in query.all("sort_key").enumerate() {
         if !SORT_KEYS.contains(&key) {
-            return Err(Error::invalid("sort_key", format!("Invalid input for query parameters sort_key. '{key}' cannot be sorted by.")));
+            return Err(Error::invalid(
+                "sort_key",
+                format!("Invalid input for query parameters sort_key. '{key}' cannot be sorted by."),
+            ));
         }
-        keys.push(SortKey { name: key.to_owned(), descending: dirs.get(i).or(dirs.last()).copied().unwrap_or("desc") == "desc" });
+        keys.push(SortKey {
+            name: key.to_owned(),
+            descending: dirs.get(i).or(dirs.last()).copied().unwrap_or("desc") == "desc",
+        });
     }
     if let Some(bad) = dirs.iter().find(|d| !matches!(**d, "asc" | "desc")) {
-        return Err(Error::invalid("sort_dir", format!("Invalid input for query parameters sort_dir. '{bad}' is not one of ['asc', 'desc'].")));
+        return Err(Error::invalid(
+            "sort_dir",
+            format!("Invalid input for query parameters sort_dir. '{bad}' is not one of ['asc', 'desc']."),
+        ));
     }
     if keys.is_empty() {
-        keys.push(SortKey { name: "created_at".to_owned(), descending: dirs.first().copied().unwrap_or("desc") == "desc" });
+        keys.push(SortKey {
+            name: "created_at".to_owned(),
+            descending: dirs.first().copied().unwrap_or("desc") == "desc",
+        });
     }
     Ok(keys)
 }
@@ -158,7 +277,10 @@ fn compare(snapshot: &Snapshot, keys: &[SortKey], a: &Object<Server>, b: &Object
             "image_ref" => a.image.as_ref().map(|i| &i.id).cmp(&b.image.as_ref().map(|i| &i.id)),
             "instance_type_id" => a.flavor.id.cmp(&b.flavor.id),
             "locked" => a.lock.is_some().cmp(&b.lock.is_some()),
-            "power_state" => observed(snapshot, &a.id).power.number().cmp(&observed(snapshot, &b.id).power.number()),
+            "power_state" => observed(snapshot, &a.id)
+                .power
+                .number()
+                .cmp(&observed(snapshot, &b.id).power.number()),
             _ => Ordering::Equal,
         };
         let order = if key.descending { order.reverse() } else { order };
@@ -167,7 +289,10 @@ fn compare(snapshot: &Snapshot, keys: &[SortKey], a: &Object<Server>, b: &Object
         }
     }
     // Servers of one multi-create are made in one instant: the first made comes last, like the ids of upstream.
-    b.created.cmp(&a.created).then_with(|| b.launch_index.cmp(&a.launch_index)).then_with(|| b.id.cmp(&a.id))
+    b.created
+        .cmp(&a.created)
+        .then_with(|| b.launch_index.cmp(&a.launch_index))
+        .then_with(|| b.id.cmp(&a.id))
 }
 
 /// The filters of a request.
@@ -206,17 +331,28 @@ impl Filters {
                 "not-tags" if minor >= 26 => f.not_tags = words(),
                 "not-tags-any" if minor >= 26 => f.not_tags_any = words(),
                 "locked" if minor >= 73 => {
-                    f.locked = query.bool("locked").map_err(|e| Error::bad_request(e.message().to_owned()))?;
+                    f.locked = query
+                        .bool("locked")
+                        .map_err(|e| Error::bad_request(e.message().to_owned()))?;
                 }
                 "deleted" if admin => f.deleted = query.bool("deleted").unwrap_or(None).unwrap_or(false),
                 "image" | "flavor" | "reservation_id" | "uuid" => f.exact.push((key.to_owned(), value.to_owned())),
-                "availability_zone" | "config_drive" | "key_name" | "power_state" | "task_state" | "vm_state" | "user_id"
+                "availability_zone" | "config_drive" | "key_name" | "power_state" | "task_state" | "vm_state"
+                | "user_id"
                     if admin || minor >= 83 =>
                 {
                     f.exact.push((key.to_owned(), value.to_owned()));
                 }
-                "host" | "node" | "hostname" | "project_id" | "tenant_id" | "launch_index" | "access_ip_v4" | "access_ip_v6"
-                | "description" | "display_description"
+                "host"
+                | "node"
+                | "hostname"
+                | "project_id"
+                | "tenant_id"
+                | "launch_index"
+                | "access_ip_v4"
+                | "access_ip_v6"
+                | "description"
+                | "display_description"
                     if admin =>
                 {
                     f.exact.push((key.to_owned(), value.to_owned()));
@@ -227,7 +363,9 @@ impl Filters {
         if let (Some(since), Some(before)) = (f.since, f.before)
             && since > before
         {
-            return Err(Error::bad_request("The value of changes-since must be less than or equal to changes-before."));
+            return Err(Error::bad_request(
+                "The value of changes-since must be less than or equal to changes-before.",
+            ));
         }
         // A status that no server can have finds nothing.
         f.impossible = !f.statuses.is_empty() && !f.statuses.iter().any(|s| STATUSES.contains(&s.as_str()));
@@ -263,9 +401,14 @@ impl Filters {
             return false;
         }
         if self.ip.is_some() || self.ip6.is_some() {
-            let ips: Vec<IpAddr> = network::addresses(snapshot, s).into_iter().filter(|a| !a.floating).map(|a| a.ip).collect();
+            let ips: Vec<IpAddr> = network::addresses(snapshot, s)
+                .into_iter()
+                .filter(|a| !a.floating)
+                .map(|a| a.ip)
+                .collect();
             let some = |r: &Option<regex::Regex>, v4: bool| {
-                r.as_ref().is_none_or(|r| ips.iter().any(|ip| ip.is_ipv4() == v4 && r.is_match(&ip.to_string())))
+                r.as_ref()
+                    .is_none_or(|r| ips.iter().any(|ip| ip.is_ipv4() == v4 && r.is_match(&ip.to_string())))
             };
             return some(&self.ip, true) && some(&self.ip6, false);
         }
@@ -273,17 +416,33 @@ impl Filters {
     }
 }
 
-const STATUSES: &[&str] =
-    &["ACTIVE", "BUILD", "ERROR", "HARD_REBOOT", "PAUSED", "REBOOT", "REBUILD", "SHUTOFF", "SUSPENDED"];
+const STATUSES: &[&str] = &[
+    "ACTIVE",
+    "BUILD",
+    "ERROR",
+    "HARD_REBOOT",
+    "PAUSED",
+    "REBOOT",
+    "REBUILD",
+    "SHUTOFF",
+    "SUSPENDED",
+];
 
 fn exact(snapshot: &Snapshot, s: &Object<Server>, key: &str, value: &str) -> bool {
     match key {
-        "image" => s.image.as_ref().is_some_and(|i| i.id == value.rsplit('/').next().unwrap_or(value)),
+        "image" => s
+            .image
+            .as_ref()
+            .is_some_and(|i| i.id == value.rsplit('/').next().unwrap_or(value)),
         "flavor" => s.flavor.id == value.rsplit('/').next().unwrap_or(value),
         "reservation_id" => s.reservation_id == value,
         "uuid" => s.id == *value,
         "availability_zone" => {
-            s.host.as_deref().map_or_else(|| s.zone.clone(), |h| Some(maru_compute_model::zone_of(snapshot, h))).as_deref() == Some(value)
+            s.host
+                .as_deref()
+                .map_or_else(|| s.zone.clone(), |h| Some(maru_compute_model::zone_of(snapshot, h)))
+                .as_deref()
+                == Some(value)
         }
         "config_drive" => s.config_drive == matches!(value.to_ascii_lowercase().as_str(), "true" | "1"),
         "key_name" => s.key.as_ref().is_some_and(|k| k.name == value),
@@ -308,14 +467,21 @@ fn pattern(field: &str, text: &str) -> Result<regex::Regex> {
         .case_insensitive(true)
         .size_limit(1 << 18)
         .build()
-        .map_err(|_| Error::invalid(field, format!("Invalid input for query parameters {field}. '{text}' is not a 'regex'")))
+        .map_err(|_| {
+            Error::invalid(
+                field,
+                format!("Invalid input for query parameters {field}. '{text}' is not a 'regex'"),
+            )
+        })
 }
 
 /// A time as ISO 8601, with or without an offset.
 pub(crate) fn time(field: &str, text: &str) -> Result<jiff::Timestamp> {
     text.parse::<jiff::Timestamp>()
         .or_else(|_| {
-            text.parse::<jiff::civil::DateTime>().and_then(|d| d.to_zoned(jiff::tz::TimeZone::UTC)).map(|z| z.timestamp())
+            text.parse::<jiff::civil::DateTime>()
+                .and_then(|d| d.to_zoned(jiff::tz::TimeZone::UTC))
+                .map(|z| z.timestamp())
         })
         .map_err(|_| invalid(field, format!("'{text}' is not a 'date-time'")))
 }

@@ -24,7 +24,12 @@ pub(crate) async fn ips(app: Arc<App>, request: Request) -> Result<Reply> {
     struct Body {
         addresses: server_view::Addresses,
     }
-    Reply::json(200, &Body { addresses: server_view::addresses(&snapshot, &server, false) })
+    Reply::json(
+        200,
+        &Body {
+            addresses: server_view::addresses(&snapshot, &server, false),
+        },
+    )
 }
 
 /// `GET /servers/{id}/ips/{network}`.
@@ -98,7 +103,10 @@ pub(crate) async fn put_metadata(app: Arc<App>, mut request: Request) -> Result<
 pub(crate) async fn metadata_item(app: Arc<App>, request: Request) -> Result<Reply> {
     let (_, server) = load(&app, &request, request.param("id"))?;
     let key = request.param("key");
-    let value = server.metadata.get(key).ok_or_else(|| Error::not_found("Metadata item was not found"))?;
+    let value = server
+        .metadata
+        .get(key)
+        .ok_or_else(|| Error::not_found("Metadata item was not found"))?;
     Reply::json(200, &json!({"meta": {key: value}}))
 }
 
@@ -123,7 +131,9 @@ pub(crate) async fn delete_metadata_item(app: Arc<App>, request: Request) -> Res
     change(&app, &request, |_, _, server| {
         rules::check_action(&caller, &server.id, server, "delete_metadata")?;
         let mut new = (*server.value).clone();
-        new.metadata.remove(&key).ok_or_else(|| Error::not_found("Metadata item was not found"))?;
+        new.metadata
+            .remove(&key)
+            .ok_or_else(|| Error::not_found("Metadata item was not found"))?;
         Ok(new)
     })
     .await?;
@@ -172,7 +182,11 @@ pub(crate) async fn tag(app: Arc<App>, request: Request) -> Result<Reply> {
     since(&request, 26)?;
     let (_, server) = load(&app, &request, request.param("id"))?;
     let tag = request.param("tag");
-    if server.tags.contains(tag) { Ok(Reply::empty(204)) } else { Err(no_tag(&server, tag)) }
+    if server.tags.contains(tag) {
+        Ok(Reply::empty(204))
+    } else {
+        Err(no_tag(&server, tag))
+    }
 }
 
 /// `PUT /servers/{id}/tags/{tag}`.
@@ -185,13 +199,19 @@ pub(crate) async fn put_tag(app: Arc<App>, request: Request) -> Result<Reply> {
         let mut new = (*server.value).clone();
         fresh = new.tags.insert(tag.clone());
         if new.tags.len() > 50 {
-            return Err(Error::bad_request("The number of tags exceeded the per-server limit 50"));
+            return Err(Error::bad_request(
+                "The number of tags exceeded the per-server limit 50",
+            ));
         }
         Ok(new)
     })
     .await?;
     let location = format!("{}/v2.1/servers/{}/tags/{tag}", request.base, request.param("id"));
-    Ok(if fresh { Reply::empty(201).header("location", &location) } else { Reply::empty(204) })
+    Ok(if fresh {
+        Reply::empty(201).header("location", &location)
+    } else {
+        Reply::empty(204)
+    })
 }
 
 /// `DELETE /servers/{id}/tags/{tag}`.
@@ -200,7 +220,11 @@ pub(crate) async fn delete_tag(app: Arc<App>, request: Request) -> Result<Reply>
     let tag = request.param("tag").to_owned();
     change(&app, &request, |_, _, server| {
         let mut new = (*server.value).clone();
-        if new.tags.remove(&tag) { Ok(new) } else { Err(no_tag(server, &tag)) }
+        if new.tags.remove(&tag) {
+            Ok(new)
+        } else {
+            Err(no_tag(server, &tag))
+        }
     })
     .await?;
     Ok(Reply::empty(204))
@@ -244,7 +268,10 @@ fn interface_view(request: &Request, i: &network::Interface) -> Value {
 /// `GET /servers/{id}/os-interface`.
 pub(crate) async fn interfaces(app: Arc<App>, request: Request) -> Result<Reply> {
     let (snapshot, server) = load(&app, &request, request.param("id"))?;
-    let list: Vec<Value> = network::interfaces(&snapshot, &server).iter().map(|i| interface_view(&request, i)).collect();
+    let list: Vec<Value> = network::interfaces(&snapshot, &server)
+        .iter()
+        .map(|i| interface_view(&request, i))
+        .collect();
     Reply::json(200, &json!({"interfaceAttachments": list}))
 }
 
@@ -260,14 +287,22 @@ fn one_interface(snapshot: &Snapshot, server: &Server, request: &Request, port: 
         .iter()
         .find(|i| i.port.id == *port)
         .map(|i| interface_view(request, i))
-        .ok_or_else(|| Error::not_found(format!("Port {port} is not attached to instance {}.", request.param("id"))))
+        .ok_or_else(|| {
+            Error::not_found(format!(
+                "Port {port} is not attached to instance {}.",
+                request.param("id")
+            ))
+        })
 }
 
 /// `POST /servers/{id}/os-interface`.
 pub(crate) async fn attach(app: Arc<App>, mut request: Request) -> Result<Reply> {
     let body: AttachBody = wire::body(&mut request, "interfaceAttachment").await?;
     if body.tag.is_some() && !request.at_least(2, 49) {
-        return Err(invalid("interfaceAttachment.tag", "Additional properties are not allowed ('tag' was unexpected)"));
+        return Err(invalid(
+            "interfaceAttachment.tag",
+            "Additional properties are not allowed ('tag' was unexpected)",
+        ));
     }
     if body.net_id.is_some() && body.port_id.is_some() {
         return Err(Error::bad_request("Must not input both network_id and port_id"));
@@ -281,9 +316,21 @@ pub(crate) async fn attach(app: Arc<App>, mut request: Request) -> Result<Reply>
     }
     let fixed_ip = ips
         .first()
-        .map(|f| f.ip_address.parse().map_err(|_| invalid("interfaceAttachment.fixed_ips[0].ip_address", format!("'{}' is not an IP address", f.ip_address))))
+        .map(|f| {
+            f.ip_address.parse().map_err(|_| {
+                invalid(
+                    "interfaceAttachment.fixed_ips[0].ip_address",
+                    format!("'{}' is not an IP address", f.ip_address),
+                )
+            })
+        })
         .transpose()?;
-    let wanted = WantedPort { network: body.net_id, port: body.port_id, fixed_ip, tag: body.tag };
+    let wanted = WantedPort {
+        network: body.net_id,
+        port: body.port_id,
+        fixed_ip,
+        tag: body.tag,
+    };
     let caller = request.caller()?.clone();
     let mut made = String::new();
     change(&app, &request, |snapshot, txn, server| {
@@ -293,7 +340,11 @@ pub(crate) async fn attach(app: Arc<App>, mut request: Request) -> Result<Reply>
         }
         let (new, port) = network::plan_attach(snapshot, txn, &caller, server, &wanted).map_err(|e| {
             // A port or network that is not there is 404 here, as upstream has it.
-            if e.message().ends_with("could not be found.") { Error::not_found(e.message().to_owned()) } else { e }
+            if e.message().ends_with("could not be found.") {
+                Error::not_found(e.message().to_owned())
+            } else {
+                e
+            }
         })?;
         made = port;
         Ok(new)
@@ -341,7 +392,10 @@ fn rules_of(snapshot: &Snapshot, group: &str) -> Vec<Value> {
                 .remote_group_id
                 .as_ref()
                 .and_then(|id| snapshot.get::<SecurityGroup>(&SecurityGroupId::from(id.as_str())))
-                .map_or_else(|| json!({}), |g| json!({"name": g.name, "tenant_id": g.project_id.as_str()}));
+                .map_or_else(
+                    || json!({}),
+                    |g| json!({"name": g.name, "tenant_id": g.project_id.as_str()}),
+                );
             let any = if r.ip_version() == 6 { "::/0" } else { "0.0.0.0/0" };
             let range = match (&r.remote_group_id, &r.remote_ip_prefix) {
                 (Some(_), _) => json!({}),

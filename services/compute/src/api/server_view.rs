@@ -30,7 +30,10 @@ pub(crate) struct Shape {
 impl Shape {
     /// The shape for a request's caller and microversion.
     pub(crate) fn of(request: &Request, groups: bool) -> Self {
-        let target = request.caller().map(|c| maru_auth::Target::of_caller(c)).unwrap_or_default();
+        let target = request
+            .caller()
+            .map(|c| maru_auth::Target::of_caller(c))
+            .unwrap_or_default();
         Self {
             base: request.base.clone(),
             minor: request.version.minor,
@@ -66,7 +69,11 @@ pub(crate) struct Brief<'a> {
 
 /// The short view of lists.
 pub(crate) fn brief<'a>(base: &str, server: &'a Object<Server>) -> Brief<'a> {
-    Brief { id: &server.id, name: &server.name, links: links(base, "servers", &server.id) }
+    Brief {
+        id: &server.id,
+        name: &server.name,
+        links: links(base, "servers", &server.id),
+    }
 }
 
 #[derive(Serialize)]
@@ -198,7 +205,10 @@ pub(crate) struct Full<'a> {
     host: Nullable<&'a str>,
     #[serde(rename = "OS-EXT-SRV-ATTR:instance_name", skip_serializing_if = "Option::is_none")]
     instance_name: Option<String>,
-    #[serde(rename = "OS-EXT-SRV-ATTR:hypervisor_hostname", skip_serializing_if = "Option::is_none")]
+    #[serde(
+        rename = "OS-EXT-SRV-ATTR:hypervisor_hostname",
+        skip_serializing_if = "Option::is_none"
+    )]
     hypervisor: Nullable<&'a str>,
     #[serde(rename = "OS-EXT-SRV-ATTR:reservation_id", skip_serializing_if = "Option::is_none")]
     reservation_id: Option<&'a str>,
@@ -220,7 +230,10 @@ pub(crate) struct Full<'a> {
     vm_state: Option<&'static str>,
     #[serde(rename = "OS-EXT-STS:power_state", skip_serializing_if = "Option::is_none")]
     power_state: Option<u8>,
-    #[serde(rename = "os-extended-volumes:volumes_attached", skip_serializing_if = "Option::is_none")]
+    #[serde(
+        rename = "os-extended-volumes:volumes_attached",
+        skip_serializing_if = "Option::is_none"
+    )]
     volumes: Option<[(); 0]>,
     #[serde(skip_serializing_if = "Option::is_none")]
     host_status: Option<&'static str>,
@@ -250,7 +263,12 @@ pub(crate) fn full<'a>(snapshot: &Snapshot, shape: &Shape, server: &'a Object<Se
     let minor = shape.minor;
     let all = !shape.brief;
     let extended = all && shape.extended;
-    let kernel = |name: &str| s.image.as_ref().and_then(|i| i.properties.get(name)).map_or("", String::as_str);
+    let kernel = |name: &str| {
+        s.image
+            .as_ref()
+            .and_then(|i| i.properties.get(name))
+            .map_or("", String::as_str)
+    };
     let status = s.status();
     Full {
         id: &server.id,
@@ -262,10 +280,16 @@ pub(crate) fn full<'a>(snapshot: &Snapshot, shape: &Shape, server: &'a Object<Se
         host_id: host_id(&s.project_id, s.host.as_deref()),
         image: match &s.image {
             None => ImageView::None(""),
-            Some(i) => ImageView::Linked { id: &i.id, links: bookmark(&shape.base, "images", &i.id) },
+            Some(i) => ImageView::Linked {
+                id: &i.id,
+                links: bookmark(&shape.base, "images", &i.id),
+            },
         },
         flavor: if minor < 47 {
-            FlavorView::Linked { id: &s.flavor.id, links: bookmark(&shape.base, "flavors", &s.flavor.id) }
+            FlavorView::Linked {
+                id: &s.flavor.id,
+                links: bookmark(&shape.base, "flavors", &s.flavor.id),
+            }
         } else {
             FlavorView::Embedded {
                 vcpus: s.flavor.vcpus,
@@ -284,14 +308,23 @@ pub(crate) fn full<'a>(snapshot: &Snapshot, shape: &Shape, server: &'a Object<Se
         access_ipv6: s.access_ipv6.as_deref().unwrap_or(""),
         links: links(&shape.base, "servers", &server.id),
         disk_config: if s.auto_disk_config { "AUTO" } else { "MANUAL" },
-        fault: s.fault.as_ref().filter(|_| s.vm_state == VmState::Error && status == "ERROR").map(|f| FaultView {
-            code: f.code,
-            created: seconds_z(f.created),
-            message: &f.message,
-            details: (shape.details && !f.details.is_empty()).then_some(f.details.as_str()),
-        }),
+        fault: s
+            .fault
+            .as_ref()
+            .filter(|_| s.vm_state == VmState::Error && status == "ERROR")
+            .map(|f| FaultView {
+                code: f.code,
+                created: seconds_z(f.created),
+                message: &f.message,
+                details: (shape.details && !f.details.is_empty()).then_some(f.details.as_str()),
+            }),
         progress: matches!(status, "ACTIVE" | "BUILD" | "REBUILD").then_some(0),
-        zone: all.then(|| s.host.as_deref().map_or_else(|| s.zone.clone().unwrap_or_default(), |h| maru_compute_model::zone_of(snapshot, h))),
+        zone: all.then(|| {
+            s.host.as_deref().map_or_else(
+                || s.zone.clone().unwrap_or_default(),
+                |h| maru_compute_model::zone_of(snapshot, h),
+            )
+        }),
         pinned_availability_zone: (all && minor >= 96).then_some(s.zone.as_deref()),
         config_drive: all.then_some(if s.config_drive { "True" } else { "" }),
         key_name: (all || minor >= 54).then_some(s.key.as_ref().map(|k| k.name.as_str())),
@@ -318,8 +351,13 @@ pub(crate) fn full<'a>(snapshot: &Snapshot, shape: &Shape, server: &'a Object<Se
         description: (minor >= 19).then_some(s.description.as_deref()),
         tags: (minor >= 26).then_some(&s.tags),
         trusted_image_certificates: (minor >= 63).then_some(s.trusted_certs.as_deref()),
-        server_groups: (minor >= 71 && shape.groups)
-            .then(|| s.group.iter().filter(|g| snapshot.get::<ServerGroup>(g).is_some()).map(|g| g.as_str()).collect()),
+        server_groups: (minor >= 71 && shape.groups).then(|| {
+            s.group
+                .iter()
+                .filter(|g| snapshot.get::<ServerGroup>(g).is_some())
+                .map(|g| g.as_str())
+                .collect()
+        }),
         admin_pass: None,
         rebuilt_user_data: None,
     }

@@ -158,7 +158,9 @@ pub(crate) async fn create(app: Arc<App>, mut request: Request) -> Result<Reply>
     let serde_json::Value::Object(mut map) = request.json_value().await? else {
         return Err(Error::bad_request("The request body is not a JSON object."));
     };
-    let inner = map.remove("server").ok_or_else(|| wire::invalid("server", "'server' is a required property"))?;
+    let inner = map
+        .remove("server")
+        .ok_or_else(|| wire::invalid("server", "'server' is a required property"))?;
     let hints = map
         .remove("os:scheduler_hints")
         .or_else(|| map.remove("OS-SCH-HNT:scheduler_hints"))
@@ -166,7 +168,10 @@ pub(crate) async fn create(app: Arc<App>, mut request: Request) -> Result<Reply>
         .transpose()?
         .unwrap_or_default();
     if let Some(extra) = map.keys().next() {
-        return Err(wire::invalid(extra, format!("Additional properties are not allowed ('{extra}' was unexpected)")));
+        return Err(wire::invalid(
+            extra,
+            format!("Additional properties are not allowed ('{extra}' was unexpected)"),
+        ));
     }
     let body: CreateBody = wire::typed("server", inner)?;
     gate_create(&request, &body)?;
@@ -194,12 +199,19 @@ pub(crate) async fn create(app: Arc<App>, mut request: Request) -> Result<Reply>
 fn gate_create(request: &Request, body: &CreateBody) -> Result<()> {
     let minor = request.version.minor;
     let unexpected = |field: &str| {
-        Err(wire::invalid(&format!("server.{field}"), format!("Additional properties are not allowed ('{field}' was unexpected)")))
+        Err(wire::invalid(
+            &format!("server.{field}"),
+            format!("Additional properties are not allowed ('{field}' was unexpected)"),
+        ))
     };
     let gates: [(&str, bool, u16); 6] = [
         ("description", body.description.is_some(), 19),
         ("tags", body.tags.is_some(), 52),
-        ("trusted_image_certificates", body.trusted_image_certificates.is_some(), 63),
+        (
+            "trusted_image_certificates",
+            body.trusted_image_certificates.is_some(),
+            63,
+        ),
         ("host", body.host.is_some(), 74),
         ("hypervisor_hostname", body.hypervisor_hostname.is_some(), 74),
         ("hostname", body.hostname.is_some(), 90),
@@ -213,9 +225,10 @@ fn gate_create(request: &Request, body: &CreateBody) -> Result<()> {
         return unexpected("personality");
     }
     match &body.networks {
-        Some(NetworksBody::Word(w)) if minor < 37 || !matches!(w.as_str(), "auto" | "none") => {
-            Err(wire::invalid("server.networks", format!("'{w}' is not a list of networks, or, from 2.37, 'auto' or 'none'")))
-        }
+        Some(NetworksBody::Word(w)) if minor < 37 || !matches!(w.as_str(), "auto" | "none") => Err(wire::invalid(
+            "server.networks",
+            format!("'{w}' is not a list of networks, or, from 2.37, 'auto' or 'none'"),
+        )),
         None if minor >= 37 => Err(wire::invalid("server.networks", "'networks' is a required property")),
         _ => Ok(()),
     }
@@ -253,9 +266,15 @@ pub(crate) struct UpdateBody {
 pub(crate) async fn update(app: Arc<App>, mut request: Request) -> Result<Reply> {
     let id = request.param("id").to_owned();
     let body: UpdateBody = wire::body(&mut request, "server").await?;
-    for (field, there, from) in [("description", body.description.is_some(), 19), ("hostname", body.hostname.is_some(), 90)] {
+    for (field, there, from) in [
+        ("description", body.description.is_some(), 19),
+        ("hostname", body.hostname.is_some(), 90),
+    ] {
         if there && !request.at_least(2, from) {
-            return Err(wire::invalid(field, format!("Additional properties are not allowed ('{field}' was unexpected)")));
+            return Err(wire::invalid(
+                field,
+                format!("Additional properties are not allowed ('{field}' was unexpected)"),
+            ));
         }
     }
     load(&app, &request, &id)?;
@@ -263,7 +282,12 @@ pub(crate) async fn update(app: Arc<App>, mut request: Request) -> Result<Reply>
     let (snapshot, server) = load(&app, &request, &id)?;
     let mut shape = Shape::of(&request, true);
     shape.brief = !request.at_least(2, 75);
-    Reply::json(200, &Wrapped { server: server_view::full(&snapshot, &shape, &server) })
+    Reply::json(
+        200,
+        &Wrapped {
+            server: server_view::full(&snapshot, &shape, &server),
+        },
+    )
 }
 
 /// `DELETE /servers/{id}`.

@@ -57,7 +57,11 @@ struct OldBody {
     forced_down: Option<Flag>,
 }
 
-async fn change(app: &App, find: impl Fn(&Snapshot) -> Result<Object<ComputeService>>, f: impl Fn(&mut ComputeService)) -> Result<Object<ComputeService>> {
+async fn change(
+    app: &App,
+    find: impl Fn(&Snapshot) -> Result<Object<ComputeService>>,
+    f: impl Fn(&mut ComputeService),
+) -> Result<Object<ComputeService>> {
     let id = app
         .store
         .plan(|snapshot| {
@@ -69,7 +73,10 @@ async fn change(app: &App, find: impl Fn(&Snapshot) -> Result<Object<ComputeServ
             Ok((txn, service.id))
         })
         .await?;
-    app.store.snapshot().get::<ComputeService>(&id).ok_or_else(|| Error::not_found(format!("Service {id} could not be found.")))
+    app.store
+        .snapshot()
+        .get::<ComputeService>(&id)
+        .ok_or_else(|| Error::not_found(format!("Service {id} could not be found.")))
 }
 
 /// `PUT /os-services/{action}` of old (before 2.53), and `PUT /os-services/{id}` since.
@@ -131,20 +138,31 @@ async fn update_by_id(app: &App, request: &mut Request, id: &str) -> Result<Repl
     }
     let body: NewBody = request.json().await?;
     if body.status.is_none() && body.forced_down.is_none() {
-        return Err(Error::bad_request("No updates were requested. Fields 'status' or 'forced_down' should be specified."));
+        return Err(Error::bad_request(
+            "No updates were requested. Fields 'status' or 'forced_down' should be specified.",
+        ));
     }
     match body.status.as_deref() {
         None | Some("enabled" | "disabled") => {}
-        Some(other) => return Err(invalid("status", format!("'{other}' is not one of ['enabled', 'disabled']"))),
+        Some(other) => {
+            return Err(invalid(
+                "status",
+                format!("'{other}' is not one of ['enabled', 'disabled']"),
+            ));
+        }
     }
     if body.disabled_reason.is_some() && body.status.as_deref() != Some("disabled") {
-        return Err(Error::bad_request("Specifying 'disabled_reason' when status is 'enabled' is invalid."));
+        return Err(Error::bad_request(
+            "Specifying 'disabled_reason' when status is 'enabled' is invalid.",
+        ));
     }
     if let Some(reason) = &body.disabled_reason {
         wire::check_text("disabled_reason", reason)?;
     }
     let by_id = |snapshot: &Snapshot| {
-        snapshot.get::<ComputeService>(&ServiceId::from(id)).ok_or_else(|| Error::not_found(format!("Service {id} could not be found.")))
+        snapshot
+            .get::<ComputeService>(&ServiceId::from(id))
+            .ok_or_else(|| Error::not_found(format!("Service {id} could not be found.")))
     };
     let service = change(app, by_id, |s| {
         match body.status.as_deref() {

@@ -18,7 +18,9 @@ struct Span {
 fn span(request: &Request) -> Result<Span> {
     let now = maru_base::time::now();
     let read = |key: &str| -> Result<Option<jiff::Timestamp>> {
-        let Some(text) = request.query.get(key).filter(|t| !t.is_empty()) else { return Ok(None) };
+        let Some(text) = request.query.get(key).filter(|t| !t.is_empty()) else {
+            return Ok(None);
+        };
         // `2026-11-01`, `2026-11-01 10:00:00`, `2026-11-01T10:00:00.000000`.
         let iso = text.replacen(' ', "T", 1);
         iso.parse::<jiff::civil::DateTime>()
@@ -30,9 +32,15 @@ fn span(request: &Request) -> Result<Span> {
     let stop = read("end")?.unwrap_or(now);
     let start = read("start")?.unwrap_or_else(|| now - jiff::SignedDuration::from_hours(24 * 28));
     if start >= stop {
-        return Err(Error::bad_request("Invalid start time. The start time cannot occur after the end time."));
+        return Err(Error::bad_request(
+            "Invalid start time. The start time cannot occur after the end time.",
+        ));
     }
-    Ok(Span { start, stop, detailed: request.query.get("detailed") == Some("1") })
+    Ok(Span {
+        start,
+        stop,
+        detailed: request.query.get("detailed") == Some("1"),
+    })
 }
 
 #[allow(clippy::cast_precision_loss)]
@@ -78,7 +86,10 @@ pub(crate) async fn index(app: Arc<App>, request: Request) -> Result<Reply> {
     let span = span(&request)?;
     let snapshot = app.store.snapshot();
     let projects: BTreeSet<String> = snapshot.list::<Server>().map(|s| s.project_id.to_string()).collect();
-    let list: Vec<Value> = projects.iter().map(|p| usage(p, &span, &servers_of(&snapshot, p))).collect();
+    let list: Vec<Value> = projects
+        .iter()
+        .map(|p| usage(p, &span, &servers_of(&snapshot, p)))
+        .collect();
     Reply::json(200, &json!({"tenant_usages": list}))
 }
 

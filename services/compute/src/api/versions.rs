@@ -11,14 +11,17 @@ const UPDATED: &str = "2013-07-23T11:33:21Z";
 fn newest(base: &str, whole: bool) -> Value {
     let mut links = vec![json!({"rel": "self", "href": format!("{base}/v2.1/")})];
     if whole {
-        links.push(json!({"rel": "describedby", "type": "text/html", "href": "https://docs.openstack.org/api-ref/compute/"}));
+        links.push(
+            json!({"rel": "describedby", "type": "text/html", "href": "https://docs.openstack.org/api-ref/compute/"}),
+        );
     }
     let mut v = json!({
         "id": "v2.1", "status": "CURRENT", "version": MAX_VERSION.to_string(), "min_version": MIN_VERSION.to_string(),
         "updated": UPDATED, "links": links,
     });
     if whole {
-        v["media-types"] = json!([{"base": "application/json", "type": "application/vnd.openstack.compute+json;version=2.1"}]);
+        v["media-types"] =
+            json!([{"base": "application/json", "type": "application/vnd.openstack.compute+json;version=2.1"}]);
     }
     v
 }
@@ -35,17 +38,40 @@ pub(crate) async fn show(_app: Arc<App>, request: Request) -> Result<Reply> {
 
 /// Extensions that clients still look for, by alias and name.
 const EXTENSIONS: &[(&str, &str)] = &[
-    ("NMN", "Multinic"), ("OS-DCF", "DiskConfig"), ("OS-EXT-AZ", "ExtendedAvailabilityZone"), ("OS-EXT-IPS", "ExtendedIps"),
-    ("OS-EXT-IPS-MAC", "ExtendedIpsMac"), ("OS-EXT-SRV-ATTR", "ExtendedServerAttributes"), ("OS-EXT-STS", "ExtendedStatus"),
-    ("OS-FLV-DISABLED", "FlavorDisabled"), ("OS-FLV-EXT-DATA", "FlavorExtraData"), ("OS-SCH-HNT", "SchedulerHints"),
-    ("OS-SRV-USG", "ServerUsage"), ("os-admin-actions", "AdminActions"), ("os-admin-password", "AdminPassword"),
-    ("os-aggregates", "Aggregates"), ("os-attach-interfaces", "AttachInterfaces"), ("os-availability-zone", "AvailabilityZone"),
-    ("os-config-drive", "ConfigDrive"), ("os-console-output", "ConsoleOutput"), ("os-flavor-access", "FlavorAccess"),
-    ("os-flavor-extra-specs", "FlavorExtraSpecs"), ("os-flavor-manage", "FlavorManage"), ("os-hypervisors", "Hypervisors"),
-    ("os-instance-actions", "ServerActions"), ("os-keypairs", "Keypairs"), ("os-lock-server", "LockServer"),
-    ("os-pause-server", "PauseServer"), ("os-quota-class-sets", "QuotaClasses"), ("os-quota-sets", "Quotas"),
-    ("os-security-groups", "SecurityGroups"), ("os-server-diagnostics", "ServerDiagnostics"), ("os-server-groups", "ServerGroups"),
-    ("os-services", "Services"), ("os-simple-tenant-usage", "SimpleTenantUsage"), ("os-suspend-server", "SuspendServer"),
+    ("NMN", "Multinic"),
+    ("OS-DCF", "DiskConfig"),
+    ("OS-EXT-AZ", "ExtendedAvailabilityZone"),
+    ("OS-EXT-IPS", "ExtendedIps"),
+    ("OS-EXT-IPS-MAC", "ExtendedIpsMac"),
+    ("OS-EXT-SRV-ATTR", "ExtendedServerAttributes"),
+    ("OS-EXT-STS", "ExtendedStatus"),
+    ("OS-FLV-DISABLED", "FlavorDisabled"),
+    ("OS-FLV-EXT-DATA", "FlavorExtraData"),
+    ("OS-SCH-HNT", "SchedulerHints"),
+    ("OS-SRV-USG", "ServerUsage"),
+    ("os-admin-actions", "AdminActions"),
+    ("os-admin-password", "AdminPassword"),
+    ("os-aggregates", "Aggregates"),
+    ("os-attach-interfaces", "AttachInterfaces"),
+    ("os-availability-zone", "AvailabilityZone"),
+    ("os-config-drive", "ConfigDrive"),
+    ("os-console-output", "ConsoleOutput"),
+    ("os-flavor-access", "FlavorAccess"),
+    ("os-flavor-extra-specs", "FlavorExtraSpecs"),
+    ("os-flavor-manage", "FlavorManage"),
+    ("os-hypervisors", "Hypervisors"),
+    ("os-instance-actions", "ServerActions"),
+    ("os-keypairs", "Keypairs"),
+    ("os-lock-server", "LockServer"),
+    ("os-pause-server", "PauseServer"),
+    ("os-quota-class-sets", "QuotaClasses"),
+    ("os-quota-sets", "Quotas"),
+    ("os-security-groups", "SecurityGroups"),
+    ("os-server-diagnostics", "ServerDiagnostics"),
+    ("os-server-groups", "ServerGroups"),
+    ("os-services", "Services"),
+    ("os-simple-tenant-usage", "SimpleTenantUsage"),
+    ("os-suspend-server", "SuspendServer"),
     ("os-used-limits", "UsedLimits"),
 ];
 
@@ -55,12 +81,18 @@ fn extension((alias, name): &(&str, &str)) -> Value {
 
 /// `GET /v2.1/extensions`.
 pub(crate) async fn extensions(_app: Arc<App>, _request: Request) -> Result<Reply> {
-    Reply::json(200, &json!({"extensions": EXTENSIONS.iter().map(extension).collect::<Vec<_>>()}))
+    Reply::json(
+        200,
+        &json!({"extensions": EXTENSIONS.iter().map(extension).collect::<Vec<_>>()}),
+    )
 }
 
 /// `GET /v2.1/extensions/{alias}`.
 pub(crate) async fn extension_of(_app: Arc<App>, request: Request) -> Result<Reply> {
     let alias = request.param("alias");
-    let found = EXTENSIONS.iter().find(|(a, _)| *a == alias).ok_or_else(|| Error::not_found(format!("There is no extension {alias}.")))?;
+    let found = EXTENSIONS
+        .iter()
+        .find(|(a, _)| *a == alias)
+        .ok_or_else(|| Error::not_found(format!("There is no extension {alias}.")))?;
     Reply::json(200, &json!({"extension": extension(found)}))
 }

@@ -41,7 +41,9 @@ impl<'de> Deserialize<'de> for Count {
         }
         let n = match Raw::deserialize(d).map_err(|_| de::Error::custom("not a whole number"))? {
             Raw::Number(n) => n,
-            Raw::Text(t) => t.parse().map_err(|_| de::Error::custom(format!("'{t}' is not a whole number")))?,
+            Raw::Text(t) => t
+                .parse()
+                .map_err(|_| de::Error::custom(format!("'{t}' is not a whole number")))?,
         };
         if n > i64::from(i32::MAX) || n < -1 {
             return Err(de::Error::custom(format!("{n} is out of range")));
@@ -61,7 +63,9 @@ impl Count {
 }
 
 /// Tells an absent field from a null one.
-pub(crate) fn present<'de, D: Deserializer<'de>, T: Deserialize<'de>>(d: D) -> std::result::Result<Option<Option<T>>, D::Error> {
+pub(crate) fn present<'de, D: Deserializer<'de>, T: Deserialize<'de>>(
+    d: D,
+) -> std::result::Result<Option<Option<T>>, D::Error> {
     Option::<T>::deserialize(d).map(Some)
 }
 
@@ -74,7 +78,10 @@ pub(crate) fn invalid(field: &str, why: impl std::fmt::Display) -> Error {
 pub(crate) fn check_name(field: &str, name: &str) -> Result<()> {
     let length = name.chars().count();
     if length == 0 || length > 255 {
-        return Err(invalid(field, format!("A name has 1 to 255 characters, this one {length}.")));
+        return Err(invalid(
+            field,
+            format!("A name has 1 to 255 characters, this one {length}."),
+        ));
     }
     if name.trim() != name {
         return Err(invalid(field, "A name neither begins nor ends with white space."));
@@ -106,24 +113,41 @@ pub(crate) struct Link {
 /// `self` and `bookmark` links of an object.
 pub(crate) fn links(base: &str, collection: &str, id: &str) -> [Link; 2] {
     [
-        Link { rel: "self", href: format!("{base}/v2.1/{collection}/{id}") },
-        Link { rel: "bookmark", href: format!("{base}/{collection}/{id}") },
+        Link {
+            rel: "self",
+            href: format!("{base}/v2.1/{collection}/{id}"),
+        },
+        Link {
+            rel: "bookmark",
+            href: format!("{base}/{collection}/{id}"),
+        },
     ]
 }
 
 /// The `bookmark` link alone.
 pub(crate) fn bookmark(base: &str, collection: &str, id: &str) -> [Link; 1] {
-    [Link { rel: "bookmark", href: format!("{base}/{collection}/{id}") }]
+    [Link {
+        rel: "bookmark",
+        href: format!("{base}/{collection}/{id}"),
+    }]
 }
 
 /// Serves a request from microversion 2.`minor` on; before it, there is no such path.
 pub(crate) fn since(request: &Request, minor: u16) -> Result<()> {
-    if request.at_least(2, minor) { Ok(()) } else { Err(gone()) }
+    if request.at_least(2, minor) {
+        Ok(())
+    } else {
+        Err(gone())
+    }
 }
 
 /// Serves a request up to microversion 2.`minor`; after it, there is no such path.
 pub(crate) fn until(request: &Request, minor: u16) -> Result<()> {
-    if request.at_least(2, minor + 1) { Err(gone()) } else { Ok(()) }
+    if request.at_least(2, minor + 1) {
+        Err(gone())
+    } else {
+        Ok(())
+    }
 }
 
 fn gone() -> Error {
@@ -136,9 +160,14 @@ pub(crate) async fn body<T: de::DeserializeOwned>(request: &mut Request, key: &s
     let serde_json::Value::Object(mut map) = value else {
         return Err(Error::bad_request("The request body is not a JSON object."));
     };
-    let inner = map.remove(key).ok_or_else(|| invalid(key, format!("'{key}' is a required property")))?;
+    let inner = map
+        .remove(key)
+        .ok_or_else(|| invalid(key, format!("'{key}' is a required property")))?;
     if let Some(extra) = map.keys().next() {
-        return Err(invalid(extra, format!("Additional properties are not allowed ('{extra}' was unexpected)")));
+        return Err(invalid(
+            extra,
+            format!("Additional properties are not allowed ('{extra}' was unexpected)"),
+        ));
     }
     typed(key, inner)
 }
@@ -147,7 +176,11 @@ pub(crate) async fn body<T: de::DeserializeOwned>(request: &mut Request, key: &s
 pub(crate) fn typed<T: de::DeserializeOwned>(root: &str, value: serde_json::Value) -> Result<T> {
     serde_path_to_error::deserialize(value).map_err(|e| {
         let path = e.path().to_string();
-        let field = if path == "." { root.to_owned() } else { format!("{root}.{path}") };
+        let field = if path == "." {
+            root.to_owned()
+        } else {
+            format!("{root}.{path}")
+        };
         let why = e.into_inner();
         invalid(&field, why)
     })

@@ -21,15 +21,28 @@ pub(crate) async fn create(app: &App, request: &Request, body: CreateBody) -> Re
         Some(IdBody::Number(n)) => n.to_string(),
         _ => String::new(),
     };
-    let good = id.len() <= 255 && id.trim() == id && id.chars().all(|c| c.is_ascii_alphanumeric() || matches!(c, '.' | '-' | '_' | ' '));
+    let good = id.len() <= 255
+        && id.trim() == id
+        && id
+            .chars()
+            .all(|c| c.is_ascii_alphanumeric() || matches!(c, '.' | '-' | '_' | ' '));
     if !good {
-        return Err(invalid("flavor.id", format!("'{id}' is not an id: letters, digits and .-_ characters")));
+        return Err(invalid(
+            "flavor.id",
+            format!("'{id}' is not an id: letters, digits and .-_ characters"),
+        ));
     }
-    let id = if id.is_empty() { FlavorId::new_uuid() } else { FlavorId::from(id) };
+    let id = if id.is_empty() {
+        FlavorId::new_uuid()
+    } else {
+        FlavorId::from(id)
+    };
     let rxtx_factor = match &body.rxtx_factor {
         None => 1.0,
         Some(FactorBody::Number(n)) => *n,
-        Some(FactorBody::Text(t)) => t.parse().map_err(|_| invalid("flavor.rxtx_factor", format!("'{t}' is not a number")))?,
+        Some(FactorBody::Text(t)) => t
+            .parse()
+            .map_err(|_| invalid("flavor.rxtx_factor", format!("'{t}' is not a number")))?,
     };
     if !(rxtx_factor > 0.0 && rxtx_factor <= 3.4e38) {
         return Err(invalid("flavor.rxtx_factor", "it is above 0"));
@@ -49,7 +62,9 @@ pub(crate) async fn create(app: &App, request: &Request, body: CreateBody) -> Re
         vcpus: u32::try_from(body.vcpus.at_least("flavor.vcpus", 1)?).unwrap_or(u32::MAX),
         memory_mb: body.ram.at_least("flavor.ram", 1)?,
         root_gb: body.disk.at_least("flavor.disk", 0)?,
-        ephemeral_gb: body.ephemeral.map_or(Ok(0), |n| n.at_least("flavor.OS-FLV-EXT-DATA:ephemeral", 0))?,
+        ephemeral_gb: body
+            .ephemeral
+            .map_or(Ok(0), |n| n.at_least("flavor.OS-FLV-EXT-DATA:ephemeral", 0))?,
         swap_mb: body.swap.map_or(Ok(0), |n| n.at_least("flavor.swap", 0))?,
         rxtx_factor,
         is_public: body.is_public.is_none_or(|f| f.0),

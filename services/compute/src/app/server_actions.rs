@@ -7,7 +7,10 @@ use crate::{
         servers::{find, target},
         wire::{self, invalid},
     },
-    app::servers::{check_address, check_hostname, check_metadata, check_metadata_count, check_user_data, disk_config, image_for, random_word},
+    app::servers::{
+        check_address, check_hostname, check_metadata, check_metadata_count, check_user_data, disk_config, image_for,
+        random_word,
+    },
 };
 use maru_base::{Error, Result};
 use maru_compute_model::{
@@ -117,7 +120,14 @@ pub(crate) async fn power(app: &App, request: &Request, id: &str, what: Change) 
             new.reboot.count += 1;
             new.reboot.hard = what == Change::RebootHard;
         }
-        begin_action(txn, &server.id, &server.project_id, &caller.user_id, &request.id, what.action());
+        begin_action(
+            txn,
+            &server.id,
+            &server.project_id,
+            &caller.user_id,
+            &request.id,
+            what.action(),
+        );
         Ok((new, ()))
     })
     .await?;
@@ -128,13 +138,22 @@ pub(crate) async fn power(app: &App, request: &Request, id: &str, what: Change) 
 /// Locks a server against changes.
 pub(crate) async fn lock(app: &App, request: &Request, id: &str, reason: Option<String>) -> Result<Reply> {
     let caller = request.caller()?.clone();
-    change(app, request, id, "os_compute_api:os-lock-server:lock", |_, txn, server| {
-        let mut new = (*server.value).clone();
-        let by_admin = caller.project_id() != Some(&server.project_id);
-        new.lock = Some(Lock { by_admin, reason: reason.clone() });
-        note(txn, server, &caller, request, "lock");
-        Ok((new, ()))
-    })
+    change(
+        app,
+        request,
+        id,
+        "os_compute_api:os-lock-server:lock",
+        |_, txn, server| {
+            let mut new = (*server.value).clone();
+            let by_admin = caller.project_id() != Some(&server.project_id);
+            new.lock = Some(Lock {
+                by_admin,
+                reason: reason.clone(),
+            });
+            note(txn, server, &caller, request, "lock");
+            Ok((new, ()))
+        },
+    )
     .await?;
     Ok(Reply::empty(202))
 }
@@ -142,15 +161,21 @@ pub(crate) async fn lock(app: &App, request: &Request, id: &str, reason: Option<
 /// Unlocks a server; what an administrator locked, only an administrator unlocks.
 pub(crate) async fn unlock(app: &App, request: &Request, id: &str) -> Result<Reply> {
     let caller = request.caller()?.clone();
-    change(app, request, id, "os_compute_api:os-lock-server:unlock", |_, txn, server| {
-        if server.lock.as_ref().is_some_and(|l| l.by_admin) {
-            request.authorize_rule("os_compute_api:os-lock-server:unlock:unlock_override", &target(server))?;
-        }
-        let mut new = (*server.value).clone();
-        new.lock = None;
-        note(txn, server, &caller, request, "unlock");
-        Ok((new, ()))
-    })
+    change(
+        app,
+        request,
+        id,
+        "os_compute_api:os-lock-server:unlock",
+        |_, txn, server| {
+            if server.lock.as_ref().is_some_and(|l| l.by_admin) {
+                request.authorize_rule("os_compute_api:os-lock-server:unlock:unlock_override", &target(server))?;
+            }
+            let mut new = (*server.value).clone();
+            new.lock = None;
+            note(txn, server, &caller, request, "unlock");
+            Ok((new, ()))
+        },
+    )
     .await?;
     Ok(Reply::empty(202))
 }
@@ -180,19 +205,30 @@ pub(crate) async fn reset_state(app: &App, request: &Request, id: &str, state: &
     let state = match state {
         "active" => VmState::Active,
         "error" => VmState::Error,
-        other => return Err(invalid("os-resetState.state", format!("'{other}' is not one of ['active', 'error']"))),
-    };
-    change(app, request, id, "os_compute_api:os-admin-actions:reset_state", |_, txn, server| {
-        let mut new = (*server.value).clone();
-        new.vm_state = state;
-        new.task = None;
-        new.updated = maru_base::time::now();
-        if state == VmState::Active {
-            new.fault = None;
+        other => {
+            return Err(invalid(
+                "os-resetState.state",
+                format!("'{other}' is not one of ['active', 'error']"),
+            ));
         }
-        note(txn, server, &caller, request, "resetState");
-        Ok((new, ()))
-    })
+    };
+    change(
+        app,
+        request,
+        id,
+        "os_compute_api:os-admin-actions:reset_state",
+        |_, txn, server| {
+            let mut new = (*server.value).clone();
+            new.vm_state = state;
+            new.task = None;
+            new.updated = maru_base::time::now();
+            if state == VmState::Active {
+                new.fault = None;
+            }
+            note(txn, server, &caller, request, "resetState");
+            Ok((new, ()))
+        },
+    )
     .await?;
     Ok(Reply::empty(202))
 }
@@ -216,7 +252,9 @@ pub(crate) async fn rebuild(app: &App, request: &Request, id: &str, body: Rebuil
         check_hostname(name)?;
     }
     if body.preserve_ephemeral.is_some_and(|f| f.0) {
-        return Err(Error::bad_request("The current driver does not support preserving ephemeral partitions."));
+        return Err(Error::bad_request(
+            "The current driver does not support preserving ephemeral partitions.",
+        ));
     }
     check_address("rebuild.accessIPv4", body.access_ipv4.as_deref(), true)?;
     check_address("rebuild.accessIPv6", body.access_ipv6.as_deref(), false)?;
@@ -225,97 +263,127 @@ pub(crate) async fn rebuild(app: &App, request: &Request, id: &str, body: Rebuil
         .clone()
         .unwrap_or_else(|| random_word(12, b"23456789ABCDEFGHJKLMNPQRSTUVWXYZabcdefghijkmnopqrstuvwxyz"));
     let given = password.clone();
-    let answer = change(app, request, id, "os_compute_api:servers:rebuild", |snapshot, txn, server| {
-        rules::check_action(&caller, id, server, "rebuild")?;
-        if !server.placed {
-            return Err(Error::conflict(format!("Cannot 'rebuild' instance {id}: no host has it. Delete it and create it again.")));
-        }
-        let mut new = (*server.value).clone();
-        new.touch(&request.id, snapshot);
-        let flavor = Flavor {
-            name: server.flavor.name.clone(),
-            description: None,
-            vcpus: server.flavor.vcpus,
-            memory_mb: server.flavor.memory_mb,
-            root_gb: server.flavor.root_gb,
-            ephemeral_gb: server.flavor.ephemeral_gb,
-            swap_mb: server.flavor.swap_mb,
-            rxtx_factor: 1.0,
-            is_public: true,
-            extra_specs: BTreeMap::new(),
-            access: BTreeSet::new(),
-            created: server.value.created,
-        };
-        let image = image_for(snapshot, &caller, &body.image, &flavor)?;
-        // The image may be another one: the host must fit it as if it were chosen anew (no filter is bypassed).
-        let mut probe = new.clone();
-        probe.image = Some(image.clone());
-        check_host_fits(snapshot, &server.id, &probe)?;
-        new.image = Some(image);
-        if let Some(name) = &body.name {
-            new.name.clone_from(name);
-        }
-        if let Some(metadata) = &body.metadata {
-            check_metadata_count(snapshot, &server.project_id, metadata.len())?;
-            new.metadata.clone_from(metadata);
-        }
-        if let Some(text) = &body.description {
-            new.description.clone_from(text);
-        }
-        if let Some(name) = &body.hostname {
-            new.hostname.clone_from(name);
-        }
-        if let Some(ip) = &body.access_ipv4 {
-            new.access_ipv4 = Some(ip.clone()).filter(|t| !t.is_empty());
-        }
-        if let Some(ip) = &body.access_ipv6 {
-            new.access_ipv6 = Some(ip.clone()).filter(|t| !t.is_empty());
-        }
-        if let Some(data) = &body.user_data {
-            new.user_data.clone_from(data);
-        }
-        if let Some(certs) = &body.trusted_image_certificates {
-            new.trusted_certs.clone_from(certs);
-        }
-        if let Some(files) = &body.personality {
-            new.files = files.iter().map(|f| (f.path.clone(), f.contents.clone())).collect();
-        }
-        match &body.key_name {
-            None => {}
-            Some(None) => new.key = None,
-            Some(Some(name)) => {
-                let key = snapshot
-                    .get::<KeyPair>(&keypair_id(&caller.user_id, name))
-                    .ok_or_else(|| Error::bad_request("Invalid key_name provided."))?;
-                new.key = Some(ServerKey { name: name.clone(), public_key: key.public_key.clone() });
+    let answer = change(
+        app,
+        request,
+        id,
+        "os_compute_api:servers:rebuild",
+        |snapshot, txn, server| {
+            rules::check_action(&caller, id, server, "rebuild")?;
+            if !server.placed {
+                return Err(Error::conflict(format!(
+                    "Cannot 'rebuild' instance {id}: no host has it. Delete it and create it again."
+                )));
             }
-        }
-        new.auto_disk_config = disk_config(body.disk_config.as_deref(), new.auto_disk_config)?;
-        new.admin_pass = Some(given.clone());
-        // A stopped server is rebuilt and stays stopped; one in ERROR is rebuilt and runs.
-        new.power = if server.vm_state == VmState::Stopped { Power::Stopped } else { Power::Running };
-        new.rebuild += 1;
-        new.task = Some(Task::Rebuilding);
-        new.fault = None;
-        begin_action(txn, &server.id, &server.project_id, &caller.user_id, &request.id, "rebuild");
-        Ok((new, password.clone()))
-    })
+            let mut new = (*server.value).clone();
+            new.touch(&request.id, snapshot);
+            let flavor = Flavor {
+                name: server.flavor.name.clone(),
+                description: None,
+                vcpus: server.flavor.vcpus,
+                memory_mb: server.flavor.memory_mb,
+                root_gb: server.flavor.root_gb,
+                ephemeral_gb: server.flavor.ephemeral_gb,
+                swap_mb: server.flavor.swap_mb,
+                rxtx_factor: 1.0,
+                is_public: true,
+                extra_specs: BTreeMap::new(),
+                access: BTreeSet::new(),
+                created: server.value.created,
+            };
+            let image = image_for(snapshot, &caller, &body.image, &flavor)?;
+            // The image may be another one: the host must fit it as if it were chosen anew (no filter is bypassed).
+            let mut probe = new.clone();
+            probe.image = Some(image.clone());
+            check_host_fits(snapshot, &server.id, &probe)?;
+            new.image = Some(image);
+            if let Some(name) = &body.name {
+                new.name.clone_from(name);
+            }
+            if let Some(metadata) = &body.metadata {
+                check_metadata_count(snapshot, &server.project_id, metadata.len())?;
+                new.metadata.clone_from(metadata);
+            }
+            if let Some(text) = &body.description {
+                new.description.clone_from(text);
+            }
+            if let Some(name) = &body.hostname {
+                new.hostname.clone_from(name);
+            }
+            if let Some(ip) = &body.access_ipv4 {
+                new.access_ipv4 = Some(ip.clone()).filter(|t| !t.is_empty());
+            }
+            if let Some(ip) = &body.access_ipv6 {
+                new.access_ipv6 = Some(ip.clone()).filter(|t| !t.is_empty());
+            }
+            if let Some(data) = &body.user_data {
+                new.user_data.clone_from(data);
+            }
+            if let Some(certs) = &body.trusted_image_certificates {
+                new.trusted_certs.clone_from(certs);
+            }
+            if let Some(files) = &body.personality {
+                new.files = files.iter().map(|f| (f.path.clone(), f.contents.clone())).collect();
+            }
+            match &body.key_name {
+                None => {}
+                Some(None) => new.key = None,
+                Some(Some(name)) => {
+                    let key = snapshot
+                        .get::<KeyPair>(&keypair_id(&caller.user_id, name))
+                        .ok_or_else(|| Error::bad_request("Invalid key_name provided."))?;
+                    new.key = Some(ServerKey {
+                        name: name.clone(),
+                        public_key: key.public_key.clone(),
+                    });
+                }
+            }
+            new.auto_disk_config = disk_config(body.disk_config.as_deref(), new.auto_disk_config)?;
+            new.admin_pass = Some(given.clone());
+            // A stopped server is rebuilt and stays stopped; one in ERROR is rebuilt and runs.
+            new.power = if server.vm_state == VmState::Stopped {
+                Power::Stopped
+            } else {
+                Power::Running
+            };
+            new.rebuild += 1;
+            new.task = Some(Task::Rebuilding);
+            new.fault = None;
+            begin_action(
+                txn,
+                &server.id,
+                &server.project_id,
+                &caller.user_id,
+                &request.id,
+                "rebuild",
+            );
+            Ok((new, password.clone()))
+        },
+    )
     .await?;
     app.record(id, &request.id, "rebuild").await;
     Ok(answer)
 }
 
 fn check_host_fits(snapshot: &Snapshot, id: &ServerId, probe: &Server) -> Result<()> {
-    let Some(host) = probe.host.as_deref() else { return Ok(()) };
+    let Some(host) = probe.host.as_deref() else {
+        return Ok(());
+    };
     maru_compute_model::schedule::image_fits(snapshot, probe, host).map_err(|why| {
-        Error::bad_request(format!("No valid host was found: instance {id} is on {host}, and {why}."))
+        Error::bad_request(format!(
+            "No valid host was found: instance {id} is on {host}, and {why}."
+        ))
     })
 }
 
 /// Adds or removes a security group on all ports of a server.
 pub(crate) async fn security_group(app: &App, request: &Request, id: &str, name: &str, add: bool) -> Result<Reply> {
     let caller = request.caller()?.clone();
-    let rule = if add { "os_compute_api:os-security-groups:add" } else { "os_compute_api:os-security-groups:remove" };
+    let rule = if add {
+        "os_compute_api:os-security-groups:add"
+    } else {
+        "os_compute_api:os-security-groups:remove"
+    };
     change(app, request, id, rule, |snapshot, txn, server| {
         rules::check_lock(&caller, id, server)?;
         let new = network::plan_security_group(snapshot, txn, server, name, add)?;
@@ -324,4 +392,3 @@ pub(crate) async fn security_group(app: &App, request: &Request, id: &str, name:
     .await?;
     Ok(Reply::empty(202))
 }
-

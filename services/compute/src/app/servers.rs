@@ -12,9 +12,9 @@ use base64::Engine;
 use maru_auth::Caller;
 use maru_base::{Error, Result};
 use maru_compute_model::{
-    BlockDevice, Flavor, GroupId, KeyPair, Networks, Power, Reboot, Server, ServerFlavor, ServerGroup, ServerId, ServerImage,
-    ServerKey, Task, VmState, WantedPort, begin_action, find_visible_flavor, keypair_id, network, plan_delete_server, quota,
-    quota_of, rules, zones,
+    BlockDevice, Flavor, GroupId, KeyPair, Networks, Power, Reboot, Server, ServerFlavor, ServerGroup, ServerId,
+    ServerImage, ServerKey, Task, VmState, WantedPort, begin_action, find_visible_flavor, keypair_id, network,
+    plan_delete_server, quota, quota_of, rules, zones,
 };
 use maru_http::Request;
 use maru_image_model::{Image, ImageId, ImageStatus};
@@ -111,7 +111,10 @@ fn affordable(snapshot: &Snapshot, project: &str, server: &Server, min: u64, max
         return Ok(most);
     }
     let n = i64::try_from(min).unwrap_or(i64::MAX);
-    let wanted: Vec<_> = quota_of(server).into_iter().map(|(r, each)| (r, each.saturating_mul(n))).collect();
+    let wanted: Vec<_> = quota_of(server)
+        .into_iter()
+        .map(|(r, each)| (r, each.saturating_mul(n)))
+        .collect();
     quota::check(snapshot, project, &wanted)?;
     Ok(min)
 }
@@ -164,7 +167,9 @@ impl Wanted {
             && let Networks::Listed(list) = &networks
             && list.iter().any(|w| w.port.is_some() || w.fixed_ip.is_some())
         {
-            return Err(Error::bad_request("Unable to launch multiple instances with a single configured port ID. Please launch your instances one by one with different ports."));
+            return Err(Error::bad_request(
+                "Unable to launch multiple instances with a single configured port ID. Please launch your instances one by one with different ports.",
+            ));
         }
         let (zone, host) = placement_of(request, caller, &body)?;
         let hostname = match &body.hostname {
@@ -179,7 +184,17 @@ impl Wanted {
             Some(p) => p.clone(),
             None => random_word(12, b"23456789ABCDEFGHJKLMNPQRSTUVWXYZabcdefghijkmnopqrstuvwxyz"),
         };
-        Ok(Self { networks, zone, host, hostname, image, devices, admin_pass, auto_disk_config, body })
+        Ok(Self {
+            networks,
+            zone,
+            host,
+            hostname,
+            image,
+            devices,
+            admin_pass,
+            auto_disk_config,
+            body,
+        })
     }
 
     /// Finds in the store all that the request names, and makes the server of it.
@@ -189,11 +204,17 @@ impl Wanted {
         let flavor_id = body.flavor.id();
         let flavor = find_visible_flavor(snapshot, caller, &flavor_id)
             .ok_or_else(|| Error::bad_request(format!("Flavor {flavor_id} could not be found.")))?;
-        let image = self.image.as_deref().map(|id| image_for(snapshot, caller, id, &flavor)).transpose()?;
+        let image = self
+            .image
+            .as_deref()
+            .map(|id| image_for(snapshot, caller, id, &flavor))
+            .transpose()?;
         if let Some(zone) = &self.zone
             && !zones(snapshot).contains_key(zone)
         {
-            return Err(Error::bad_request(format!("The requested availability zone is not available: {zone}")));
+            return Err(Error::bad_request(format!(
+                "The requested availability zone is not available: {zone}"
+            )));
         }
         if let Some(host) = &self.host
             && maru_compute_model::find_service(snapshot, host).is_none()
@@ -206,7 +227,10 @@ impl Wanted {
             .map(|name| {
                 snapshot
                     .get::<KeyPair>(&keypair_id(&caller.user_id, name))
-                    .map(|k| ServerKey { name: name.to_owned(), public_key: k.public_key.clone() })
+                    .map(|k| ServerKey {
+                        name: name.to_owned(),
+                        public_key: k.public_key.clone(),
+                    })
                     .ok_or_else(|| Error::bad_request("Invalid key_name provided."))
             })
             .transpose()?;
@@ -234,7 +258,10 @@ impl Wanted {
         Ok(Server {
             name: body.name.clone(),
             hostname: self.hostname.clone(),
-            description: body.description.clone().or_else(|| (!request.at_least(2, 19)).then(|| body.name.clone())),
+            description: body
+                .description
+                .clone()
+                .or_else(|| (!request.at_least(2, 19)).then(|| body.name.clone())),
             project_id: project,
             user_id: caller.user_id.clone(),
             flavor: embed_flavor(&flavor),
@@ -244,7 +271,11 @@ impl Wanted {
             metadata: body.metadata.clone(),
             tags: body.tags.iter().flatten().cloned().collect(),
             user_data: body.user_data.clone(),
-            files: body.personality.iter().map(|f| (f.path.clone(), f.contents.clone())).collect(),
+            files: body
+                .personality
+                .iter()
+                .map(|f| (f.path.clone(), f.contents.clone()))
+                .collect(),
             config_drive: body.config_drive.is_some_and(|f| f.0),
             auto_disk_config: self.auto_disk_config,
             admin_pass: Some(self.admin_pass.clone()),
@@ -306,7 +337,9 @@ fn check_limits(snapshot: &Snapshot, project: &str, body: &CreateBody) -> Result
 pub(crate) fn check_metadata_count(snapshot: &Snapshot, project: &str, count: usize) -> Result<()> {
     let limit = quota::limit(snapshot, project, "metadata_items");
     if limit >= 0 && i64::try_from(count).unwrap_or(i64::MAX) > limit {
-        return Err(Error::forbidden(format!("Maximum number of metadata items exceeds {limit}")));
+        return Err(Error::forbidden(format!(
+            "Maximum number of metadata items exceeds {limit}"
+        )));
     }
     Ok(())
 }
@@ -354,7 +387,12 @@ pub(crate) fn image_for(snapshot: &Snapshot, caller: &Caller, reference: &str, f
             )));
         }
     }
-    Ok(ServerImage { id: id.to_owned(), digest: digest.clone(), format: format.clone(), properties: image.properties.clone() })
+    Ok(ServerImage {
+        id: id.to_owned(),
+        digest: digest.clone(),
+        format: format.clone(),
+        properties: image.properties.clone(),
+    })
 }
 
 fn no_volumes() -> Error {
@@ -377,11 +415,21 @@ fn devices(body: &CreateBody) -> Result<(Option<String>, Vec<BlockDevice>)> {
         match (device.source_type.as_deref(), destination) {
             (Some("image"), Some("local") | None) => {
                 if boot_index(device) != Some(0) {
-                    return Err(Error::bad_request("Block Device Mapping is Invalid: Mapping image to local is not supported but for the boot disk."));
+                    return Err(Error::bad_request(
+                        "Block Device Mapping is Invalid: Mapping image to local is not supported but for the boot disk.",
+                    ));
                 }
-                let id = device.uuid.clone().ok_or_else(|| invalid("server.block_device_mapping_v2", "an image needs its uuid"))?;
-                if image.as_ref().is_some_and(|i| i.rsplit('/').next() != Some(id.as_str())) {
-                    return Err(Error::bad_request("Block Device Mapping is Invalid: two different images are named to boot from."));
+                let id = device
+                    .uuid
+                    .clone()
+                    .ok_or_else(|| invalid("server.block_device_mapping_v2", "an image needs its uuid"))?;
+                if image
+                    .as_ref()
+                    .is_some_and(|i| i.rsplit('/').next() != Some(id.as_str()))
+                {
+                    return Err(Error::bad_request(
+                        "Block Device Mapping is Invalid: two different images are named to boot from.",
+                    ));
                 }
                 image = Some(id);
                 list.push(device_of("root", 0, device));
@@ -391,7 +439,12 @@ fn devices(body: &CreateBody) -> Result<(Option<String>, Vec<BlockDevice>)> {
                     Some(v) => v.as_u64().or_else(|| v.as_str().and_then(|t| t.parse().ok())),
                     None => None,
                 };
-                let gib = gib.ok_or_else(|| invalid("server.block_device_mapping_v2.volume_size", "a blank disk needs a size in GiB"))?;
+                let gib = gib.ok_or_else(|| {
+                    invalid(
+                        "server.block_device_mapping_v2.volume_size",
+                        "a blank disk needs a size in GiB",
+                    )
+                })?;
                 if device.guest_format.as_deref() == Some("swap") {
                     list.push(device_of("swap", gib << 10, device));
                 } else {
@@ -401,7 +454,10 @@ fn devices(body: &CreateBody) -> Result<(Option<String>, Vec<BlockDevice>)> {
             }
             (Some("volume" | "snapshot"), _) => return Err(no_volumes()),
             (other, _) => {
-                return Err(invalid("server.block_device_mapping_v2.source_type", format!("'{}' is not one of image, blank, volume, snapshot", other.unwrap_or(""))));
+                return Err(invalid(
+                    "server.block_device_mapping_v2.source_type",
+                    format!("'{}' is not one of image, blank, volume, snapshot", other.unwrap_or("")),
+                ));
             }
         }
     }
@@ -431,7 +487,12 @@ fn networks(body: Option<&NetworksBody>, minor: u16) -> Result<Networks> {
         Some(NetworksBody::Word(word)) if word == "none" => Ok(Networks::None),
         None | Some(NetworksBody::Word(_)) => Ok(Networks::Auto),
         Some(NetworksBody::List(list)) if list.is_empty() => Ok(Networks::Auto),
-        Some(NetworksBody::List(list)) => list.iter().enumerate().map(|(i, n)| wanted_port(i, n, minor)).collect::<Result<_>>().map(Networks::Listed),
+        Some(NetworksBody::List(list)) => list
+            .iter()
+            .enumerate()
+            .map(|(i, n)| wanted_port(i, n, minor))
+            .collect::<Result<_>>()
+            .map(Networks::Listed),
     }
 }
 
@@ -445,20 +506,36 @@ fn wanted_port(index: usize, body: &NetworkBody, minor: u16) -> Result<WantedPor
         }
     }
     if body.uuid.is_none() && body.port.is_none() {
-        return Err(Error::bad_request(format!("Bad networks format: network uuid is not in proper format ({})", field("uuid"))));
+        return Err(Error::bad_request(format!(
+            "Bad networks format: network uuid is not in proper format ({})",
+            field("uuid")
+        )));
     }
     if body.tag.is_some() && !(minor == 32 || minor >= 42) {
-        return Err(invalid(&field("tag"), "Additional properties are not allowed ('tag' was unexpected)"));
+        return Err(invalid(
+            &field("tag"),
+            "Additional properties are not allowed ('tag' was unexpected)",
+        ));
     }
     let fixed_ip = body
         .fixed_ip
         .as_deref()
-        .map(|text| text.parse().map_err(|_| invalid(&field("fixed_ip"), format!("'{text}' is not an IP address"))))
+        .map(|text| {
+            text.parse()
+                .map_err(|_| invalid(&field("fixed_ip"), format!("'{text}' is not an IP address")))
+        })
         .transpose()?;
     if fixed_ip.is_some() && body.port.is_some() {
-        return Err(Error::bad_request("Specified Fixed IP cannot be used with a port: choose one of them."));
+        return Err(Error::bad_request(
+            "Specified Fixed IP cannot be used with a port: choose one of them.",
+        ));
     }
-    Ok(WantedPort { network: body.uuid.clone(), port: body.port.clone(), fixed_ip, tag: body.tag.clone() })
+    Ok(WantedPort {
+        network: body.uuid.clone(),
+        port: body.port.clone(),
+        fixed_ip,
+        tag: body.tag.clone(),
+    })
 }
 
 /// Zone and host that were asked for: `zone:host:node` of old, and `host`/`hypervisor_hostname` (2.74).
@@ -471,7 +548,9 @@ fn placement_of(request: &Request, caller: &Caller, body: &CreateBody) -> Result
         }
         let parts: Vec<&str> = text.split(':').collect();
         if parts.len() > 3 {
-            return Err(Error::bad_request("Invalid availability_zone: it is zone, zone:host or zone:host:node."));
+            return Err(Error::bad_request(
+                "Invalid availability_zone: it is zone, zone:host or zone:host:node.",
+            ));
         }
         zone = parts.first().filter(|p| !p.is_empty()).map(|p| (*p).to_owned());
         host = parts.iter().skip(1).find(|p| !p.is_empty()).map(|p| (*p).to_owned());
@@ -482,7 +561,9 @@ fn placement_of(request: &Request, caller: &Caller, body: &CreateBody) -> Result
     if let Some(name) = body.host.as_ref().or(body.hypervisor_hostname.as_ref()) {
         request.authorize_rule("compute:servers:create:requested_destination", &target)?;
         if host.is_some() {
-            return Err(Error::bad_request("A host was asked for twice: by availability_zone and by host."));
+            return Err(Error::bad_request(
+                "A host was asked for twice: by availability_zone and by host.",
+            ));
         }
         host = Some(name.clone());
     }
@@ -494,10 +575,16 @@ pub(crate) fn check_metadata(metadata: &BTreeMap<String, String>) -> Result<()> 
     for (key, value) in metadata {
         let fits = key.bytes().all(|b| b.is_ascii_alphanumeric() || b"-_:. ".contains(&b));
         if key.is_empty() || key.len() > 255 || !fits {
-            return Err(invalid("metadata", format!("'{key}' is not a key: 1 to 255 letters, digits and -_:. characters")));
+            return Err(invalid(
+                "metadata",
+                format!("'{key}' is not a key: 1 to 255 letters, digits and -_:. characters"),
+            ));
         }
         if value.chars().count() > 255 {
-            return Err(invalid(&format!("metadata.{key}"), "a value has at most 255 characters"));
+            return Err(invalid(
+                &format!("metadata.{key}"),
+                "a value has at most 255 characters",
+            ));
         }
     }
     Ok(())
@@ -506,7 +593,9 @@ pub(crate) fn check_metadata(metadata: &BTreeMap<String, String>) -> Result<()> 
 /// Checks tags: at most 50, each 1 to 60 characters without `/` and `,`.
 pub(crate) fn check_tags(tags: &[String]) -> Result<()> {
     if tags.iter().collect::<BTreeSet<_>>().len() > 50 {
-        return Err(Error::bad_request("The number of tags exceeded the per-server limit 50"));
+        return Err(Error::bad_request(
+            "The number of tags exceeded the per-server limit 50",
+        ));
     }
     tags.iter().try_for_each(|t| check_tag(t))
 }
@@ -514,7 +603,10 @@ pub(crate) fn check_tags(tags: &[String]) -> Result<()> {
 /// Checks one tag.
 pub(crate) fn check_tag(tag: &str) -> Result<()> {
     if tag.is_empty() || tag.chars().count() > 60 || tag.contains(['/', ',']) {
-        return Err(invalid("tags", format!("'{tag}' is not a tag: 1 to 60 characters without / and ,")));
+        return Err(invalid(
+            "tags",
+            format!("'{tag}' is not a tag: 1 to 60 characters without / and ,"),
+        ));
     }
     Ok(())
 }
@@ -522,7 +614,10 @@ pub(crate) fn check_tag(tag: &str) -> Result<()> {
 /// Checks user data: base64, at most 64 KiB.
 pub(crate) fn check_user_data(data: &str) -> Result<()> {
     if data.len() > USER_DATA_MAX {
-        return Err(invalid("user_data", format!("it has {} characters, at most {USER_DATA_MAX}", data.len())));
+        return Err(invalid(
+            "user_data",
+            format!("it has {} characters, at most {USER_DATA_MAX}", data.len()),
+        ));
     }
     base64::engine::general_purpose::STANDARD
         .decode(data.trim_end())
@@ -532,9 +627,18 @@ pub(crate) fn check_user_data(data: &str) -> Result<()> {
 
 /// Checks an address of an IP version; the empty text clears it.
 pub(crate) fn check_address(field: &str, text: Option<&str>, v4: bool) -> Result<()> {
-    let Some(text) = text.filter(|t| !t.is_empty()) else { return Ok(()) };
+    let Some(text) = text.filter(|t| !t.is_empty()) else {
+        return Ok(());
+    };
     let good = text.parse::<std::net::IpAddr>().is_ok_and(|ip| ip.is_ipv4() == v4);
-    if good { Ok(()) } else { Err(invalid(field, format!("'{text}' is not an 'ipv{}'", if v4 { 4 } else { 6 }))) }
+    if good {
+        Ok(())
+    } else {
+        Err(invalid(
+            field,
+            format!("'{text}' is not an 'ipv{}'", if v4 { 4 } else { 6 }),
+        ))
+    }
 }
 
 /// Reads `OS-DCF:diskConfig`.
@@ -543,14 +647,21 @@ pub(crate) fn disk_config(text: Option<&str>, default: bool) -> Result<bool> {
         None => Ok(default),
         Some("AUTO") => Ok(true),
         Some("MANUAL") => Ok(false),
-        Some(other) => Err(invalid("OS-DCF:diskConfig", format!("'{other}' is not one of ['AUTO', 'MANUAL']"))),
+        Some(other) => Err(invalid(
+            "OS-DCF:diskConfig",
+            format!("'{other}' is not one of ['AUTO', 'MANUAL']"),
+        )),
     }
 }
 
 /// Checks a host name that was given (2.90).
 pub(crate) fn check_hostname(name: &str) -> Result<()> {
     let label = |l: &str| {
-        !l.is_empty() && l.len() <= 63 && l.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-') && !l.starts_with('-') && !l.ends_with('-')
+        !l.is_empty()
+            && l.len() <= 63
+            && l.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-')
+            && !l.starts_with('-')
+            && !l.ends_with('-')
     };
     if name.len() > 255 || !name.split('.').all(label) {
         return Err(invalid("hostname", format!("'{name}' is not a host name")));
@@ -569,13 +680,19 @@ pub(crate) fn hostname_of(name: &str) -> String {
         }
     }
     let host = host.trim_matches('-');
-    host.get(..host.len().min(60)).unwrap_or("").trim_end_matches('-').to_owned()
+    host.get(..host.len().min(60))
+        .unwrap_or("")
+        .trim_end_matches('-')
+        .to_owned()
 }
 
 /// A random word of these characters.
 pub(crate) fn random_word(length: usize, of: &[u8]) -> String {
     let bound = u64::try_from(of.len()).unwrap_or(1);
-    (0..length).filter_map(|_| of.get(usize::try_from(maru_base::random::below(bound)).ok()?)).map(|b| char::from(*b)).collect()
+    (0..length)
+        .filter_map(|_| of.get(usize::try_from(maru_base::random::below(bound)).ok()?))
+        .map(|b| char::from(*b))
+        .collect()
 }
 
 /// Changes name, description, access addresses, host name.

@@ -34,12 +34,23 @@ const BUILD_EVENT: &str = "compute__do_build_and_run_instance";
 pub fn create_flow() -> FlowSpec {
     FlowSpec {
         kind: CREATE,
-        steps: vec![Box::new(Schedule), Box::new(Network), Box::new(Spawn), Box::new(Running)],
+        steps: vec![
+            Box::new(Schedule),
+            Box::new(Network),
+            Box::new(Spawn),
+            Box::new(Running),
+        ],
         max_attempts: ATTEMPTS,
         give_up: Some(Box::new(|snapshot, flow, error| {
             let mut txn = Txn::new();
             if let Some(server) = alive(snapshot, &flow.subject) {
-                fail(snapshot, &mut txn, &server, "The server could not be made.", &error.chain())?;
+                fail(
+                    snapshot,
+                    &mut txn,
+                    &server,
+                    "The server could not be made.",
+                    &error.chain(),
+                )?;
             }
             Ok(txn)
         })),
@@ -53,7 +64,9 @@ pub(crate) fn begin_create(txn: &mut Txn, id: &str, request_id: &str) {
 
 /// The server, unless it is gone or going.
 fn alive(snapshot: &Snapshot, id: &str) -> Option<Object<Server>> {
-    snapshot.get::<Server>(&ServerId::from(id)).filter(|s| s.task != Some(Task::Deleting))
+    snapshot
+        .get::<Server>(&ServerId::from(id))
+        .filter(|s| s.task != Some(Task::Deleting))
 }
 
 /// Puts a server into ERROR and gives back what it holds; it is on no host.
@@ -69,7 +82,12 @@ fn fail(snapshot: &Snapshot, txn: &mut Txn, server: &Object<Server>, message: &s
     new.placed = false;
     new.ports.clear();
     new.updated = now;
-    new.fault = Some(Fault { code: 500, message: message.to_owned(), details: details.to_owned(), created: now });
+    new.fault = Some(Fault {
+        code: 500,
+        message: message.to_owned(),
+        details: details.to_owned(),
+        created: now,
+    });
     txn.update(server, &new);
     let story = event(BUILD_EVENT, server.updated, None, Some(&format!("{message} {details}")));
     finish_action(snapshot, txn, &server.id, &server.request_id, story, true);
@@ -84,9 +102,18 @@ impl Step for Schedule {
         "schedule"
     }
     async fn run(&self, snapshot: &Snapshot, flow: &Flow) -> Result<StepResult> {
-        let Some(server) = alive(snapshot, &flow.subject) else { return Ok(StepResult::End) };
+        let Some(server) = alive(snapshot, &flow.subject) else {
+            return Ok(StepResult::End);
+        };
         let mut txn = Txn::new();
-        let choice = match schedule::select(snapshot, &Request { id: &server.id, server: &server, exclude: &[] }) {
+        let choice = match schedule::select(
+            snapshot,
+            &Request {
+                id: &server.id,
+                server: &server,
+                exclude: &[],
+            },
+        ) {
             Ok(choice) => choice,
             Err(refusal) => {
                 // The owner sees how many hosts each filter turned down; host by host is for administrators.
@@ -95,8 +122,19 @@ impl Step for Schedule {
                 return Ok(StepResult::Fail(txn));
             }
         };
-        let holder = Holder { project_id: &server.project_id, user_id: &server.user_id, consumer_type: "INSTANCE" };
-        plan_allocate(snapshot, &mut txn, &ConsumerId::from(server.id.as_str()), &choice.provider.id, &choice.resources, &holder)?;
+        let holder = Holder {
+            project_id: &server.project_id,
+            user_id: &server.user_id,
+            consumer_type: "INSTANCE",
+        };
+        plan_allocate(
+            snapshot,
+            &mut txn,
+            &ConsumerId::from(server.id.as_str()),
+            &choice.provider.id,
+            &choice.resources,
+            &holder,
+        )?;
         let mut new = (*server.value).clone();
         new.host = Some(choice.service.host.clone());
         new.provider = Some(choice.provider.id.to_string());
@@ -112,7 +150,10 @@ impl Step for Schedule {
         txn.unchanged(&choice.service);
         let note = event("conductor_schedule_and_build_instances", server.updated, None, None);
         finish_action(snapshot, &mut txn, &server.id, &flow.request_id, note, false);
-        Ok(StepResult::Commit(txn, Some(json!({"host": choice.service.host, "fitting": choice.fitting}))))
+        Ok(StepResult::Commit(
+            txn,
+            Some(json!({"host": choice.service.host, "fitting": choice.fitting})),
+        ))
     }
 }
 
@@ -134,18 +175,27 @@ impl Step for Network {
         "network"
     }
     async fn run(&self, snapshot: &Snapshot, flow: &Flow) -> Result<StepResult> {
-        let Some(server) = alive(snapshot, &flow.subject) else { return Ok(StepResult::End) };
+        let Some(server) = alive(snapshot, &flow.subject) else {
+            return Ok(StepResult::End);
+        };
         let mut txn = Txn::new();
         let mut new = (*server.value).clone();
-        let host = new.host.clone().ok_or_else(|| {
-            Error::new(ErrorKind::Internal, "the server has passed scheduling but has no host")
-        })?;
+        let host = new
+            .host
+            .clone()
+            .ok_or_else(|| Error::new(ErrorKind::Internal, "the server has passed scheduling but has no host"))?;
         match network::plan_plug(snapshot, &mut txn, &server.id, &mut new, &host) {
             Ok(()) => {}
             // A refusal will not change by trying again.
             Err(error) if error.kind().status() < 500 => {
                 let mut txn = Txn::new();
-                fail(snapshot, &mut txn, &server, "Failed to allocate the network(s), not rescheduling.", error.message())?;
+                fail(
+                    snapshot,
+                    &mut txn,
+                    &server,
+                    "Failed to allocate the network(s), not rescheduling.",
+                    error.message(),
+                )?;
                 return Ok(StepResult::Fail(txn));
             }
             Err(error) => return Err(error),
@@ -167,7 +217,9 @@ impl Step for Spawn {
         "spawn"
     }
     async fn run(&self, snapshot: &Snapshot, flow: &Flow) -> Result<StepResult> {
-        let Some(server) = alive(snapshot, &flow.subject) else { return Ok(StepResult::End) };
+        let Some(server) = alive(snapshot, &flow.subject) else {
+            return Ok(StepResult::End);
+        };
         let mut txn = Txn::new();
         let mut new = (*server.value).clone();
         new.placed = true;
@@ -194,7 +246,13 @@ impl Step for Running {
 }
 
 /// Adds to a server's story.
-pub(crate) async fn record(records: Option<&Arc<dyn Records>>, server: &str, request_id: &str, what: &str, host: Option<&str>) {
+pub(crate) async fn record(
+    records: Option<&Arc<dyn Records>>,
+    server: &str,
+    request_id: &str,
+    what: &str,
+    host: Option<&str>,
+) {
     let Some(records) = records else { return };
     let entry = json!({
         "time": maru_base::time::micros_z(maru_base::time::now()),
@@ -213,7 +271,10 @@ pub(crate) struct Creation {
 
 impl Creation {
     pub(crate) fn new(records: Option<Arc<dyn Records>>) -> Self {
-        Self { runner: FlowRunner::new(Arc::new(create_flow())), records }
+        Self {
+            runner: FlowRunner::new(Arc::new(create_flow())),
+            records,
+        }
     }
 }
 
@@ -230,14 +291,24 @@ impl Reconciler for Creation {
             "flow" => id.strip_prefix(CREATE).and_then(|rest| rest.strip_prefix(':')),
             _ => Some(id),
         };
-        subject.filter(|s| snapshot.get::<Flow>(&flow::flow_id(CREATE, s)).is_some()).map(str::to_owned).into_iter().collect()
+        subject
+            .filter(|s| snapshot.get::<Flow>(&flow::flow_id(CREATE, s)).is_some())
+            .map(str::to_owned)
+            .into_iter()
+            .collect()
     }
     fn all(&self, snapshot: &Snapshot) -> Vec<String> {
-        snapshot.find::<Flow>("kind", CREATE).map(|f| f.subject.clone()).collect()
+        snapshot
+            .find::<Flow>("kind", CREATE)
+            .map(|f| f.subject.clone())
+            .collect()
     }
     async fn reconcile(&self, store: &Store, key: &str) -> Result<Next> {
         let id = flow::flow_id(CREATE, key);
-        let before = store.snapshot().get::<Flow>(&id).map(|f| (f.step.clone(), f.request_id.clone()));
+        let before = store
+            .snapshot()
+            .get::<Flow>(&id)
+            .map(|f| (f.step.clone(), f.request_id.clone()));
         let next = self.runner.run(store, key).await;
         let snapshot = store.snapshot();
         let after = snapshot.get::<Flow>(&id).map(|f| f.step.clone());
@@ -247,7 +318,10 @@ impl Reconciler for Creation {
             let server = snapshot.get::<Server>(&ServerId::from(key));
             let host = server.as_ref().and_then(|s| s.host.as_deref());
             let state = server.as_ref().map_or("gone", |s| s.vm_state.as_str());
-            let what = after.map_or_else(|| format!("creation over: {state}"), |at| format!("{step} done, next {at}"));
+            let what = after.map_or_else(
+                || format!("creation over: {state}"),
+                |at| format!("{step} done, next {at}"),
+            );
             record(self.records.as_ref(), key, &request_id, &what, host).await;
         }
         next

@@ -20,16 +20,25 @@ impl Reconciler for Sweeper {
         vec!["server_action"]
     }
     fn keys_for(&self, snapshot: &Snapshot, _kind: &str, id: &str) -> Vec<String> {
-        let deleted = snapshot.get::<ServerAction>(&ActionId::from(id)).is_some_and(|a| a.deleted.is_some());
+        let deleted = snapshot
+            .get::<ServerAction>(&ActionId::from(id))
+            .is_some_and(|a| a.deleted.is_some());
         if deleted { vec![id.to_owned()] } else { Vec::new() }
     }
     fn all(&self, snapshot: &Snapshot) -> Vec<String> {
-        snapshot.find::<ServerAction>("deleted", "yes").map(|a| a.id.to_string()).collect()
+        snapshot
+            .find::<ServerAction>("deleted", "yes")
+            .map(|a| a.id.to_string())
+            .collect()
     }
     async fn reconcile(&self, store: &Store, key: &str) -> Result<Next> {
         let snapshot = store.snapshot();
-        let Some(action) = snapshot.get::<ServerAction>(&ActionId::from(key)) else { return Ok(Next::Done) };
-        let Some(deleted) = action.deleted else { return Ok(Next::Done) };
+        let Some(action) = snapshot.get::<ServerAction>(&ActionId::from(key)) else {
+            return Ok(Next::Done);
+        };
+        let Some(deleted) = action.deleted else {
+            return Ok(Next::Done);
+        };
         let age = maru_base::time::now().as_second() - deleted.as_second();
         if let Ok(rest) = u64::try_from(KEPT_SECONDS - age)
             && rest > 0

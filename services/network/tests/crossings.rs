@@ -8,6 +8,7 @@ use maru_network_model::{self as m, router_plan};
 use maru_store::{Snapshot, Txn};
 use serde_json::json;
 
+/// What a request plans on a snapshot.
 type Plan = Box<dyn Fn(&Snapshot, &mut Txn)>;
 
 struct World {
@@ -158,9 +159,6 @@ fn delete_group(group: &str) -> Plan {
         m::plan_delete_group(s, txn, &read, false).unwrap();
     })
 }
-
-/// What a request plans on a snapshot.
-type Plan = Box<dyn Fn(&Snapshot, &mut Txn)>;
 
 #[tokio::test]
 async fn ports_and_what_they_stand_on() {

@@ -5,6 +5,7 @@
 
 mod error;
 mod id;
+pub mod panics;
 pub mod random;
 pub mod time;
 

@@ -15,6 +15,7 @@ use maru_base::{Error, Result};
 use maru_store::{Index, Kind, Object, Snapshot, Store, Txn};
 use serde::{Deserialize, Serialize};
 use std::sync::Arc;
+use tracing::Instrument;
 
 maru_base::typed_id!(
     /// Id of a flow: `<kind>:<subject id>`; one flow of a kind runs for a subject at a time.
@@ -167,14 +168,28 @@ impl FlowRunner {
                     ),
                 )
             })?;
-        let result = match self.spec.steps[at].run(&snapshot, &flow).await {
-            Ok(result) => result,
-            Err(error) => return self.failed(store, &snapshot, &flow, error).await,
+        // Every line that a step logs names the request that began the flow.
+        let span = tracing::info_span!(
+            "flow",
+            request_id = flow.request_id,
+            flow = self.spec.kind,
+            subject,
+            step = flow.step
+        );
+        let run = self.spec.steps[at].run(&snapshot, &flow).instrument(span.clone());
+        let result = match maru_base::panics::catch(run).await {
+            Ok(Ok(result)) => result,
+            Ok(Err(error)) => return self.failed(store, &snapshot, &flow, error).instrument(span).await,
+            // A step that panics has failed: its attempts are counted, and in the end the subject shows it.
+            Err(panicked) => {
+                let error = Error::internal(format!("The step '{}' met a bug of ours.", flow.step), panicked);
+                return self.failed(store, &snapshot, &flow, error).instrument(span).await;
+            }
         };
-        let (mut txn, next) = match result {
+        let (mut txn, next, outcome) = match result {
             StepResult::Wait(delay) => return Ok(Ran::Wait(delay)),
-            StepResult::End => (Txn::new(), None),
-            StepResult::Fail(txn) => (txn, None),
+            StepResult::End => (Txn::new(), None, "nothing left to do"),
+            StepResult::Fail(txn) => (txn, None, "failed for good"),
             StepResult::Commit(txn, data) => {
                 let next = self.spec.steps.get(at + 1).map(|step| {
                     let mut next = (*flow.value).clone();
@@ -186,7 +201,7 @@ impl FlowRunner {
                     }
                     next
                 });
-                (txn, next)
+                (txn, next, "done")
             }
         };
         match next {
@@ -194,10 +209,13 @@ impl FlowRunner {
             None => txn.delete(&flow),
         };
         match store.commit(txn).await {
-            Ok(_) => Ok(Ran::Advanced),
+            Ok(_) => {
+                span.in_scope(|| tracing::info!(attempts = flow.attempts, outcome, "step ended"));
+                Ok(Ran::Advanced)
+            }
             // Something changed under the step: look again at once.
             Err(e) if e.is_conflict() => {
-                tracing::debug!(flow = %id, step = flow.step, error = %e, "conflict, planning again");
+                span.in_scope(|| tracing::debug!(error = %e, "conflict, planning again"));
                 tokio::task::yield_now().await;
                 Ok(Ran::Wait(std::time::Duration::from_millis(2)))
             }
@@ -212,12 +230,13 @@ impl FlowRunner {
             Some(give_up) if attempts >= self.spec.max_attempts => {
                 txn = give_up(snapshot, flow, &error)?;
                 txn.delete(flow);
-                tracing::error!(flow = %flow.id, step = flow.step, error = %error.chain(), "gave up");
+                tracing::error!(attempts, error = %error.chain(), "gave up");
             }
             _ => {
                 let mut next = (*flow.value).clone();
                 next.attempts = attempts;
                 next.last_error = Some(error.chain());
+                tracing::warn!(attempts, error = %error.chain(), "step failed, will try again");
                 txn.update(flow, &next);
             }
         }

@@ -11,4 +11,4 @@ mod runtime;
 pub mod testing;
 
 pub use flow::{Flow, FlowId, FlowRunner, FlowSpec, Step, StepResult};
-pub use runtime::{Next, Reconciler, Runtime};
+pub use runtime::{ControllerStats, Next, Reconciler, Runtime};

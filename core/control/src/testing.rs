@@ -1,4 +1,4 @@
-//! Generated tests of step lists: each step repeated, each step failing, a crash after each step.
+//! Generated tests of step lists: each step repeated, each step failing, each step panicking, a crash after each step.
 //!
 //! The caller gives a way to build a world (a store with a subject whose flow has begun), a runner over it, something
 //! that plays the outside (a simulated node), and what must hold in the end. Every generated run must reach that end.
@@ -20,6 +20,8 @@ pub enum Fault {
     Repeat,
     /// The step fails twice before it runs.
     Error,
+    /// The step panics twice after it ran: its effect outside the store has happened, its result is lost.
+    Panic,
     /// The process dies after the step's commit: a new runner goes on.
     Crash,
 }
@@ -41,7 +43,7 @@ pub fn cases(spec: &FlowSpec) -> Vec<Case> {
         fault: Fault::None,
     }];
     for step in &spec.steps {
-        for fault in [Fault::Repeat, Fault::Error, Fault::Crash] {
+        for fault in [Fault::Repeat, Fault::Error, Fault::Panic, Fault::Crash] {
             all.push(Case {
                 step: step.name(),
                 fault,
@@ -70,6 +72,10 @@ impl Step for Faulty {
                 // Its effect outside the store happens, its result is lost.
                 drop(self.inner.run(snapshot, flow).await?);
                 self.inner.run(snapshot, flow).await
+            }
+            Fault::Panic if n < 2 => {
+                drop(self.inner.run(snapshot, flow).await?);
+                std::panic::resume_unwind(Box::new("injected panic"))
             }
             _ => self.inner.run(snapshot, flow).await,
         }
@@ -104,7 +110,7 @@ where
                 }
             }
             Ok(Ran::Wait(_)) => outside(store.clone()).await?,
-            Err(error) if case.fault == Fault::Error => {
+            Err(error) if matches!(case.fault, Fault::Error | Fault::Panic) && injected(&error) => {
                 tracing::debug!(error = %error.chain(), "as injected");
             }
             Err(error) => return Err(error),
@@ -115,12 +121,17 @@ where
     )))
 }
 
+/// Whether a failure is one of ours; any other is the flow's own and ends the run.
+fn injected(error: &Error) -> bool {
+    error.chain().contains("injected ")
+}
+
 fn with_fault(mut spec: FlowSpec, step: &str, fault: Fault) -> FlowSpec {
     spec.steps = spec
         .steps
         .into_iter()
         .map(|inner| {
-            if inner.name() == step && matches!(fault, Fault::Repeat | Fault::Error) {
+            if inner.name() == step && matches!(fault, Fault::Repeat | Fault::Error | Fault::Panic) {
                 Box::new(Faulty {
                     inner,
                     fault,

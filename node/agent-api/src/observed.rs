@@ -125,7 +125,7 @@ pub struct ServerEvent {
     pub server: String,
     /// The request it belongs to.
     pub request_id: String,
-    /// `compute__do_build_and_run_instance`-like names: `link`, `firewall`, `disk`, `spawn`, `qmp`, `running`.
+    /// What was done: `link`, `firewall`, `disk`, `spawn`, `qmp`, `running`; `attempt` for a try that failed.
     pub event: String,
     /// When it began, microseconds since the epoch.
     pub start_us: i64,

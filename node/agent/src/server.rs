@@ -68,6 +68,7 @@ pub(crate) async fn run(inner: &Arc<Inner>) {
         );
         tasks.spawn(async move {
             let permit = permits.acquire().await;
+            let begun = micros();
             let outcome = reconcile(&inner, &id).await;
             drop(permit);
             let again = match outcome {
@@ -83,7 +84,7 @@ pub(crate) async fn run(inner: &Arc<Inner>) {
                         *n
                     };
                     tracing::warn!(server = id, error = %error.chain(), attempt = n, "server not as it shall be, will try again");
-                    fault(&inner, &id, &error, n).await;
+                    fault(&inner, &id, &error, n, begun).await;
                     let wait = Duration::from_millis(100 << n.min(8)).min(Duration::from_secs(20));
                     Some(wait + Duration::from_millis(maru_base::random::below(100)))
                 }
@@ -364,14 +365,19 @@ async fn start(inner: &Inner, server: &Server) -> Result<()> {
 }
 
 fn story(inner: &Inner, server: &Server, event: &str, start: i64, finish: i64) {
+    tell(inner, server, event, (start, finish), None);
+}
+
+/// Adds to the server's story what was done, or tried, from when to when.
+fn tell(inner: &Inner, server: &Server, event: &str, (start_us, finish_us): (i64, i64), failure: Option<&Error>) {
     inner.reporter.send(Report::Event(ServerEvent {
         server: server.id.clone(),
         request_id: server.request_id.clone(),
         event: event.to_owned(),
-        start_us: start,
-        finish_us: finish,
-        ok: true,
-        message: None,
+        start_us,
+        finish_us,
+        ok: failure.is_none(),
+        message: failure.map(Error::chain),
     }));
 }
 
@@ -397,12 +403,16 @@ async fn report(inner: &Inner, revision: u64, server: &Server, notes: &Notes, fa
     Ok(())
 }
 
-/// Reports that the intent cannot be carried out now.
-async fn fault(inner: &Inner, id: &str, error: &Error, attempt: u32) {
+/// Reports that the intent cannot be carried out now. Told in the server's story while its patience lasts: what fails for days
+/// must not fill the record.
+async fn fault(inner: &Inner, id: &str, error: &Error, attempt: u32, begun: i64) {
     let intent = inner.desired().server(id);
     if let Intent::Set(revision, item) = intent
         && let Item::Server(server) = &*item
     {
+        if attempt <= PATIENCE {
+            tell(inner, server, "attempt", (begun, micros()), Some(error));
+        }
         let now = status(inner, id).await.ok().flatten();
         // A guest that is not defined yet has carried out all reboots and rebuilds that were ever asked.
         let notes = Notes::of(now.as_ref()).unwrap_or(Notes {

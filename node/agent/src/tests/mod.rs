@@ -366,6 +366,24 @@ async fn faults_are_told_tried_again_and_final_when_they_are() {
         })
         .await;
     running(&plane, 1).await;
+    let failed: Vec<_> = plane
+        .reports
+        .lock()
+        .unwrap()
+        .iter()
+        .filter_map(|r| match r {
+            Report::Event(e) if !e.ok => Some(e.clone()),
+            _ => None,
+        })
+        .collect();
+    assert_eq!(
+        failed.len(),
+        2,
+        "each failed attempt is in the server's story: {failed:?}"
+    );
+    assert!(failed.iter().all(|e| e.event == "attempt"
+        && !e.request_id.is_empty()
+        && e.message.as_ref().is_some_and(|m| m.contains("was told to fail"))));
     let (fake, plane) = (Fake::new(), self::plane());
     fake.state().fail.insert("disk".into(), (1000, ErrorKind::BadRequest));
     let _agent = run(&fake, &plane).await;

@@ -328,7 +328,12 @@ async fn ipv6_addresses_come_from_the_mac_where_hosts_make_them() {
 async fn subnets_and_ports_change() {
     let c = cloud();
     let net = c.network(A).await;
-    let two = json!({"subnets": [{"network_id": net, "cidr": "10.0.0.0/24", "ip_version": 4}, {"network_id": net, "cidr": "10.1.0.0/24", "ip_version": 4}]});
+    // The DHCP port's random address must not be one that the test asks for below.
+    let pool = |net: &str| json!([{"start": format!("{net}.100"), "end": format!("{net}.200")}]);
+    let two = json!({"subnets": [
+        {"network_id": net, "cidr": "10.0.0.0/24", "ip_version": 4, "allocation_pools": pool("10.0.0")},
+        {"network_id": net, "cidr": "10.1.0.0/24", "ip_version": 4, "allocation_pools": pool("10.1.0")},
+    ]});
     let made = c.want(201, A, "POST", "/v2.0/subnets", two).await;
     let dhcp = c.get(A, &format!("/v2.0/ports?network_id={net}")).await["ports"][0].clone();
     assert_eq!(

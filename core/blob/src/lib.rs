@@ -2,6 +2,7 @@
 //!
 //! - [`Blobs`]: what an engine offers; a blob's name is the SHA-512 of its content in hexadecimal.
 //! - [`BlobWriter`]: a running upload. Nothing is visible before [`BlobWriter::finish`]; dropped, it leaves nothing.
+//! - [`SealedBlob`]: an upload that has ended but has no name yet; what must not become a blob is dropped here.
 //! - [`BlobReader`]: a blob or a range of one, as `AsyncRead` or as a stream of chunks.
 //! - [`DirBlobs`]: the engine on a directory.
 //!
@@ -13,7 +14,7 @@ mod writer;
 
 pub use dir::DirBlobs;
 pub use reader::BlobReader;
-pub use writer::{BlobInfo, BlobWriter};
+pub use writer::{BlobInfo, BlobWriter, SealedBlob};
 
 use bytes::Bytes;
 use futures_util::{Stream, StreamExt};

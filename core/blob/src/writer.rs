@@ -8,7 +8,7 @@ use sha2::Sha512;
 use std::{
     fs::{self, File},
     io::{self, IoSlice, Write},
-    path::PathBuf,
+    path::{Path, PathBuf},
     sync::Arc,
 };
 use tokio::{
@@ -192,7 +192,15 @@ impl BlobWriter {
     ///
     /// # Errors
     /// When they cannot be written; nothing is left then.
-    pub async fn finish(mut self) -> Result<BlobInfo> {
+    pub async fn finish(self) -> Result<BlobInfo> {
+        self.seal().await?.place().await
+    }
+
+    /// Ends the upload: the bytes are durable and their digest is known, but they are no blob yet.
+    ///
+    /// # Errors
+    /// When they cannot be written; nothing is left then.
+    pub async fn seal(mut self) -> Result<SealedBlob> {
         self.hand_over().await?;
         let Self {
             md5,
@@ -207,16 +215,54 @@ impl BlobWriter {
         let lost = |e| Error::internal("The upload broke off.", e);
         let (file, md5, sha512) = tokio::join!(file.result, md5.result, sha512.result);
         let file = file.map_err(lost)?.map_err(|e| failed("stored", e))?;
+        let digest = sha512.map_err(lost)?;
         let info = BlobInfo {
             md5: md5.map_err(lost)?,
-            digest: sha512.map_err(lost)?,
-            sha512: String::new(),
+            sha512: digest.clone(),
+            digest,
             size,
         };
-        let info = BlobInfo {
-            sha512: info.digest.clone(),
-            ..info
-        };
+        Ok(SealedBlob {
+            info,
+            file,
+            temporary,
+            folder,
+        })
+    }
+}
+
+/// An upload that has ended: what it is can be looked into before it becomes a blob. Dropped, it leaves nothing.
+pub struct SealedBlob {
+    info: BlobInfo,
+    file: File,
+    temporary: Temporary,
+    folder: PathBuf,
+}
+
+impl SealedBlob {
+    /// What it will be.
+    #[must_use]
+    pub fn info(&self) -> &BlobInfo {
+        &self.info
+    }
+
+    /// Where its bytes lie now, on this machine; to be read, not written.
+    #[must_use]
+    pub fn path(&self) -> &Path {
+        self.temporary.0.as_deref().unwrap_or(Path::new(""))
+    }
+
+    /// Gives the bytes their name, durably. A blob of the same content may be there: then it stays.
+    ///
+    /// # Errors
+    /// When the disk refuses; nothing is left then.
+    pub async fn place(self) -> Result<BlobInfo> {
+        let Self {
+            info,
+            file,
+            temporary,
+            folder,
+        } = self;
         let digest = info.digest.clone();
         let place = move || place(file, temporary, &folder.join(&digest[..2]), &digest);
         spawn_blocking(place)

@@ -149,3 +149,23 @@ async fn many_uploads_at_once() {
     let infos: Vec<_> = uploads.buffer_unordered(16).collect().await;
     assert_eq!(blobs.list().await.unwrap().len(), infos.len());
 }
+
+#[tokio::test]
+async fn a_sealed_upload_is_no_blob_until_it_is_placed() {
+    let folder = tempfile::tempdir().unwrap();
+    let blobs = open(&folder).await;
+    let seal = async || {
+        let mut writer = blobs.begin().await.unwrap();
+        writer.write(Bytes::from_static(b"looked at first")).await.unwrap();
+        writer.seal().await.unwrap()
+    };
+    let sealed = seal().await;
+    assert_eq!(std::fs::read(sealed.path()).unwrap(), b"looked at first");
+    assert_eq!(sealed.info().size, 15);
+    assert!(blobs.list().await.unwrap().is_empty());
+    drop(sealed);
+    assert_eq!(temporary_files(folder.path()), 0, "dropped, it leaves nothing");
+    let info = seal().await.place().await.unwrap();
+    assert_eq!(blobs.list().await.unwrap(), [info.digest]);
+    assert_eq!(temporary_files(folder.path()), 0);
+}

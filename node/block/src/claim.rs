@@ -3,6 +3,7 @@
 //! | declared (Glance `disk_format`) | contents that are accepted | handled as |
 //! |---|---|---|
 //! | `raw` | no known format; an MBR or GPT disk; an ISO 9660 file system | `raw` |
+//! | `gpt` | an MBR or GPT disk | `raw` |
 //! | `iso` | ISO 9660 or UDF, also a hybrid with MBR or GPT | `iso` (bytes as they are: raw) |
 //! | `qcow2` | qcow2 v2 or v3 without backing file, data file, encryption or unknown features | `qcow2` |
 //! | `vmdk` | `monolithicSparse` or `streamOptimized` with one embedded extent | `vmdk` |
@@ -62,6 +63,7 @@ pub fn check_claim(declared: &str, found: &Inspection) -> Result<Proven, String>
     };
     match (declared, found.format) {
         ("raw", Format::Raw | Format::Mbr | Format::Gpt | Format::Iso) => proven("raw"),
+        ("gpt", Format::Mbr | Format::Gpt) => proven("raw"),
         ("iso", Format::Iso) => proven("iso"),
         ("qcow2", Format::Qcow2) => proven("qcow2"),
         ("vmdk", Format::Vmdk) => proven("vmdk"),
@@ -69,9 +71,9 @@ pub fn check_claim(declared: &str, found: &Inspection) -> Result<Proven, String>
         ("vhdx", Format::Vhdx) => proven("vhdx"),
         ("vdi", Format::Vdi) => proven("vdi"),
         ("ami" | "ari" | "aki", Format::Raw | Format::Mbr | Format::Gpt | Format::Gzip | Format::Xz) => proven("raw"),
-        ("raw" | "iso" | "qcow2" | "vmdk" | "vhd" | "vhdx" | "vdi" | "ami" | "ari" | "aki", _) => mismatch(),
+        ("raw" | "gpt" | "iso" | "qcow2" | "vmdk" | "vhd" | "vhdx" | "vdi" | "ami" | "ari" | "aki", _) => mismatch(),
         _ => refuse(format!(
-            "disk_format {declared:?} cannot be inspected here; raw, qcow2, iso, vmdk, vhd, vhdx and vdi can"
+            "disk_format {declared:?} cannot be inspected here; raw, gpt, qcow2, iso, vmdk, vhd, vhdx and vdi can"
         )),
     }
 }

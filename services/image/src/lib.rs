@@ -11,5 +11,5 @@ mod app;
 mod policy;
 
 pub use api::service;
-pub use app::{App, Inspected, Inspector};
+pub use app::{App, Inspected, Inspector, Settings};
 pub use policy::POLICY;

@@ -6,7 +6,7 @@
 //!     ▲                    │ upload broke, refused or the process died
 //!     └────────────────────┘
 //! ```
-//! Deletion is at once: the record goes, the blob is removed when no image names it.
+//! Deletion is at once: the record goes, its id is never given out again, the blob is removed when no image names it.
 
 use maru_auth::Caller;
 use maru_base::ProjectId;
@@ -21,7 +21,7 @@ maru_base::typed_id!(
 
 /// Disk formats that the API takes.
 pub const DISK_FORMATS: &[&str] = &[
-    "ami", "ari", "aki", "vhd", "vhdx", "vmdk", "raw", "qcow2", "vdi", "iso", "ploop",
+    "ami", "ari", "aki", "vhd", "vhdx", "vmdk", "raw", "qcow2", "vdi", "iso", "ploop", "gpt",
 ];
 
 /// Container formats that the API takes.

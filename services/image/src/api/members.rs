@@ -9,14 +9,13 @@ use serde::Deserialize;
 use serde_json::{Value, json};
 use std::sync::Arc;
 
+/// Other members of a body are passed over, as upstream does.
 #[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
 struct Add {
     member: String,
 }
 
 #[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
 struct Answer {
     status: MemberStatus,
 }
@@ -26,22 +25,23 @@ fn view(member: &Object<Member>) -> Value {
         "member_id": member.project_id,
         "image_id": member.image_id,
         "status": member.status,
-        "created_at": seconds_z(member.created_at),
-        "updated_at": seconds_z(member.updated_at),
+        "created_at": seconds_z(member.value.created_at),
+        "updated_at": seconds_z(member.value.updated_at),
         "schema": "/v2/schemas/member",
     })
 }
 
 pub(super) async fn list(app: Arc<App>, request: Request) -> Result<Reply> {
-    let members: Vec<Value> = app.members(&request, request.param("id"))?.iter().map(view).collect();
+    let snapshot = app.store.current().await?;
+    let members = app.members(&snapshot, &request, request.param("id"))?;
+    let members: Vec<Value> = members.iter().map(view).collect();
     Reply::json(200, &json!({"members": members, "schema": "/v2/schemas/members"}))
 }
 
 pub(super) async fn show(app: Arc<App>, request: Request) -> Result<Reply> {
-    Reply::json(
-        200,
-        &view(&app.member(&request, request.param("id"), request.param("member"))?),
-    )
+    let snapshot = app.store.current().await?;
+    let member = app.member(&snapshot, &request, request.param("id"), request.param("member"))?;
+    Reply::json(200, &view(&member))
 }
 
 pub(super) async fn add(app: Arc<App>, mut request: Request) -> Result<Reply> {

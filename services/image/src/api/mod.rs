@@ -1,6 +1,8 @@
 //! Routes and version documents of the image service.
 
+mod data;
 mod images;
+mod listing;
 mod members;
 mod schemas;
 
@@ -19,13 +21,14 @@ pub fn service(app: Arc<App>) -> Service {
         .public(Method::GET, "/versions", versions)
         .public(Method::GET, "/v2", root)
         .post("/v2/images", "add_image", images::create)
-        .get("/v2/images", "get_images", images::list)
+        .get("/v2/images", "get_images", listing::list)
         .get("/v2/images/{id}", "get_image", images::show)
         .patch("/v2/images/{id}", "modify_image", images::update)
         .delete("/v2/images/{id}", "delete_image", images::delete)
-        .put("/v2/images/{id}/file", "upload_image", images::upload)
+        .put("/v2/images/{id}/file", "upload_image", data::upload)
         .limit(limits::NONE)
-        .get("/v2/images/{id}/file", "download_image", images::download)
+        .get("/v2/images/{id}/file", "download_image", data::download)
+        .get("/v2/images/{id}/tasks", "get_image", images::tasks)
         .put("/v2/images/{id}/tags/{tag}", "modify_image", images::add_tag)
         .delete("/v2/images/{id}/tags/{tag}", "modify_image", images::remove_tag)
         .post("/v2/images/{id}/actions/deactivate", "deactivate", images::deactivate)
@@ -37,6 +40,8 @@ pub fn service(app: Arc<App>) -> Service {
         .delete("/v2/images/{id}/members/{member}", "delete_member", members::remove)
         .get("/v2/schemas/{name}", "get_schema", schemas::show)
         .get("/v2/info/import", "get_schema", import_info)
+        .get("/v2/info/stores", "get_schema", stores_info)
+        .get("/v2/info/usage", "get_images", usage)
         .build();
     Service {
         name: "image",
@@ -73,4 +78,20 @@ async fn import_info(_app: Arc<App>, _request: Request) -> Result<Reply> {
         200,
         &json!({"import-methods": {"description": "Import methods available.", "type": "array", "value": []}}),
     )
+}
+
+/// As a Glance with one store: there is nothing to choose from.
+async fn stores_info(_app: Arc<App>, _request: Request) -> Result<Reply> {
+    Err(maru_base::Error::not_found(
+        "Multi backend is not supported at this site.",
+    ))
+}
+
+async fn usage(app: Arc<App>, request: Request) -> Result<Reply> {
+    let rows = app.usage(&app.store.current().await?, request.caller()?)?;
+    let usage: serde_json::Map<String, serde_json::Value> = rows
+        .into_iter()
+        .map(|(name, used, limit)| (name.to_owned(), json!({"usage": used, "limit": limit})))
+        .collect();
+    Reply::json(200, &json!({ "usage": usage }))
 }

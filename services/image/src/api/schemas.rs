@@ -1,6 +1,6 @@
 //! `/v2/schemas/{name}`: the JSON schemas that clients build their models from.
 
-use crate::App;
+use crate::{App, app::CONTAINER_FORMATS};
 use maru_base::{Error, Result};
 use maru_http::{Reply, Request};
 use maru_image_model::DISK_FORMATS;
@@ -11,9 +11,9 @@ pub(super) async fn show(_app: Arc<App>, request: Request) -> Result<Reply> {
     let name = request.param("name");
     let document = match name {
         "image" => image(),
-        "images" => collection("images", "image", image()),
+        "images" => collection("images", image()),
         "member" => member(),
-        "members" => collection("members", "member", member()),
+        "members" => collection("members", member()),
         _ => {
             return Err(Error::not_found(format!(
                 "There is no schema '{name}'; there are image, images, member, members."
@@ -23,7 +23,7 @@ pub(super) async fn show(_app: Arc<App>, request: Request) -> Result<Reply> {
     Reply::json(200, &document)
 }
 
-fn collection(name: &str, item: &str, schema: Value) -> Value {
+fn collection(name: &str, schema: Value) -> Value {
     let mut properties = Map::new();
     properties.insert(name.to_owned(), json!({"type": "array", "items": schema}));
     properties.insert("schema".into(), json!({"type": "string"}));
@@ -36,7 +36,6 @@ fn collection(name: &str, item: &str, schema: Value) -> Value {
     } else {
         json!([{"rel": "describedby", "href": "{schema}"}])
     };
-    let _ = item;
     json!({"name": name, "properties": properties, "links": links})
 }
 
@@ -60,8 +59,11 @@ fn image() -> Value {
     let text = |what: &str| json!({"type": ["null", "string"], "maxLength": 255, "description": what});
     let number = |what: &str| json!({"type": "integer", "minimum": 0, "maximum": 2_147_483_647, "description": what});
     let fixed = |kind: Value, what: &str| json!({"type": kind, "readOnly": true, "description": what});
-    let mut formats: Vec<Value> = vec![Value::Null];
-    formats.extend(DISK_FORMATS.iter().map(|f| json!(f)));
+    let formats = |all: &[&str]| {
+        std::iter::once(Value::Null)
+            .chain(all.iter().map(|f| json!(f)))
+            .collect::<Value>()
+    };
     json!({
         "name": "image",
         "properties": {
@@ -79,8 +81,8 @@ fn image() -> Value {
             "size": fixed(json!(["null", "integer"]), "Bytes of data"),
             "virtual_size": fixed(json!(["null", "integer"]), "Bytes that the disk inside shows"),
             "container_format": {"type": ["null", "string"], "description": "Container format",
-                "enum": [null, "ami", "ari", "aki", "bare", "ovf", "ova", "docker", "compressed"]},
-            "disk_format": {"type": ["null", "string"], "description": "Disk format", "enum": formats},
+                "enum": formats(CONTAINER_FORMATS)},
+            "disk_format": {"type": ["null", "string"], "description": "Disk format", "enum": formats(DISK_FORMATS)},
             "created_at": fixed(json!("string"), "When it was made, ISO 8601"),
             "updated_at": fixed(json!("string"), "When it last changed, ISO 8601"),
             "tags": {"type": "array", "items": {"type": "string", "maxLength": 255}, "description": "Tags"},
@@ -89,6 +91,9 @@ fn image() -> Value {
             "self": fixed(json!("string"), "Path of the image"),
             "file": fixed(json!("string"), "Path of its data"),
             "schema": fixed(json!("string"), "Path of this schema"),
+            "direct_url": fixed(json!("string"), "Address of the data in its store, where the cloud shows it"),
+            "stores": fixed(json!("string"), "Stores that hold the data, where the cloud has several"),
+            "locations": locations(),
         },
         "additionalProperties": {"type": "string"},
         "links": [
@@ -96,5 +101,32 @@ fn image() -> Value {
             {"rel": "enclosure", "href": "{file}"},
             {"rel": "describedby", "href": "{schema}"},
         ],
+    })
+}
+
+fn locations() -> Value {
+    json!({
+        "type": "array",
+        "description": "Addresses of the data, where the cloud shows them",
+        "items": {
+            "type": "object",
+            "properties": {
+                "url": {"type": "string", "maxLength": 255},
+                "metadata": {"type": "object"},
+                "validation_data": {
+                    "type": "object",
+                    "writeOnly": true,
+                    "additionalProperties": false,
+                    "description": "Checksums of the data",
+                    "properties": {
+                        "checksum": {"type": "string", "minLength": 32, "maxLength": 32},
+                        "os_hash_algo": {"type": "string", "maxLength": 64},
+                        "os_hash_value": {"type": "string", "maxLength": 128},
+                    },
+                    "required": ["os_hash_algo", "os_hash_value"],
+                },
+            },
+            "required": ["url", "metadata"],
+        },
     })
 }

@@ -1,12 +1,22 @@
 //! Image data: upload, inspection, download, and the collection of blobs that no image names.
+//!
+//! ```text
+//!  begin (queued → saving)  ─►  receive: bytes to disk, hashed  ─►  settle: seal, inspect, place, name (→ active)
+//!        409 if not queued        client gone, too large: ─► abandon (→ queued)   refused: ─► abandon (→ queued)
+//! ```
+//! Nothing of it depends on the client staying: an upload whose request is dropped abandons itself, and what has been
+//! received whole is settled in a task of its own. A process that dies leaves `saving` and a [`LooseBlob`] record, which
+//! [`App::recover`] clears at the next start.
 
-use super::images::{not_found, unsupported_media};
+use super::{images::unsupported_media, over_quota, range};
 use crate::App;
 use futures_util::StreamExt;
-use maru_base::{Error, ErrorKind, Result};
+use maru_base::{Error, ErrorKind, ProjectId, Result};
+use maru_blob::{BlobWriter, SealedBlob};
 use maru_http::{ByteStream, Request};
-use maru_image_model::{Image, ImageId, ImageStatus};
-use maru_store::{Object, Txn};
+use maru_image_model::{BlobDigest, Image, ImageId, ImageStatus, LooseBlob, usage};
+use maru_store::{Object, Snapshot, Txn};
+use std::sync::Arc;
 
 /// Bytes to send, with what the headers say of them.
 pub(crate) struct Download {
@@ -17,24 +27,67 @@ pub(crate) struct Download {
     pub total: u64,
 }
 
+/// One upload to one image; `ticket` tells it from any other.
+#[derive(Clone)]
+struct Upload {
+    app: Arc<App>,
+    image: ImageId,
+    ticket: String,
+    owner: ProjectId,
+    declared: String,
+}
+
+/// Abandons the upload when its request is dropped while it is running.
+struct Running(Option<Upload>);
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        // Without a runtime the process ends, and the next start recovers.
+        if let Some(upload) = self.0.take()
+            && let Ok(runtime) = tokio::runtime::Handle::try_current()
+        {
+            tracing::info!(image = %upload.image, "the client of an upload went away");
+            runtime.spawn(async move { upload.abandon().await });
+        }
+    }
+}
+
+fn too_large(limit: u64) -> Error {
+    Error::too_large(format!(
+        "The incoming image is too large: an image may have at most {limit} bytes."
+    ))
+}
+
 impl App {
     /// Takes an image's bytes: queued → saving → active, or back to queued when anything goes wrong.
-    pub(crate) async fn upload(&self, request: &mut Request, id: &str) -> Result<()> {
+    pub(crate) async fn upload(self: &Arc<Self>, request: &mut Request, id: &str) -> Result<()> {
         let content_type = request.header("content-type").unwrap_or("").to_owned();
         if content_type.split(';').next().map(str::trim) != Some("application/octet-stream") {
             return Err(unsupported_media(&content_type, "application/octet-stream"));
         }
-        let ticket = maru_base::random::hex32();
-        self.begin_upload(request, id, &ticket).await?;
-        let outcome = self.receive(request, id, &ticket).await;
+        let upload = self.begin_upload(request, id).await?;
+        let mut running = Running(Some(upload.clone()));
+        let received = upload.receive(request).await;
+        running.0 = None;
+        let outcome = match received {
+            Ok(writer) => {
+                let settling = upload.clone();
+                tokio::spawn(async move { settling.settle(writer).await })
+                    .await
+                    .unwrap_or_else(|e| Err(Error::internal("The upload could not be ended.", e)))
+            }
+            Err(error) => Err(error),
+        };
         if let Err(error) = &outcome {
             tracing::info!(request_id = %request.id, image = id, error = %error.chain(), "upload refused");
-            self.abandon_upload(id, &ticket).await;
+            upload.abandon().await;
         }
         outcome
     }
 
-    async fn begin_upload(&self, request: &Request, id: &str, ticket: &str) -> Result<()> {
+    async fn begin_upload(self: &Arc<Self>, request: &Request, id: &str) -> Result<Upload> {
+        let ticket = maru_base::random::hex32();
+        let announced = request.header("content-length").and_then(|n| n.parse::<u64>().ok());
         self.store
             .plan(|snapshot| {
                 let old = self.find(snapshot, request, id)?;
@@ -44,88 +97,85 @@ impl App {
                         old.status.as_str()
                     )));
                 }
-                if old.disk_format.is_none() || old.container_format.is_none() {
-                    return Err(Error::bad_request(
-                        "disk_format and container_format must be set before data is uploaded.",
+                let (Some(declared), Some(_)) = (&old.disk_format, &old.container_format) else {
+                    let missing = if old.disk_format.is_none() {
+                        "disk_format"
+                    } else {
+                        "container_format"
+                    };
+                    return Err(Error::invalid(
+                        missing,
+                        format!("Properties {missing} must be set prior to saving data."),
                     ));
+                };
+                if announced.is_some_and(|n| n > self.settings.image_size) {
+                    return Err(too_large(self.settings.image_size));
+                }
+                if let (Some(bytes), Some(room)) = (announced, self.room(snapshot, &old.owner))
+                    && bytes > room
+                {
+                    return Err(self.no_room(snapshot, &old.owner, bytes));
                 }
                 let mut image = (*old.value).clone();
                 image.status = ImageStatus::Saving;
-                image.upload = Some(ticket.to_owned());
+                image.upload = Some(ticket.clone());
                 let mut txn = Txn::new();
                 txn.update(&old, &image);
-                Ok((txn, ()))
+                let upload = Upload {
+                    app: Arc::clone(self),
+                    image: old.id.clone(),
+                    ticket: ticket.clone(),
+                    owner: old.owner.clone(),
+                    declared: declared.clone(),
+                };
+                Ok((txn, upload))
             })
             .await
     }
 
-    async fn receive(&self, request: &mut Request, id: &str, ticket: &str) -> Result<()> {
-        let key = ImageId::from(id);
-        let mut writer = self.blobs.begin().await?;
-        let mut stream = request.take_stream();
-        while let Some(chunk) = stream.next().await {
-            let chunk =
-                chunk.map_err(|e| Error::bad_request("The upload ended before it was complete.").with_source(e))?;
-            writer.write(chunk).await?;
-        }
-        // From here to the commit the blob has no name; the collector must not take it.
-        let _naming = self.naming.read().await;
-        let info = writer.finish().await?;
-        let declared = self
-            .store
-            .snapshot()
-            .get::<Image>(&key)
-            .and_then(|i| i.disk_format.clone())
-            .ok_or_else(|| not_found(id))?;
-        let path = self
-            .blobs
-            .path(&info.digest)
-            .ok_or_else(|| Error::unavailable("The stored bytes cannot be found for inspection; try again."))?;
-        let inspected = self.inspector.inspect(&path, &declared).await;
-        let named = match inspected {
-            Ok(inspected) => {
-                self.store
-                    .plan(|snapshot| {
-                        let old = snapshot.get::<Image>(&key).ok_or_else(|| {
-                            Error::new(ErrorKind::Gone, format!("Image {id} was deleted during the upload."))
-                        })?;
-                        if old.upload.as_deref() != Some(ticket) {
-                            return Err(Error::conflict(format!(
-                                "The upload of image {id} was taken over by another."
-                            )));
-                        }
-                        let mut image = (*old.value).clone();
-                        image.status = ImageStatus::Active;
-                        image.upload = None;
-                        image.size = Some(info.size);
-                        image.virtual_size = inspected.virtual_size;
-                        image.proven_format = Some(inspected.proven_format.clone());
-                        image.checksum = Some(info.md5.clone());
-                        image.digest = Some(info.digest.clone());
-                        image.updated_at = maru_base::time::now();
-                        let mut txn = Txn::new();
-                        txn.update(&old, &image);
-                        Ok((txn, ()))
-                    })
-                    .await
+    /// Bytes that a project may still store, `None` for no limit.
+    fn room(&self, snapshot: &Snapshot, owner: &ProjectId) -> Option<u64> {
+        let used = snapshot.counter(&usage::bytes_counter(owner));
+        self.settings
+            .project_bytes
+            .map(|limit| limit.saturating_sub(u64::try_from(used).unwrap_or(0)))
+    }
+
+    fn no_room(&self, snapshot: &Snapshot, owner: &ProjectId, bytes: u64) -> Error {
+        let limit = self.settings.project_bytes.unwrap_or(0);
+        let used = snapshot.counter(&usage::bytes_counter(owner));
+        Error::too_large(format!(
+            "Image exceeds the storage quota: {used} of {limit} bytes are in use, and this image has {bytes} or more. \
+             Delete images, or ask an administrator for a higher limit."
+        ))
+        .with_field("image_size_total")
+    }
+
+    /// Clears what a dead process left behind: uploads that were running go back to queued, blobs that got no name or
+    /// lost their last one are removed. Called once at start, before requests.
+    ///
+    /// # Errors
+    /// When the store or the disk does not answer.
+    pub async fn recover(&self) -> Result<()> {
+        let snapshot = self.store.snapshot();
+        for image in snapshot.list::<Image>() {
+            if let Some(ticket) = &image.upload {
+                tracing::info!(image = %image.id, "an upload was cut off; the image is queued again");
+                self.abandon(&image.id, ticket).await?;
             }
-            Err(error) => Err(error),
-        };
-        drop(_naming);
-        if named.is_err() {
-            self.collect(&info.digest).await?;
         }
-        named
+        for loose in snapshot.list::<LooseBlob>() {
+            self.collect(&loose.id).await?;
+        }
+        Ok(())
     }
 
     /// Back to queued, if the upload is still this one.
-    async fn abandon_upload(&self, id: &str, ticket: &str) {
-        let key = ImageId::from(id);
-        let outcome = self
-            .store
+    async fn abandon(&self, id: &ImageId, ticket: &str) -> Result<()> {
+        self.store
             .plan(|snapshot| {
                 let mut txn = Txn::new();
-                if let Some(old) = snapshot.get::<Image>(&key)
+                if let Some(old) = snapshot.get::<Image>(id)
                     && old.upload.as_deref() == Some(ticket)
                 {
                     let mut image = (*old.value).clone();
@@ -135,111 +185,170 @@ impl App {
                 }
                 Ok((txn, ()))
             })
-            .await;
-        if let Err(error) = outcome {
-            tracing::warn!(image = id, error = %error.chain(), "the image stays in saving until the next start");
-        }
+            .await
     }
 
-    /// Puts uploads that a dead process left behind back to queued; called once at start, before requests.
-    ///
-    /// # Errors
-    /// When the store does not answer.
-    pub async fn recover(&self) -> Result<()> {
-        let stuck: Vec<(ImageId, String)> = self
-            .store
-            .snapshot()
-            .list::<Image>()
-            .filter_map(|i| Some((i.id.clone(), i.upload.clone()?)))
-            .collect();
-        for (id, ticket) in stuck {
-            self.abandon_upload(&id, &ticket).await;
-        }
-        Ok(())
-    }
-
-    /// Removes a blob if no image names it.
+    /// Removes a blob if no image names it, and the record that asked for it.
     pub(crate) async fn collect(&self, digest: &str) -> Result<()> {
         let _alone = self.naming.write().await;
-        if self.store.snapshot().find::<Image>("digest", digest).next().is_none() {
+        if self
+            .store
+            .current()
+            .await?
+            .find::<Image>("digest", digest)
+            .next()
+            .is_none()
+        {
             self.blobs.delete(digest).await?;
         }
-        Ok(())
+        let key = BlobDigest::from(digest);
+        self.store
+            .plan(|snapshot| {
+                let mut txn = Txn::new();
+                if let Some(loose) = snapshot.get::<LooseBlob>(&key) {
+                    txn.delete(&loose);
+                }
+                Ok((txn, ()))
+            })
+            .await
     }
 
-    /// Opens an image's bytes; `range` is the Range header.
+    /// Opens an image's bytes, or the part of them that the request's headers ask for. None: there are none yet.
     pub(crate) async fn download(&self, request: &Request, id: &str) -> Result<Option<Download>> {
-        let snapshot = self.store.snapshot();
+        let snapshot = self.store.current().await?;
         let image = self.find(&snapshot, request, id)?;
         if image.status == ImageStatus::Deactivated && !request.caller()?.is_admin() {
-            return Err(Error::forbidden(format!(
-                "The requested image {id} has been deactivated. Image data download is forbidden."
-            )));
+            return Err(Error::forbidden(
+                "The requested image has been deactivated. Image data download is forbidden.",
+            ));
         }
         let (Some(digest), Some(total)) = (image.digest.clone(), image.size) else {
             return Ok(None);
         };
-        let part = match request.header("range") {
-            Some(text) => Some(range(text, total)?),
-            None => None,
-        };
-        let (start, length) = part.unwrap_or((0, total));
-        let range = part.map(|_| start..start + length);
-        let stream: ByteStream = Box::pin(self.blobs.open(&digest, range).await?.into_stream());
+        let part = range::requested(request, total)?;
+        let range = part.map(|(start, length)| start..start + length);
+        let reader = self.blobs.open(&digest, range).await.map_err(|e| match e.kind() {
+            ErrorKind::NotFound => Error::internal(format!("The data of image {id} is missing on this machine."), e),
+            _ => e,
+        })?;
         Ok(Some(Download {
             image,
-            stream,
+            stream: Box::pin(reader.into_stream()),
             part,
             total,
         }))
     }
 }
 
-/// One byte range of RFC 9110, section 14: first byte and length.
-fn range(text: &str, total: u64) -> Result<(u64, u64)> {
-    let refuse = || {
-        Error::new(
-            ErrorKind::RangeNotSatisfiable,
-            format!("The range '{text}' does not lie within the image's {total} bytes."),
-        )
-    };
-    let spec = text
-        .strip_prefix("bytes=")
-        .filter(|s| !s.contains(','))
-        .ok_or_else(refuse)?;
-    let (first, last) = spec.split_once('-').ok_or_else(refuse)?;
-    let number = |s: &str| s.trim().parse::<u64>().map_err(|_| refuse());
-    let (first, last) = match (first.trim(), last.trim()) {
-        ("", suffix) => (total.saturating_sub(number(suffix)?), total.saturating_sub(1)),
-        (first, "") => (number(first)?, total.saturating_sub(1)),
-        (first, last) => (number(first)?, number(last)?.min(total.saturating_sub(1))),
-    };
-    if first > last || first >= total {
-        Err(refuse())
-    } else {
-        Ok((first, last - first + 1))
+impl Upload {
+    async fn receive(&self, request: &mut Request) -> Result<BlobWriter> {
+        let app = &self.app;
+        let mut room = app.room(&app.store.snapshot(), &self.owner).unwrap_or(u64::MAX);
+        let mut writer = app.blobs.begin().await?;
+        let announced = request.header("content-length").and_then(|n| n.parse::<u64>().ok());
+        let mut stream = request.take_stream();
+        let broken = || "The upload ended before it was complete; send the whole data again.";
+        while let Some(chunk) = stream.next().await {
+            writer
+                .write(chunk.map_err(|e| Error::bad_request(broken()).with_source(e))?)
+                .await?;
+            if writer.written() > app.settings.image_size {
+                return Err(too_large(app.settings.image_size));
+            }
+            if writer.written() > room {
+                // Others may have given room back meanwhile.
+                let snapshot = app.store.snapshot();
+                room = app.room(&snapshot, &self.owner).unwrap_or(u64::MAX);
+                if writer.written() > room {
+                    return Err(app.no_room(&snapshot, &self.owner, writer.written()));
+                }
+            }
+        }
+        // A connection that is torn down may end its body like a whole one.
+        if announced.is_some_and(|n| n != writer.written()) {
+            return Err(Error::bad_request(broken()));
+        }
+        Ok(writer)
     }
-}
 
-#[cfg(test)]
-mod tests {
-    use super::range;
+    /// Makes received bytes the image's data, or leaves nothing of them.
+    async fn settle(&self, writer: BlobWriter) -> Result<()> {
+        let app = &self.app;
+        let sealed = writer.seal().await?;
+        let inspected = app.inspector.inspect(sealed.path(), &self.declared).await?;
+        let digest = sealed.info().digest.clone();
+        let named = {
+            // From here to the commit the blob has no name; the collector must not take it.
+            let _naming = app.naming.read().await;
+            self.name(sealed, &inspected).await
+        };
+        if named.is_err() {
+            app.collect(&digest).await?;
+        }
+        named
+    }
 
-    #[test]
-    fn ranges_of_rfc_9110() {
-        assert_eq!(range("bytes=0-9", 100).ok(), Some((0, 10)));
-        assert_eq!(range("bytes=90-", 100).ok(), Some((90, 10)));
-        assert_eq!(range("bytes=-5", 100).ok(), Some((95, 5)));
-        assert_eq!(range("bytes=50-500", 100).ok(), Some((50, 50)));
-        for bad in [
-            "bytes=100-",
-            "bytes=9-3",
-            "lines=1-2",
-            "bytes=a-b",
-            "bytes=0-1,3-4",
-            "bytes=-0",
-        ] {
-            assert!(range(bad, 100).is_err(), "{bad}");
+    async fn name(&self, sealed: SealedBlob, inspected: &crate::Inspected) -> Result<()> {
+        let app = &self.app;
+        let key = BlobDigest::from(&sealed.info().digest);
+        app.store
+            .plan(|snapshot| {
+                self.current(snapshot)?;
+                let since = maru_base::time::now();
+                let mut txn = Txn::new();
+                txn.put(&key, &LooseBlob { since });
+                Ok((txn, ()))
+            })
+            .await?;
+        let info = sealed.place().await?;
+        app.store
+            .plan(|snapshot| {
+                let old = self.current(snapshot)?;
+                let mut image = (*old.value).clone();
+                image.status = ImageStatus::Active;
+                image.upload = None;
+                image.size = Some(info.size);
+                image.virtual_size = inspected.virtual_size;
+                image.proven_format = Some(inspected.proven_format.clone());
+                image.checksum = Some(info.md5.clone());
+                image.digest = Some(info.digest.clone());
+                image.updated_at = maru_base::time::now();
+                let mut txn = Txn::new();
+                txn.update(&old, &image);
+                if let Some(loose) = snapshot.get::<LooseBlob>(&key) {
+                    txn.delete(&loose);
+                }
+                usage::plan_hold(&mut txn, &image.owner, info.size, app.settings.project_bytes);
+                Ok((txn, ()))
+            })
+            .await
+            .map_err(over_quota)
+    }
+
+    /// The image, while this upload is still its upload.
+    fn current(&self, snapshot: &Snapshot) -> Result<Object<Image>> {
+        let id = &self.image;
+        let image = snapshot.get::<Image>(id).ok_or_else(|| {
+            Error::new(
+                ErrorKind::Gone,
+                format!(
+                    "Image {id} could not be found after upload. The image may have been deleted during the upload."
+                ),
+            )
+        })?;
+        if image.upload.as_deref() == Some(&self.ticket) {
+            Ok(image)
+        } else {
+            Err(Error::conflict(format!(
+                "The upload of image {id} was taken over by another."
+            )))
+        }
+    }
+
+    async fn abandon(&self) {
+        if let Err(error) = self.app.abandon(&self.image, &self.ticket).await {
+            let image = &self.image;
+            tracing::warn!(%image, error = %error.chain(), "the image stays in saving until the next start");
         }
     }
 }

@@ -1,14 +1,22 @@
 //! What the image service does.
 
+mod attributes;
 mod data;
 mod images;
+mod listing;
 mod members;
+mod patch;
+mod range;
 
-pub(crate) use images::{Draft, Filter, PatchOp};
+pub(crate) use attributes::{CONTAINER_FORMATS, Draft};
+pub(crate) use data::Download;
+pub(crate) use images::unsupported_media;
+pub(crate) use listing::{Filter, Order, SORT_KEYS, Time};
+pub(crate) use patch::PatchOp;
 
-use maru_base::Result;
+use maru_base::{Error, Result};
 use maru_blob::Blobs;
-use maru_store::Store;
+use maru_store::{CommitError, Conflict, Store};
 use std::{path::Path, sync::Arc};
 
 /// What a parser proved of an image's bytes.
@@ -26,8 +34,38 @@ pub trait Inspector: Send + Sync + 'static {
     /// Parses the file's headers and checks them against what the owner declared.
     ///
     /// # Errors
-    /// 415 or 400 with what was found and why it is refused (another format, a backing file, an external data file).
+    /// 400 with what was found and why it is refused (another format, a backing file, an external data file).
     async fn inspect(&self, file: &Path, declared: &str) -> Result<Inspected>;
+}
+
+/// Limits of the service, by upstream's defaults.
+#[derive(Debug, Clone, Copy)]
+pub struct Settings {
+    /// Bytes of one image at most (`image_size_cap`).
+    pub image_size: u64,
+    /// Bytes of all images of a project, `None` for no limit (`image_size_total`).
+    pub project_bytes: Option<u64>,
+    /// Images of a project, `None` for no limit (`image_count_total`).
+    pub project_images: Option<u64>,
+    /// Properties of one image (`image_property_quota`).
+    pub properties: usize,
+    /// Tags of one image (`image_tag_quota`).
+    pub tags: usize,
+    /// Members of one image (`image_member_quota`).
+    pub members: usize,
+}
+
+impl Default for Settings {
+    fn default() -> Self {
+        Self {
+            image_size: 1 << 40,
+            project_bytes: None,
+            project_images: None,
+            properties: 128,
+            tags: 128,
+            members: 128,
+        }
+    }
 }
 
 /// The image service's state.
@@ -35,19 +73,51 @@ pub struct App {
     pub(crate) store: Store,
     pub(crate) blobs: Arc<dyn Blobs>,
     pub(crate) inspector: Arc<dyn Inspector>,
+    pub(crate) settings: Settings,
     /// Read while a finished blob waits for the image that names it; written while unnamed blobs are collected.
     pub(crate) naming: tokio::sync::RwLock<()>,
 }
 
 impl App {
-    /// The service over a store, the blobs and an inspector.
+    /// The service over a store, the blobs and an inspector, with upstream's limits.
     #[must_use]
     pub fn new(store: Store, blobs: Arc<dyn Blobs>, inspector: Arc<dyn Inspector>) -> Self {
+        Self::with_settings(store, blobs, inspector, Settings::default())
+    }
+
+    /// The same with limits of one's own.
+    #[must_use]
+    pub fn with_settings(
+        store: Store,
+        blobs: Arc<dyn Blobs>,
+        inspector: Arc<dyn Inspector>,
+        settings: Settings,
+    ) -> Self {
         Self {
             store,
             blobs,
             inspector,
+            settings,
             naming: tokio::sync::RwLock::new(()),
         }
     }
+}
+
+/// Turns the store's word for a counter at its limit into the service's own.
+pub(crate) fn over_quota(error: Error) -> Error {
+    let Some(Conflict::Exceeded {
+        key,
+        used,
+        wanted,
+        limit,
+    }) = CommitError::conflict_of(&error)
+    else {
+        return error;
+    };
+    let resource = key.parts().pop().unwrap_or_default();
+    Error::too_large(format!(
+        "The project is over its limit {resource} of {limit}: {used} in use, {wanted} more asked. Delete images, or ask \
+         an administrator for a higher limit."
+    ))
+    .with_field(resource)
 }

@@ -1,7 +1,8 @@
 //! `maru install`: a systemd unit under which a restart touches no guest.
 
-use crate::options::Install;
+use crate::options::{Cli, Install};
 use anyhow::{Context, Result, bail};
+use clap::Parser;
 
 /// Writes the unit and says what to do next.
 ///
@@ -9,13 +10,20 @@ use anyhow::{Context, Result, bail};
 /// When the unit cannot be written or an option holds a line break.
 pub fn run(options: &Install) -> Result<()> {
     let binary = std::env::current_exe().context("cannot find this binary")?;
-    let mut command = format!("{} up --data {}", binary.display(), options.data.data.display());
-    for option in &options.up {
-        if option.chars().any(|c| c.is_control() || c == '"' || c == '%') {
-            bail!("the option {option:?} cannot be written into a unit file");
-        }
-        command.push_str(&format!(" \"{option}\""));
+    let data = std::path::absolute(&options.data.data)?.display().to_string();
+    let mut words = vec![binary.display().to_string(), "up".to_owned(), "--data".to_owned(), data];
+    words.extend(options.up.iter().cloned());
+    // A unit whose command is refused would only fail at the next boot.
+    if let Err(e) = Cli::try_parse_from(&words) {
+        bail!("`maru up` would refuse these options: {e}");
     }
+    for word in &mut words {
+        if word.chars().any(|c| c.is_control() || "\"\\%$".contains(c)) {
+            bail!("{word:?} cannot be written into a unit file; choose a value without quotes, backslashes, % and $");
+        }
+        *word = format!("\"{word}\"");
+    }
+    let command = words.join(" ");
     // KillMode=process: only the control plane is stopped; guests are in cgroups outside the unit (Delegate lets the
     // agent make them).
     let unit = format!(

@@ -37,15 +37,26 @@ pub fn own(data: &Path, address: IpAddr, host: &str) -> Result<Arc<rustls::Serve
     let dir = data.join("tls");
     fs::create_dir_all(&dir).with_context(|| format!("cannot make {}", dir.display()))?;
     let (ca_cert, ca_key) = (dir.join("ca.pem"), dir.join("ca.key"));
+    // The certificate is written last and whole: a crash before that makes both anew.
     if !ca_cert.exists() {
         let key = KeyPair::generate()?;
         let cert = ca_params().self_signed(&key)?;
         write_secret(&ca_key, &key.serialize_pem())?;
-        fs::write(&ca_cert, cert.pem()).with_context(|| format!("cannot write {}", ca_cert.display()))?;
+        write_whole(&ca_cert, &cert.pem())?;
     }
     let (cert, key) = (dir.join("api.pem"), dir.join("api.key"));
-    if !cert.exists() {
-        let ca = KeyPair::from_pem(&fs::read_to_string(&ca_key)?)?;
+    // Whom the certificate names. Another address or host name needs another certificate.
+    let names = format!("{host} {address}\n");
+    let names_file = dir.join("api.names");
+    if !cert.exists() || fs::read_to_string(&names_file).ok().as_deref() != Some(names.as_str()) {
+        fs::remove_file(&names_file).ok();
+        let ca = KeyPair::from_pem(&fs::read_to_string(&ca_key)?).with_context(|| {
+            format!(
+                "{} is damaged; with {} removed, a new CA is made",
+                ca_key.display(),
+                ca_cert.display()
+            )
+        })?;
         let issuer = Issuer::new(ca_params(), ca);
         let own = KeyPair::generate()?;
         let mut params = CertificateParams::new(vec![host.to_owned(), "localhost".to_owned()])?;
@@ -58,7 +69,8 @@ pub fn own(data: &Path, address: IpAddr, host: &str) -> Result<Arc<rustls::Serve
         }
         let signed = params.signed_by(&own, &issuer)?;
         write_secret(&key, &own.serialize_pem())?;
-        fs::write(&cert, signed.pem()).with_context(|| format!("cannot write {}", cert.display()))?;
+        write_whole(&cert, &signed.pem())?;
+        write_whole(&names_file, &names)?;
     }
     from_files(&cert, &key)
 }
@@ -70,6 +82,13 @@ fn ca_params() -> CertificateParams {
     params.is_ca = IsCa::Ca(BasicConstraints::Constrained(0));
     params.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign];
     params
+}
+
+/// Writes a file so that it is there whole or not at all.
+fn write_whole(path: &Path, text: &str) -> Result<()> {
+    let fresh = path.with_extension("new");
+    write_secret(&fresh, text)?;
+    fs::rename(&fresh, path).with_context(|| format!("cannot write {}", path.display()))
 }
 
 /// Writes a file that only its owner may read.

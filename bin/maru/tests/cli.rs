@@ -1,0 +1,330 @@
+//! The command line, on the real binary: how a cloud starts, is asked, is saved and stops. Its nodes are simulated.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+
+use serde_json::Value;
+use std::{
+    io::{BufRead, BufReader},
+    path::{Path, PathBuf},
+    process::{Child, Command, Output, Stdio},
+    time::{Duration, Instant},
+};
+use tempfile::TempDir;
+
+const MARU: &str = env!("CARGO_BIN_EXE_maru");
+
+/// A running `maru up`; killed when dropped.
+struct Up {
+    process: Child,
+    url: String,
+}
+
+impl Up {
+    /// Starts it on a free port and waits until it says that it answers.
+    fn start(data: &Path, listen: &str, more: &[&str]) -> Self {
+        let mut process = Command::new(MARU)
+            .args(["up", "--data"])
+            .arg(data)
+            .args([
+                "--listen",
+                listen,
+                "--bcrypt-cost",
+                "4",
+                "--simulate",
+                "1",
+                "--log-format",
+                "json",
+            ])
+            .args(more)
+            .stderr(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let mut seen = String::new();
+        let mut lines = BufReader::new(process.stderr.take().unwrap()).lines();
+        let url = loop {
+            let Some(line) = lines.next() else {
+                panic!("maru up ended: {seen}");
+            };
+            let line = line.unwrap();
+            if let Ok(value) = serde_json::from_str::<Value>(&line)
+                && let Some(url) = value
+                    .pointer("/fields/url")
+                    .or(value.get("url"))
+                    .and_then(Value::as_str)
+            {
+                break url.to_owned();
+            }
+            seen.push_str(&line);
+            seen.push('\n');
+        };
+        // Its log must not fill the pipe.
+        std::thread::spawn(move || lines.for_each(drop));
+        Self { process, url }
+    }
+    fn signal(&self, signal: &str) {
+        let id = self.process.id().to_string();
+        assert!(Command::new("kill").args([signal, &id]).status().unwrap().success());
+    }
+    fn wait(&mut self) -> std::process::ExitStatus {
+        let deadline = Instant::now() + Duration::from_secs(20);
+        loop {
+            if let Some(status) = self.process.try_wait().unwrap() {
+                return status;
+            }
+            assert!(Instant::now() < deadline, "maru up does not end");
+            std::thread::yield_now();
+        }
+    }
+}
+
+impl Drop for Up {
+    fn drop(&mut self) {
+        self.process.kill().ok();
+        self.process.wait().ok();
+    }
+}
+
+fn maru(data: &Path, args: &[&str]) -> Output {
+    Command::new(MARU).args(args).env("MARU_DATA", data).output().unwrap()
+}
+
+fn ok(data: &Path, args: &[&str]) -> String {
+    let out = maru(data, args);
+    assert!(
+        out.status.success(),
+        "maru {args:?}: {}",
+        String::from_utf8_lossy(&out.stderr)
+    );
+    String::from_utf8(out.stdout).unwrap()
+}
+
+fn refused(data: &Path, args: &[&str]) -> String {
+    let out = maru(data, args);
+    assert!(!out.status.success(), "maru {args:?} was not refused");
+    String::from_utf8(out.stderr).unwrap()
+}
+
+fn data() -> (TempDir, PathBuf) {
+    let dir = tempfile::tempdir().unwrap();
+    let data = dir.path().join("data");
+    (dir, data)
+}
+
+/// Asks for a token with what openrc says; the status and the body.
+fn log_in(openrc: &str, curl: &[&str]) -> (String, Value) {
+    let value = |name: &str| {
+        let line = openrc
+            .lines()
+            .find(|l| l.starts_with(&format!("export {name}=")))
+            .unwrap_or_else(|| panic!("no {name}"));
+        line.split('\'').nth(1).unwrap().to_owned()
+    };
+    let body = serde_json::json!({"auth": {
+        "identity": {"methods": ["password"], "password": {"user": {
+            "name": value("OS_USERNAME"), "domain": {"name": value("OS_USER_DOMAIN_NAME")}, "password": value("OS_PASSWORD")}}},
+        "scope": {"project": {"name": value("OS_PROJECT_NAME"), "domain": {"name": value("OS_PROJECT_DOMAIN_NAME")}}},
+    }});
+    let out = Command::new("curl")
+        .args([
+            "-sS",
+            "--max-time",
+            "20",
+            "-w",
+            "\n%{http_code}",
+            "-H",
+            "Content-Type: application/json",
+            "-d",
+        ])
+        .arg(body.to_string())
+        .args(curl)
+        .arg(format!("{}/auth/tokens", value("OS_AUTH_URL")))
+        .output()
+        .unwrap();
+    let text = String::from_utf8(out.stdout).unwrap();
+    let (body, status) = text.rsplit_once('\n').unwrap();
+    (
+        status.to_owned(),
+        serde_json::from_str(body).unwrap_or_else(|_| String::from_utf8_lossy(&out.stderr).into()),
+    )
+}
+
+#[test]
+fn a_cloud_starts_is_asked_and_stops() {
+    let (_dir, data) = data();
+    assert!(refused(&data, &["status"]).contains("start one with `maru up"));
+    assert!(refused(&data, &["openrc"]).contains("run `maru up"));
+    let mut up = Up::start(&data, "127.0.0.1:0", &["--region", "North"]);
+    assert!(up.url.starts_with("http://127.0.0.1:"));
+    let status = ok(&data, &["status"]);
+    for part in [
+        "version:",
+        "store: ok, redb",
+        "region: North (command line)",
+        "log: info (default)",
+        "accelerator: simulated",
+    ] {
+        assert!(status.contains(part), "{part} is not in the status:\n{status}");
+    }
+    let openrc = ok(&data, &["openrc"]);
+    let (code, token) = log_in(&openrc, &[]);
+    assert_eq!(code, "201", "{token}");
+    assert_eq!(token["token"]["catalog"].as_array().unwrap().len(), 5);
+    assert!(
+        token["token"]["catalog"][0]["endpoints"][0]["url"]
+            .as_str()
+            .unwrap()
+            .starts_with(&up.url)
+    );
+    assert!(ok(&data, &["clouds-yaml"]).contains("region_name: \"North\""));
+    // One process for a data directory.
+    let second = refused(&data, &["up", "--simulate", "1", "--listen", "127.0.0.1:0"]);
+    assert!(second.contains("another maru runs"), "{second}");
+    // What is shown of the store holds no secret.
+    let dump = ok(&data, &["debug", "store"]);
+    assert!(dump.lines().count() > 20);
+    assert!(!dump.contains("$2b$"), "a password's hash is shown");
+    for line in dump.lines().filter(|l| l.contains("token-keys")) {
+        assert!(line.contains("(secret)"), "{line}");
+    }
+    ok(&data, &["debug", "check"]);
+    up.signal("-TERM");
+    assert!(up.wait().success());
+    // The next start knows the same administrator; the password was not shown and not changed.
+    let up = Up::start(&data, "127.0.0.1:0", &[]);
+    let again = ok(&data, &["openrc"]);
+    assert!(again.contains(&up.url));
+    assert_eq!(log_in(&again, &[]).0, "201");
+    ok(&data, &["down"]);
+}
+
+#[test]
+fn any_other_address_is_served_over_tls() {
+    let (_dir, data) = data();
+    let up = Up::start(&data, "0.0.0.0:0", &["--node", "localhost"]);
+    assert!(up.url.starts_with("https://localhost:"), "{}", up.url);
+    let openrc = ok(&data, &["openrc"]);
+    let ca = data.join("tls/ca.pem");
+    assert!(openrc.contains(&format!("OS_CACERT='{}'", ca.display())));
+    let (code, token) = log_in(&openrc, &["--cacert", ca.to_str().unwrap()]);
+    assert_eq!(code, "201", "{token}");
+    // Without the CA nobody believes it, and without TLS nobody is heard.
+    assert_eq!(log_in(&openrc, &[]).0, "000");
+    assert_eq!(log_in(&openrc.replace("https://", "http://"), &[]).0, "000");
+    let key = std::fs::metadata(data.join("tls/ca.key")).unwrap();
+    assert_eq!(
+        std::os::unix::fs::PermissionsExt::mode(&key.permissions()) & 0o777,
+        0o600
+    );
+    drop(up);
+    // The same name keeps its certificate; another name gets another, by the same CA.
+    let read = || {
+        (
+            std::fs::read(&ca).unwrap(),
+            std::fs::read(data.join("tls/api.pem")).unwrap(),
+        )
+    };
+    let before = read();
+    drop(Up::start(&data, "0.0.0.0:0", &["--node", "localhost"]));
+    assert!(before == read());
+    drop(Up::start(&data, "0.0.0.0:0", &["--node", "elsewhere"]));
+    let after = read();
+    assert!(before.0 == after.0 && before.1 != after.1);
+}
+
+#[test]
+fn what_cannot_be_is_refused_with_what_would_help() {
+    let (dir, data) = data();
+    for (args, said) in [
+        (
+            &["up", "--simulate", "1", "--external-cidr", "10.0.0.0/30"][..],
+            "give a /28 or larger",
+        ),
+        (
+            &["up", "--simulate", "1", "--external-gateway", "9.9.9.9"],
+            "is not in --external-cidr",
+        ),
+        (
+            &["up", "--simulate", "1", "--policy", "/nowhere.yaml"],
+            "cannot read the policy file /nowhere.yaml",
+        ),
+        (&["up", "--simulate", "1", "--tls-cert", "/x"], "--tls-key"),
+        (&["up", "--simulate", "many"], "--simulate"),
+        (&["up", "--bcrypt-cost", "3"], "4..=31"),
+        (&["restore", "/nowhere"], "/nowhere"),
+    ] {
+        let mut args = args.to_vec();
+        if args[0] == "up" {
+            args.extend(["--listen", "127.0.0.1:0"]);
+        }
+        let error = refused(&data, &args);
+        assert!(error.contains(said), "maru {args:?} says: {error}");
+        assert!(!error.contains("panicked"), "{error}");
+    }
+    // An override that does not parse names its rule; the cloud does not start with a policy that nobody wrote.
+    let policy = dir.path().join("policy.yaml");
+    std::fs::write(&policy, "\"os_compute_api:servers:index\": \"role:(\"\n").unwrap();
+    let error = refused(
+        &data,
+        &[
+            "up",
+            "--simulate",
+            "1",
+            "--listen",
+            "127.0.0.1:0",
+            "--policy",
+            policy.to_str().unwrap(),
+        ],
+    );
+    assert!(error.contains("os_compute_api:servers:index"), "{error}");
+}
+
+#[test]
+fn a_unit_restarts_the_control_plane_alone() {
+    let (dir, data) = data();
+    let units = dir.path().to_str().unwrap();
+    ok(&data, &["install", "--unit-dir", units, "--", "--region", "South Pole"]);
+    let unit = std::fs::read_to_string(dir.path().join("maru.service")).unwrap();
+    for line in ["KillMode=process", "Delegate=yes", "Restart=always"] {
+        assert!(unit.lines().any(|l| l == line), "{line} is not in\n{unit}");
+    }
+    let start = unit.lines().find(|l| l.starts_with("ExecStart=")).unwrap();
+    assert!(start.ends_with("\"--region\" \"South Pole\""), "{start}");
+    assert!(refused(&data, &["install", "--unit-dir", units, "--", "--nonsense"]).contains("--nonsense"));
+    assert!(refused(&data, &["install", "--unit-dir", units, "--", "--region", "50%"]).contains("without quotes"));
+    assert!(refused(&data, &["install", "--unit-dir", "/nowhere"]).contains("cannot write /nowhere/maru.service"));
+}
+
+#[test]
+fn a_backup_is_put_in_place_of_the_store() {
+    let (dir, data) = data();
+    let file = dir.path().join("backup");
+    let file = file.to_str().unwrap();
+    let up = Up::start(&data, "127.0.0.1:0", &[]);
+    assert!(ok(&data, &["backup", file]).contains("keys:"));
+    assert!(refused(&data, &["backup", file]).contains("exists"));
+    assert!(refused(&data, &["restore", file]).contains("another maru runs"));
+    let before = ok(&data, &["debug", "store", "project/"]);
+    drop(up);
+    // Half a backup is none.
+    let whole = std::fs::read(file).unwrap();
+    let half = dir.path().join("half");
+    std::fs::write(&half, &whole[..whole.len() / 2]).unwrap();
+    let error = refused(&data, &["restore", half.to_str().unwrap()]);
+    assert!(!error.contains("panicked") && error.contains("half"), "{error}");
+    ok(&data, &["restore", file]);
+    let _up = Up::start(&data, "127.0.0.1:0", &[]);
+    let ids = |dump: &str| {
+        let mut ids: Vec<String> = dump
+            .lines()
+            .map(|l| {
+                serde_json::from_str::<Value>(l).unwrap()["key"]
+                    .as_str()
+                    .unwrap()
+                    .to_owned()
+            })
+            .collect();
+        ids.sort();
+        ids
+    };
+    assert_eq!(ids(&before), ids(&ok(&data, &["debug", "store", "project/"])));
+    assert_eq!(log_in(&ok(&data, &["openrc"]), &[]).0, "201");
+}

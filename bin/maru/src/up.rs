@@ -98,8 +98,7 @@ pub async fn run(options: Up, origins: Vec<(String, &'static str)>) -> Result<()
 
     let (stop, stopped) = watch::channel(false);
     let serving = tokio::spawn(maru_http::serve(listener, Arc::clone(cloud.gateway()), stopped.clone()));
-    tracing::info!(url, micros = begun.elapsed().as_micros(), "the APIs answer");
-
+    let shown = url.clone();
     let with_guests = Arc::new(AtomicBool::new(false));
     let door = admin::serve(
         &data,
@@ -112,6 +111,8 @@ pub async fn run(options: Up, origins: Vec<(String, &'static str)>) -> Result<()
             with_guests: Arc::clone(&with_guests),
         }),
     )?;
+
+    tracing::info!(url = shown, micros = begun.elapsed().as_micros(), "the APIs answer");
 
     let link: Arc<dyn maru_agent_api::ControlPlane> = cloud.hub().clone();
     let agent = if let Some(nodes) = options.simulate {

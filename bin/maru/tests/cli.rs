@@ -154,7 +154,15 @@ fn a_cloud_starts_is_asked_and_stops() {
     assert!(refused(&data, &["openrc"]).contains("run `maru up"));
     let mut up = Up::start(&data, "127.0.0.1:0", &["--region", "North"]);
     assert!(up.url.starts_with("http://127.0.0.1:"));
-    let status = ok(&data, &["status"]);
+    // The node connects a moment after the APIs answer.
+    let deadline = Instant::now() + Duration::from_secs(20);
+    let status = loop {
+        let status = ok(&data, &["status"]);
+        if status.contains("accelerator: simulated") {
+            break status;
+        }
+        assert!(Instant::now() < deadline, "no node:\n{status}");
+    };
     for part in [
         "version:",
         "store: ok, redb",

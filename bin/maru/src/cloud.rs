@@ -30,6 +30,7 @@ pub struct Cloud {
 pub const POLICIES: &[&[maru_auth::RuleDefault]] = &[
     maru_identity::POLICY,
     maru_image::POLICY,
+    maru_placement::POLICY,
     maru_network::POLICY,
     maru_compute::POLICY,
 ];
@@ -167,6 +168,7 @@ impl Cloud {
             vec![
                 maru_identity::service(Arc::clone(&identity)),
                 maru_image::service(image),
+                maru_placement::service(Arc::new(maru_placement::App::new(store.clone()))),
                 maru_network::service(Arc::clone(&network)),
                 maru_compute::service(Arc::clone(&compute)),
             ],

@@ -155,7 +155,7 @@ impl Gateway {
                 } else {
                     tracing::debug!(request_id = %id, error = %error.chain(), "request refused");
                 }
-                error_reply(service, &error, &id, scheme, &seen.host)
+                error_reply(service, &error, &id, scheme, &seen)
             }
         };
         let status = reply.status;
@@ -236,14 +236,10 @@ impl Gateway {
         let Some(&(s, r)) = methods.get(head_as_get.as_ref().unwrap_or(&parts.method)) else {
             let mut allowed: Vec<&str> = methods.keys().map(Method::as_str).collect();
             allowed.sort_unstable();
-            return Err(Error::new(
-                ErrorKind::MethodNotAllowed,
-                format!(
-                    "The method {} is not allowed here; allowed: {}.",
-                    parts.method,
-                    allowed.join(", ")
-                ),
-            ));
+            let allowed = allowed.join(", ");
+            let message = format!("The method {} is not allowed here; allowed: {allowed}.", parts.method);
+            seen.allowed = Some(allowed);
+            return Err(Error::new(ErrorKind::MethodNotAllowed, message));
         };
         let service = &self.services[s];
         let route = &service.routes[r];
@@ -387,6 +383,8 @@ struct Seen {
     caller: Option<Arc<Caller>>,
     rule: Option<&'static str>,
     host: String,
+    /// Methods of the path, when the one asked for is not among them.
+    allowed: Option<String>,
 }
 
 fn set(headers: &mut HeaderMap, name: &'static str, value: &str) {
@@ -395,18 +393,25 @@ fn set(headers: &mut HeaderMap, name: &'static str, value: &str) {
     }
 }
 
-fn error_reply(service: Option<&Service>, error: &Error, id: &RequestId, scheme: &str, host: &str) -> Reply {
+fn error_reply(service: Option<&Service>, error: &Error, id: &RequestId, scheme: &str, seen: &Seen) -> Reply {
     let style = service.map_or(crate::ErrorStyle::Identity, |s| s.errors);
-    let (content_type, text) = error_body::render(style, error, id);
+    let versions = error_body::Versions {
+        range: service.and_then(|s| s.microversions),
+        negotiated: seen.version,
+    };
+    let (content_type, text) = error_body::render(style, error, id, versions);
     let mut reply = Reply::bytes(error.kind().status(), content_type, text);
     if error.kind() == ErrorKind::Unauthorized {
         reply = reply.header(
             "www-authenticate",
-            &format!("Keystone uri=\"{scheme}://{host}/identity\""),
+            &format!("Keystone uri=\"{scheme}://{}/identity\"", seen.host),
         );
     }
     if error.kind() == ErrorKind::Unavailable {
         reply = reply.header("retry-after", "1");
+    }
+    if let Some(allowed) = &seen.allowed {
+        reply = reply.header("allow", allowed);
     }
     reply
 }

@@ -1,5 +1,6 @@
 //! Error bodies: each OpenStack service has its own form, and clients parse them.
 
+use crate::{Microversion, Microversions};
 use maru_base::{Error, ErrorKind};
 use serde_json::{Value, json};
 
@@ -14,12 +15,24 @@ pub enum ErrorStyle {
     Network,
     /// Glance: an HTML page as webob renders it.
     Image,
-    /// Placement: `{"errors": [{"status": 404, "request_id": ..., "title": ..., "detail": ...}]}`.
+    /// Placement: `{"errors": [{"status": 404, "request_id": ..., "title": ..., "detail": ...}]}`, from microversion 1.23
+    /// with a `code`.
     Errors,
 }
 
+/// The microversions that an error's body is shaped by: the service's range, and the one negotiated, if it came so far.
+#[derive(Default, Clone, Copy)]
+pub(crate) struct Versions {
+    pub(crate) range: Option<Microversions>,
+    pub(crate) negotiated: Option<Microversion>,
+}
+
+/// Since when Placement's errors have a code, and the one of those that name none.
+const CODES_SINCE: Microversion = Microversion::new(1, 23);
+const NO_CODE: &str = "placement.undefined_code";
+
 /// Content type and text of an error's body.
-pub(crate) fn render(style: ErrorStyle, error: &Error, request_id: &str) -> (&'static str, String) {
+pub(crate) fn render(style: ErrorStyle, error: &Error, request_id: &str, versions: Versions) -> (&'static str, String) {
     let status = error.kind().status();
     let message = error.message();
     let json_text = |v: Value| ("application/json", v.to_string());
@@ -58,8 +71,12 @@ pub(crate) fn render(style: ErrorStyle, error: &Error, request_id: &str) -> (&'s
             let mut item = json!({
                 "status": status, "request_id": request_id, "title": title(error.kind()), "detail": message,
             });
-            if let Some(code) = error.code() {
-                item["code"] = code.into();
+            if versions.negotiated.is_some_and(|v| v >= CODES_SINCE) {
+                item["code"] = error.code().unwrap_or(NO_CODE).into();
+            }
+            if let (ErrorKind::NotAcceptable, None, Some(range)) = (error.kind(), versions.negotiated, versions.range) {
+                item["min_version"] = range.min.to_string().into();
+                item["max_version"] = range.max.to_string().into();
             }
             json_text(json!({ "errors": [item] }))
         }

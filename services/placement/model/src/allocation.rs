@@ -1,8 +1,8 @@
 //! Consumers and what they hold.
 
-use crate::{ProviderId, ResourceProvider, generation_key};
+use crate::{Inventory, ProviderId, ResourceProvider, generation_key, knows_class};
 use maru_base::{Error, Result};
-use maru_store::{Index, Key, Kind, Snapshot, Txn};
+use maru_store::{Index, Key, Kind, Object, Snapshot, Txn};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 
@@ -93,10 +93,249 @@ pub fn usages(snapshot: &Snapshot, id: &ProviderId, provider: &ResourceProvider)
         .collect()
 }
 
+/// What one consumer shall hold after a transaction; empty `wanted` releases everything.
+#[derive(Debug, Clone)]
+pub struct Claim<'a> {
+    /// The consumer.
+    pub consumer: &'a ConsumerId,
+    /// For whom.
+    pub holder: Holder<'a>,
+    /// All that it shall hold.
+    pub wanted: &'a Allocations,
+}
+
+/// Why allocations cannot be as asked.
+#[derive(Debug, Clone, PartialEq, thiserror::Error)]
+pub enum Refusal {
+    /// A provider that does not exist.
+    #[error("Allocation for resource provider '{0}' that does not exist.")]
+    NoProvider(ProviderId),
+    /// A resource class that does not exist.
+    #[error("No such resource class {0}.")]
+    NoClass(String),
+    /// The provider has none of the class.
+    #[error("Unable to allocate inventory: no inventory of {class} on resource provider {provider}.")]
+    NoInventory {
+        /// The provider.
+        provider: ProviderId,
+        /// The class.
+        class: String,
+    },
+    /// An amount that the inventory's units do not allow.
+    #[error(
+        "Unable to allocate inventory: {wanted} units of {class} on resource provider {provider} do not fit min_unit {min}, \
+         max_unit {max} and step_size {step}."
+    )]
+    Units {
+        /// The provider.
+        provider: ProviderId,
+        /// The class.
+        class: String,
+        /// The amount.
+        wanted: u64,
+        /// The inventory's `min_unit`.
+        min: u64,
+        /// Its `max_unit`.
+        max: u64,
+        /// Its `step_size`.
+        step: u64,
+    },
+    /// More than is free.
+    #[error(
+        "Unable to allocate inventory: {wanted} more units of {class} on resource provider {provider} exceed what is free \
+         ({used} of {capacity} are used)."
+    )]
+    Full {
+        /// The provider.
+        provider: ProviderId,
+        /// The class.
+        class: String,
+        /// Units asked for beyond what the consumers hold already.
+        wanted: i64,
+        /// Units in use.
+        used: i64,
+        /// Units that may be in use.
+        capacity: i64,
+    },
+}
+
+impl From<Refusal> for Error {
+    fn from(refusal: Refusal) -> Self {
+        match refusal {
+            Refusal::NoProvider(_) | Refusal::NoClass(_) => Self::bad_request(refusal.to_string()),
+            _ => Self::conflict(refusal.to_string()),
+        }
+    }
+}
+
+/// An amount as the counters hold it.
+fn signed(amount: u64) -> i64 {
+    i64::try_from(amount).unwrap_or(i64::MAX)
+}
+
+/// Replaces all that some consumers hold, at once: what one gives back another may take.
+///
+/// `reshaped` are providers that the same transaction updates (and guards) itself; what is allocated must fit their new
+/// inventories. All others are guarded to be unchanged. What does not grow is never refused for lack of room, so that an
+/// inventory that shrank below its use can be left.
+///
+/// # Errors
+/// The first thing that does not fit. A race for the last units shows as `Conflict::Exceeded` of the commit.
+pub fn plan_replace(
+    snapshot: &Snapshot,
+    txn: &mut Txn,
+    claims: &[Claim<'_>],
+    reshaped: &BTreeMap<ProviderId, ResourceProvider>,
+) -> Result<(), Refusal> {
+    let none = BTreeMap::new();
+    let nothing = Allocations::new();
+    let mut net: BTreeMap<(ProviderId, String), i64> = BTreeMap::new();
+    let mut guarded: BTreeMap<ProviderId, bool> = BTreeMap::new();
+    for claim in claims {
+        let old = snapshot.get::<Consumer>(claim.consumer);
+        let held = old.as_ref().map_or(&nothing, |c| &c.allocations);
+        let mut touched: Vec<&ProviderId> = held.keys().chain(claim.wanted.keys()).collect();
+        touched.sort();
+        touched.dedup();
+        for id in touched {
+            let before = held.get(id).unwrap_or(&none);
+            let after = claim.wanted.get(id).unwrap_or(&none);
+            let stored = snapshot.get::<ResourceProvider>(id);
+            let provider = reshaped.get(id).or(stored.as_ref().map(|p| &*p.value));
+            // Even what stays as it is must name a provider that is there.
+            if provider.is_none() && !after.is_empty() {
+                return Err(Refusal::NoProvider(id.clone()));
+            }
+            if before == after {
+                // A reshaped provider must still have the class that stays allocated.
+                if let (Some(new), true) = (reshaped.get(id), !after.is_empty()) {
+                    for (class, want) in after {
+                        check_units(snapshot, id, new, class, *want)?;
+                    }
+                }
+                continue;
+            }
+            let mut classes: Vec<&String> = before.keys().chain(after.keys()).collect();
+            classes.sort();
+            classes.dedup();
+            for class in classes {
+                let have = before.get(class).copied().unwrap_or(0);
+                let want = after.get(class).copied().unwrap_or(0);
+                if want > 0
+                    && (want != have || reshaped.contains_key(id))
+                    && let Some(provider) = provider
+                {
+                    check_units(snapshot, id, provider, class, want)?;
+                }
+                let delta = net.entry((id.clone(), class.clone())).or_default();
+                *delta = delta.saturating_add(signed(want).saturating_sub(signed(have)));
+            }
+            let guard = guarded.entry(id.clone()).or_default();
+            *guard |= !after.is_empty();
+            txn.add(generation_key(id), 1, None);
+            let child = child_key(id, claim.consumer);
+            if after.is_empty() {
+                txn.op(maru_store::Op::Delete(child));
+            } else if before.is_empty() {
+                txn.allocate(child, claim.consumer);
+            }
+        }
+        write_consumer(txn, old.as_ref(), claim);
+    }
+    for (id, holds) in guarded {
+        if holds
+            && !reshaped.contains_key(&id)
+            && let Some(provider) = snapshot.get::<ResourceProvider>(&id)
+        {
+            txn.unchanged(&provider);
+        }
+    }
+    for ((id, class), delta) in net {
+        if delta < 0 {
+            txn.add(usage_key(&id, &class), delta, None);
+        }
+        if delta <= 0 {
+            continue;
+        }
+        let stored = snapshot.get::<ResourceProvider>(&id);
+        let provider = reshaped.get(&id).or(stored.as_ref().map(|p| &*p.value));
+        let capacity = provider
+            .and_then(|p| p.inventories.get(&class))
+            .map_or(0, Inventory::capacity);
+        let used = usage(snapshot, &id, &class);
+        if used.saturating_add(delta) > capacity {
+            return Err(Refusal::Full {
+                provider: id,
+                class,
+                wanted: delta,
+                used,
+                capacity,
+            });
+        }
+        txn.add(usage_key(&id, &class), delta, Some(capacity));
+    }
+    Ok(())
+}
+
+fn check_units(
+    snapshot: &Snapshot,
+    id: &ProviderId,
+    provider: &ResourceProvider,
+    class: &str,
+    want: u64,
+) -> Result<(), Refusal> {
+    let Some(inventory) = provider.inventories.get(class) else {
+        return Err(if knows_class(snapshot, class) {
+            Refusal::NoInventory {
+                provider: id.clone(),
+                class: class.to_owned(),
+            }
+        } else {
+            Refusal::NoClass(class.to_owned())
+        });
+    };
+    if inventory.allows_unit(want) {
+        return Ok(());
+    }
+    Err(Refusal::Units {
+        provider: id.clone(),
+        class: class.to_owned(),
+        wanted: want,
+        min: inventory.min_unit,
+        max: inventory.max_unit,
+        step: inventory.step_size,
+    })
+}
+
+fn write_consumer(txn: &mut Txn, old: Option<&Object<Consumer>>, claim: &Claim<'_>) {
+    let now = maru_base::time::now();
+    match (old, claim.wanted.is_empty()) {
+        (None, true) => {}
+        (Some(old), true) => {
+            txn.delete(old);
+        }
+        (old, false) => {
+            let value = Consumer {
+                project_id: claim.holder.project_id.to_owned(),
+                user_id: claim.holder.user_id.to_owned(),
+                consumer_type: claim.holder.consumer_type.to_owned(),
+                generation: old.map_or(1, |o| o.generation + 1),
+                allocations: claim.wanted.clone(),
+                created_at: old.map_or(now, |o| o.created_at),
+                updated_at: now,
+            };
+            match old {
+                Some(old) => txn.update(old, &value),
+                None => txn.create(claim.consumer, &value),
+            };
+        }
+    }
+}
+
 /// Replaces all that a consumer holds; empty `wanted` releases everything.
 ///
 /// # Errors
-/// 400 for an unknown provider or a class it has no inventory of; 409 when the units are not allowed or not free.
+/// 400 for an unknown provider or class; 409 when the units are not there, not allowed or not free.
 /// A race for the last units shows as `Conflict::Exceeded` of the commit.
 pub fn plan_set_allocations(
     snapshot: &Snapshot,
@@ -105,96 +344,12 @@ pub fn plan_set_allocations(
     holder: &Holder<'_>,
     wanted: &Allocations,
 ) -> Result<()> {
-    let old = snapshot.get::<Consumer>(consumer);
-    let none = Allocations::new();
-    let held = old.as_ref().map_or(&none, |c| &c.allocations);
-    let now = maru_base::time::now();
-    let mut touched: Vec<&ProviderId> = held.keys().chain(wanted.keys()).collect();
-    touched.sort();
-    touched.dedup();
-    for id in touched {
-        let empty = BTreeMap::new();
-        let before = held.get(id).unwrap_or(&empty);
-        let after = wanted.get(id).unwrap_or(&empty);
-        if before == after {
-            continue;
-        }
-        let provider = snapshot.get::<ResourceProvider>(id);
-        let mut classes: Vec<&String> = before.keys().chain(after.keys()).collect();
-        classes.sort();
-        classes.dedup();
-        for class in classes {
-            let have = before.get(class).copied().unwrap_or(0);
-            let want = after.get(class).copied().unwrap_or(0);
-            let delta = i64::try_from(want).unwrap_or(i64::MAX) - i64::try_from(have).unwrap_or(0);
-            if delta <= 0 {
-                if delta < 0 {
-                    txn.add(usage_key(id, class), delta, None);
-                }
-                continue;
-            }
-            let Some(provider) = &provider else {
-                return Err(Error::bad_request(format!(
-                    "Allocation for resource provider '{id}' that does not exist."
-                )));
-            };
-            let Some(inventory) = provider.inventories.get(class) else {
-                return Err(Error::conflict(format!(
-                    "Unable to allocate inventory: no inventory of {class} on resource provider {id}."
-                )));
-            };
-            if !inventory.allows_unit(want) {
-                return Err(Error::conflict(format!(
-                    "Unable to allocate inventory: {want} units of {class} on resource provider {id} do not fit min_unit {}, \
-                     max_unit {} and step_size {}.",
-                    inventory.min_unit, inventory.max_unit, inventory.step_size
-                )));
-            }
-            let capacity = inventory.capacity();
-            let used = usage(snapshot, id, class);
-            if used + delta > capacity {
-                return Err(Error::conflict(format!(
-                    "Unable to allocate inventory: {want} units of {class} on resource provider {id} exceed what is free \
-                     ({used} of {capacity} are used)."
-                )));
-            }
-            txn.add(usage_key(id, class), delta, Some(capacity));
-        }
-        if let Some(provider) = &provider
-            && !after.is_empty()
-        {
-            txn.unchanged(provider);
-        }
-        txn.add(generation_key(id), 1, None);
-        let child = child_key(id, consumer);
-        if after.is_empty() {
-            txn.op(maru_store::Op::Delete(child));
-        } else if before.is_empty() {
-            txn.allocate(child, consumer);
-        }
-    }
-    match (old, wanted.is_empty()) {
-        (None, true) => {}
-        (Some(old), true) => {
-            txn.delete(&old);
-        }
-        (old, false) => {
-            let value = Consumer {
-                project_id: holder.project_id.to_owned(),
-                user_id: holder.user_id.to_owned(),
-                consumer_type: holder.consumer_type.to_owned(),
-                generation: old.as_ref().map_or(1, |o| o.generation + 1),
-                allocations: wanted.clone(),
-                created_at: old.as_ref().map_or(now, |o| o.created_at),
-                updated_at: now,
-            };
-            match old {
-                Some(old) => txn.update(&old, &value),
-                None => txn.create(consumer, &value),
-            };
-        }
-    }
-    Ok(())
+    let claim = Claim {
+        consumer,
+        holder: holder.clone(),
+        wanted,
+    };
+    Ok(plan_replace(snapshot, txn, &[claim], &BTreeMap::new())?)
 }
 
 /// Allocates `resources` of one provider to a consumer that holds nothing of it yet (what it holds elsewhere stays).

@@ -22,6 +22,8 @@ pub enum ErrorKind {
     MethodNotAllowed,
     /// 406.
     NotAcceptable,
+    /// 408: the client did not send its request in time.
+    Timeout,
     /// 409: the request is fine, the present state is not.
     Conflict,
     /// 410.
@@ -30,6 +32,8 @@ pub enum ErrorKind {
     PreconditionFailed,
     /// 413: more bytes, items or quota than allowed.
     TooLarge,
+    /// 414.
+    AddressTooLong,
     /// 415: body in a media type that is not understood.
     UnsupportedMedia,
     /// 416.
@@ -55,10 +59,12 @@ impl ErrorKind {
             Self::NotFound => 404,
             Self::MethodNotAllowed => 405,
             Self::NotAcceptable => 406,
+            Self::Timeout => 408,
             Self::Conflict => 409,
             Self::Gone => 410,
             Self::PreconditionFailed => 412,
             Self::TooLarge => 413,
+            Self::AddressTooLong => 414,
             Self::UnsupportedMedia => 415,
             Self::RangeNotSatisfiable => 416,
             Self::TooMany => 429,

@@ -7,7 +7,9 @@
 //! ```
 
 use crate::{
-    Access, Microversion, Microversions, Query, Reply, Request, Service, body::RequestBody, error_body,
+    Access, Metrics, Microversion, Microversions, Pace, Query, Reply, Request, Service,
+    body::{RequestBody, Upload},
+    error_body,
     reply::ReplyBody,
 };
 use bytes::Bytes;
@@ -15,8 +17,9 @@ use futures_util::StreamExt;
 use http::{HeaderMap, HeaderValue, Method, StatusCode, header};
 use http_body_util::{BodyExt, Empty, Full, StreamBody, combinators::UnsyncBoxBody};
 use maru_auth::{Audit, AuditRecord, Caller, Policy, Target, TokenVerifier};
-use maru_base::{Error, ErrorKind, RequestId, Result};
-use std::{collections::HashMap, net::SocketAddr, sync::Arc, time::Instant};
+use maru_base::{Error, ErrorKind, RequestId, Result, panics};
+use std::{any::Any, collections::HashMap, net::SocketAddr, sync::Arc, task::Poll, time::Instant};
+use tracing::Instrument;
 
 /// The body of an answer on the wire.
 pub(crate) type WireBody = UnsyncBoxBody<Bytes, std::io::Error>;
@@ -33,13 +36,16 @@ pub struct Gateway {
     metrics: Arc<Metrics>,
 }
 
-/// Counters of the listener.
-#[derive(Default)]
-pub struct Metrics {
-    /// Requests by status class (1xx..5xx).
-    pub by_class: [std::sync::atomic::AtomicU64; 6],
-    /// Microseconds spent in requests.
-    pub micros: std::sync::atomic::AtomicU64,
+/// Where a request came from, as the listener knows it.
+pub(crate) struct Peer {
+    /// The client's address.
+    pub remote: SocketAddr,
+    /// `http` or `https`.
+    pub scheme: &'static str,
+    /// How slowly it may send a body.
+    pub pace: Pace,
+    /// Held until the answer is on its way: the connection is not idle so long.
+    pub busy: Option<Box<dyn Any + Send>>,
 }
 
 impl Gateway {
@@ -89,13 +95,13 @@ impl Gateway {
             }
         }
         Ok(Self {
+            metrics: Arc::new(Metrics::new(&services)),
             services,
             router,
             paths,
             verifier,
             policy,
             audit,
-            metrics: Arc::default(),
         })
     }
 
@@ -110,42 +116,72 @@ impl Gateway {
         &self.metrics
     }
 
-    /// Answers one request. `scheme` is `http` or `https`.
-    pub async fn handle(
-        &self,
+    /// Answers one request of a listener.
+    ///
+    /// A request that may change something runs as a task of its own: a client that hangs up while it runs must not
+    /// end it between its transaction and its audit record.
+    pub(crate) async fn handle(
+        self: Arc<Self>,
         request: http::Request<hyper::body::Incoming>,
-        remote: SocketAddr,
-        scheme: &'static str,
+        peer: Peer,
     ) -> http::Response<WireBody> {
         let (parts, body) = request.into_parts();
-        self.answer(parts, RequestBody::Incoming(body), remote, scheme).await
+        let expects = parts.headers.contains_key(header::EXPECT);
+        let body = RequestBody::Incoming(Upload::new(body, peer.pace, expects));
+        if matches!(parts.method, Method::GET | Method::HEAD | Method::OPTIONS) {
+            return self.answer(parts, body, peer).await;
+        }
+        let task = tokio::spawn(async move { self.answer(parts, body, peer).await });
+        match task.await {
+            Ok(response) => response,
+            // Only at the end of the runtime: what panics in there is caught in there.
+            Err(_) => {
+                let mut response = http::Response::new(Empty::new().map_err(|e| match e {}).boxed_unsync());
+                *response.status_mut() = StatusCode::SERVICE_UNAVAILABLE;
+                response
+            }
+        }
     }
 
     /// Answers one request whose body is in memory; what in-process tests call.
     pub async fn call(&self, request: http::Request<Bytes>) -> http::Response<WireBody> {
         let (parts, body) = request.into_parts();
-        self.answer(
-            parts,
-            RequestBody::Ready(body),
-            SocketAddr::from(([127, 0, 0, 1], 0)),
-            "http",
-        )
-        .await
+        let peer = Peer {
+            remote: SocketAddr::from(([127, 0, 0, 1], 0)),
+            scheme: "http",
+            pace: crate::Limits::default().pace,
+            busy: None,
+        };
+        self.answer(parts, RequestBody::Ready(body), peer).await
     }
 
-    async fn answer(
-        &self,
-        parts: http::request::Parts,
-        body: RequestBody,
-        remote: SocketAddr,
-        scheme: &'static str,
-    ) -> http::Response<WireBody> {
+    async fn answer(&self, parts: http::request::Parts, body: RequestBody, peer: Peer) -> http::Response<WireBody> {
+        let Peer {
+            remote, scheme, busy, ..
+        } = peer;
+        let running = self.metrics.request();
         let begun = Instant::now();
         let id = RequestId::generate();
         let method = parts.method.clone();
         let path = parts.uri.path().to_owned();
+        let global = parts.headers.get("x-openstack-request-id").and_then(request_id);
         let mut seen = Seen::default();
-        let outcome = self.run(parts, body, remote, scheme, &id, &mut seen).await;
+        let span = tracing::info_span!("request", request_id = %id);
+        let run = self.run(parts, body, remote, scheme, &id, &mut seen).instrument(span);
+        let outcome = match panics::catch(run).await {
+            Ok(outcome) => outcome,
+            Err(panicked) => {
+                self.metrics.panicked();
+                tracing::error!(
+                    request_id = %id, method = %method, path, panic = panicked.message, location = panicked.location,
+                    backtrace = panicked.backtrace, "a handler panicked; this is a bug"
+                );
+                Err(Error::new(
+                    ErrorKind::Internal,
+                    format!("The server met a bug of its own; its log tells more under {id}."),
+                ))
+            }
+        };
         let service = seen.service.map(|s| &self.services[s]);
         let reply = match outcome {
             Ok(reply) => reply,
@@ -159,16 +195,14 @@ impl Gateway {
             }
         };
         let status = reply.status;
-        let response = self.finish(reply, service, &seen, &id, &method);
+        let response = self.finish(reply, service, &seen, &id, &method, busy);
         let micros = u64::try_from(begun.elapsed().as_micros()).unwrap_or(u64::MAX);
-        let class = usize::from(status.as_u16() / 100).min(5);
-        self.metrics.by_class[class].fetch_add(1, std::sync::atomic::Ordering::Relaxed);
-        self.metrics
-            .micros
-            .fetch_add(micros, std::sync::atomic::Ordering::Relaxed);
+        self.metrics.answered(seen.route, status, micros);
+        drop(running);
         tracing::info!(
             request_id = %id, remote = %remote.ip(), method = %method, path = %path, status = status.as_u16(), micros,
-            user = seen.caller.as_ref().map(|c| tracing::field::display(c.user_id.clone())), "access"
+            global_request_id = global, user = seen.caller.as_ref().map(|c| tracing::field::display(c.user_id.clone())),
+            "access"
         );
         let changes = !matches!(method, Method::GET | Method::HEAD | Method::OPTIONS);
         if let Some(service) = service
@@ -212,11 +246,17 @@ impl Gateway {
             .unwrap_or("localhost")
             .to_owned();
         let path = parts.uri.path();
-        if path.len() > 8_192 || parts.uri.query().is_some_and(|q| q.len() > 65_536) {
-            return Err(Error::bad_request("The address of the request is too long."));
-        }
         // The service whose prefix fits shapes the error even where no route does; an empty prefix fits last.
         seen.service = self.by_prefix(path);
+        let query = parts.uri.query().map_or(0, str::len);
+        if path.len() > PATH_MAX || query > QUERY_MAX {
+            return Err(Error::new(
+                ErrorKind::AddressTooLong,
+                format!(
+                    "The address of the request is too long: its path may have {PATH_MAX} bytes and its query {QUERY_MAX}."
+                ),
+            ));
+        }
         let trimmed = if path.len() > 1 {
             path.trim_end_matches('/')
         } else {
@@ -235,15 +275,25 @@ impl Gateway {
         let head_as_get = (parts.method == Method::HEAD && !methods.contains_key(&Method::HEAD)).then_some(Method::GET);
         let Some(&(s, r)) = methods.get(head_as_get.as_ref().unwrap_or(&parts.method)) else {
             let mut allowed: Vec<&str> = methods.keys().map(Method::as_str).collect();
+            if methods.contains_key(&Method::GET) {
+                allowed.push("HEAD");
+            }
             allowed.sort_unstable();
-            let allowed = allowed.join(", ");
-            let message = format!("The method {} is not allowed here; allowed: {allowed}.", parts.method);
-            seen.allowed = Some(allowed);
-            return Err(Error::new(ErrorKind::MethodNotAllowed, message));
+            allowed.dedup();
+            seen.allow = Some(allowed.join(", "));
+            return Err(Error::new(
+                ErrorKind::MethodNotAllowed,
+                format!(
+                    "The method {} is not allowed here; allowed: {}.",
+                    parts.method,
+                    allowed.join(", ")
+                ),
+            ));
         };
         let service = &self.services[s];
         let route = &service.routes[r];
         seen.service = Some(s);
+        seen.route = Some((s, r));
         let mut params = Vec::with_capacity(matched.params.len());
         for (name, value) in matched.params.iter() {
             let value = percent_encoding::percent_decode_str(value)
@@ -322,12 +372,14 @@ impl Gateway {
         seen: &Seen,
         id: &RequestId,
         method: &Method,
+        busy: Option<Box<dyn Any + Send>>,
     ) -> http::Response<WireBody> {
         let mut response = http::Response::new(match reply.body {
             ReplyBody::Empty => Empty::new().map_err(|e| match e {}).boxed_unsync(),
             ReplyBody::Bytes(bytes) => Full::new(bytes).map_err(|e| match e {}).boxed_unsync(),
             ReplyBody::Stream(stream) => {
-                StreamBody::new(stream.map(|c| c.map(hyper::body::Frame::data))).boxed_unsync()
+                StreamBody::new(guarded(stream, id.clone(), busy).map(|c| c.map(hyper::body::Frame::data)))
+                    .boxed_unsync()
             }
         });
         *response.status_mut() = reply.status;
@@ -383,8 +435,47 @@ struct Seen {
     caller: Option<Arc<Caller>>,
     rule: Option<&'static str>,
     host: String,
-    /// Methods of the path, when the one asked for is not among them.
-    allowed: Option<String>,
+    /// The service's and the route's number.
+    route: Option<(usize, usize)>,
+    /// The methods that the path has, where another was asked for.
+    allow: Option<String>,
+}
+
+/// Bytes of a path at most.
+const PATH_MAX: usize = 8_192;
+/// Bytes of a query string at most; hyper answers 414 itself beyond 65,534 bytes of address.
+const QUERY_MAX: usize = 32_768;
+
+/// A client's own request id, if it has the form of one: `req-` and a UUID. Anything else must not reach the log.
+fn request_id(value: &HeaderValue) -> Option<String> {
+    let text = value.to_str().ok()?;
+    let uuid = text.strip_prefix("req-")?;
+    let groups: Vec<usize> = uuid.split('-').map(str::len).collect();
+    let hex = uuid.bytes().all(|b| b == b'-' || b.is_ascii_hexdigit());
+    (hex && groups == [8, 4, 4, 4, 12]).then(|| text.to_owned())
+}
+
+/// A streamed answer; a panic in it ends the stream, not the connection's other streams. Keeps `busy` to its end.
+fn guarded(
+    mut stream: crate::ByteStream,
+    id: RequestId,
+    busy: Option<Box<dyn Any + Send>>,
+) -> impl futures_util::Stream<Item = std::io::Result<Bytes>> + Send {
+    let mut ended = false;
+    futures_util::stream::poll_fn(move |context| {
+        let _held = &busy;
+        if ended {
+            return Poll::Ready(None);
+        }
+        panics::run(|| stream.as_mut().poll_next(context)).unwrap_or_else(|panicked| {
+            ended = true;
+            tracing::error!(
+                request_id = %id, panic = panicked.message, location = panicked.location,
+                backtrace = panicked.backtrace, "a streamed answer panicked; this is a bug"
+            );
+            Poll::Ready(Some(Err(std::io::Error::other(panicked))))
+        })
+    })
 }
 
 fn set(headers: &mut HeaderMap, name: &'static str, value: &str) {
@@ -401,17 +492,15 @@ fn error_reply(service: Option<&Service>, error: &Error, id: &RequestId, scheme:
     };
     let (content_type, text) = error_body::render(style, error, id, versions);
     let mut reply = Reply::bytes(error.kind().status(), content_type, text);
-    if error.kind() == ErrorKind::Unauthorized {
-        reply = reply.header(
-            "www-authenticate",
-            &format!("Keystone uri=\"{scheme}://{}/identity\"", seen.host),
-        );
-    }
-    if error.kind() == ErrorKind::Unavailable {
-        reply = reply.header("retry-after", "1");
-    }
-    if let Some(allowed) = &seen.allowed {
-        reply = reply.header("allow", allowed);
+    match error.kind() {
+        ErrorKind::Unauthorized => {
+            let uri = format!("Keystone uri=\"{scheme}://{}/identity\"", seen.host);
+            reply = reply.header("www-authenticate", &uri);
+        }
+        ErrorKind::Unavailable => reply = reply.header("retry-after", "1"),
+        ErrorKind::MethodNotAllowed => reply = reply.header("allow", seen.allow.as_deref().unwrap_or("")),
+        ErrorKind::Timeout => reply = reply.header("connection", "close"),
+        _ => {}
     }
     reply
 }

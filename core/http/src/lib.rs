@@ -9,6 +9,7 @@
 mod body;
 mod dispatch;
 mod error_body;
+mod metrics;
 mod microversion;
 pub mod paging;
 mod query;
@@ -16,13 +17,15 @@ mod reply;
 mod request;
 mod server;
 mod service;
+mod wire;
 
-pub use body::limits;
+pub use body::{Pace, limits};
 pub use dispatch::Gateway;
 pub use error_body::ErrorStyle;
+pub use metrics::Metrics;
 pub use microversion::{Microversion, MicroversionHeader, Microversions};
 pub use query::Query;
 pub use reply::{ByteStream, Reply};
 pub use request::Request;
-pub use server::{Listener, Tls, serve};
+pub use server::{Limits, Listener, Tls, serve};
 pub use service::{Access, Route, Routes, Service};

@@ -107,7 +107,9 @@ impl Request {
         let value = serde_path_to_error::deserialize(&mut de).map_err(|e| {
             let field = e.path().to_string();
             let cause = e.into_inner();
-            if field == "." {
+            if !cause.is_data() {
+                Error::bad_request(format!("The request body is not valid JSON: {cause}."))
+            } else if field == "." {
                 Error::bad_request(format!("The request body is not valid: {cause}."))
             } else {
                 Error::invalid(

@@ -275,11 +275,7 @@ impl Gateway {
         let head_as_get = (parts.method == Method::HEAD && !methods.contains_key(&Method::HEAD)).then_some(Method::GET);
         let Some(&(s, r)) = methods.get(head_as_get.as_ref().unwrap_or(&parts.method)) else {
             let mut allowed: Vec<&str> = methods.keys().map(Method::as_str).collect();
-            if methods.contains_key(&Method::GET) {
-                allowed.push("HEAD");
-            }
             allowed.sort_unstable();
-            allowed.dedup();
             seen.allow = Some(allowed.join(", "));
             return Err(Error::new(
                 ErrorKind::MethodNotAllowed,

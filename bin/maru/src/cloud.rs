@@ -262,6 +262,25 @@ fn catalogue(url: &str) -> Vec<(&'static str, &'static str, String)> {
     ]
 }
 
+/// Replaces what a tenant keeps secret in its objects.
+fn hide(value: &mut Value) {
+    /// Names of such fields, in any kind.
+    const SECRET: &[&str] = &["admin_pass", "user_data", "password", "personality"];
+    match value {
+        Value::Object(map) => {
+            for (name, value) in map {
+                if SECRET.contains(&name.as_str()) && !value.is_null() {
+                    *value = Value::from("(secret)");
+                } else {
+                    hide(value);
+                }
+            }
+        }
+        Value::Array(list) => list.iter_mut().for_each(hide),
+        _ => {}
+    }
+}
+
 impl Cloud {
     /// Writes a consistent copy of the store to a file that does not exist yet.
     ///
@@ -343,7 +362,10 @@ impl Cloud {
                 let secret = SECRET.iter().any(|s| entry.key.as_str().starts_with(s));
                 let value = match serde_json::from_slice(&entry.value) {
                     _ if secret => Value::from("(secret)"),
-                    Ok(value) => value,
+                    Ok(mut value) => {
+                        hide(&mut value);
+                        value
+                    }
                     Err(_) => Value::from(String::from_utf8_lossy(&entry.value).into_owned()),
                 };
                 json!({ "key": entry.key.as_str(), "revision": entry.modified, "value": value })

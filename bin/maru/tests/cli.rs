@@ -6,6 +6,7 @@ use std::{
     io::{BufRead, BufReader},
     path::{Path, PathBuf},
     process::{Child, Command, Output, Stdio},
+    sync::{Arc, Mutex},
     time::{Duration, Instant},
 };
 use tempfile::TempDir;
@@ -16,6 +17,8 @@ const MARU: &str = env!("CARGO_BIN_EXE_maru");
 struct Up {
     process: Child,
     url: String,
+    /// What it has logged since it answers.
+    log: Arc<Mutex<String>>,
 }
 
 impl Up {
@@ -56,9 +59,16 @@ impl Up {
             seen.push_str(&line);
             seen.push('\n');
         };
-        // Its log must not fill the pipe.
-        std::thread::spawn(move || lines.for_each(drop));
-        Self { process, url }
+        let log = Arc::new(Mutex::new(seen));
+        let all = Arc::clone(&log);
+        std::thread::spawn(move || {
+            for line in lines.map_while(Result::ok) {
+                let mut all = all.lock().unwrap();
+                all.push_str(&line);
+                all.push('\n');
+            }
+        });
+        Self { process, url, log }
     }
     fn signal(&self, signal: &str) {
         let id = self.process.id().to_string();
@@ -335,4 +345,140 @@ fn a_backup_is_put_in_place_of_the_store() {
     };
     assert_eq!(ids(&before), ids(&ok(&data, &["debug", "store", "project/"])));
     assert_eq!(log_in(&ok(&data, &["openrc"]), &[]).0, "201");
+}
+
+/// Class H1: at the most talkative level, no log line, audit record or story holds a password, a token, a private key or user data.
+#[test]
+fn no_secret_is_logged_or_recorded() {
+    let (_dir, data) = data();
+    let up = Up::start(&data, "127.0.0.1:0", &["--log", "trace"]);
+    let admin: Value = serde_json::from_str(&std::fs::read_to_string(data.join("admin.json")).unwrap()).unwrap();
+    let admin_password = admin["password"].as_str().unwrap().to_owned();
+    let mut secrets = vec![admin_password.clone()];
+    let call = |method: &str, path: &str, token: &str, body: Value| {
+        let out = Command::new("curl")
+            .args([
+                "-sS",
+                "-i",
+                "--max-time",
+                "20",
+                "-X",
+                method,
+                "-H",
+                "Content-Type: application/json",
+            ])
+            .args([
+                "-H",
+                &format!("X-Auth-Token: {token}"),
+                "-H",
+                "OpenStack-API-Version: compute 2.90",
+                "-d",
+            ])
+            .arg(body.to_string())
+            .arg(format!("{}{path}", up.url))
+            .output()
+            .unwrap();
+        let text = String::from_utf8(out.stdout).unwrap();
+        let (head, body) = text.split_once("\r\n\r\n").unwrap_or((&text, ""));
+        (head.to_owned(), serde_json::from_str::<Value>(body).unwrap_or_default())
+    };
+    let token_of = |head: &str| {
+        let line = head
+            .lines()
+            .find(|l| l.to_ascii_lowercase().starts_with("x-subject-token:"));
+        line.unwrap_or_else(|| panic!("no token: {head}"))
+            .split_once(':')
+            .unwrap()
+            .1
+            .trim()
+            .to_owned()
+    };
+    let auth = |user: &str, password: &str| {
+        serde_json::json!({"auth": {
+            "identity": {"methods": ["password"], "password": {"user": {"name": user, "domain": {"id": "default"}, "password": password}}},
+            "scope": {"project": {"name": "admin", "domain": {"id": "default"}}}}})
+    };
+    let (head, _) = call("POST", "/identity/v3/auth/tokens", "", auth("admin", &admin_password));
+    let token = token_of(&head);
+    secrets.push(token.clone());
+    // A refused password may be one letter off.
+    let (head, _) = call(
+        "POST",
+        "/identity/v3/auth/tokens",
+        "",
+        auth("admin", "Almost-The-Password-1"),
+    );
+    assert!(head.contains("401"), "{head}");
+    secrets.push("Almost-The-Password-1".into());
+    let (head, user) = call(
+        "POST",
+        "/identity/v3/users",
+        &token,
+        serde_json::json!({"user": {"name": "u", "password": "Sec-ret-Of-U-2"}}),
+    );
+    assert!(head.contains("201"), "{head}");
+    let path = format!("/identity/v3/users/{}", user["user"]["id"].as_str().unwrap());
+    let change = serde_json::json!({"user": {"password": "Sec-ret-Of-U-3"}});
+    assert!(call("PATCH", &path, &token, change).0.contains("200"));
+    // Not JSON, with a secret in it: the error may not quote it.
+    call("PATCH", &path, &token, Value::from("Sec-ret-Of-U-4"));
+    secrets.extend(["Sec-ret-Of-U-2", "Sec-ret-Of-U-3", "Sec-ret-Of-U-4"].map(String::from));
+    let (_, flavors) = call("GET", "/compute/v2.1/flavors", &token, Value::Null);
+    let flavor = flavors["flavors"][0]["id"].clone();
+    let image = call(
+        "POST",
+        "/image/v2/images",
+        &token,
+        serde_json::json!({"name": "i", "disk_format": "raw", "container_format": "bare"}),
+    )
+    .1;
+    let file = format!("{}/image/v2/images/{}/file", up.url, image["id"].as_str().unwrap());
+    let sent = Command::new("curl")
+        .args(["-sSf", "-X", "PUT", "-H", "Content-Type: application/octet-stream"])
+        .args([
+            "-H",
+            &format!("X-Auth-Token: {token}"),
+            "--data-binary",
+            &"x".repeat(4096),
+            &file,
+        ])
+        .output()
+        .unwrap();
+    assert!(sent.status.success(), "{sent:?}");
+    let server = serde_json::json!({"server": {"name": "s", "flavorRef": flavor, "imageRef": image["id"], "networks": "none",
+        "adminPass": "Sec-ret-Admin-5", "user_data": "U2VjLXJldC1EYXRhLTY="}});
+    let (head, _) = call("POST", "/compute/v2.1/servers", &token, server);
+    assert!(head.contains(" 202"), "{head}");
+    secrets.extend(["Sec-ret-Admin-5", "U2VjLXJldC1EYXRhLTY=", "Sec-ret-Data-6"].map(String::from));
+    let (head, _) = call("DELETE", "/identity/v3/auth/tokens", &token, Value::Null);
+    assert!(head.contains("40") || head.contains("20"), "{head}");
+    let dump = ok(&data, &["debug", "store"]);
+    // All that was asked is logged by now: the access line of a request is written before its answer ends.
+    let log = up.log.lock().unwrap().clone();
+    assert!(
+        log.contains("/identity/v3/users") && log.lines().count() > 8,
+        "the log is there:\n{log}"
+    );
+    let mut places = vec![("the log".to_owned(), log)];
+    places.push(("debug store".to_owned(), dump));
+    let mut folders = vec![data.join("records")];
+    while let Some(folder) = folders.pop() {
+        for entry in std::fs::read_dir(folder).unwrap() {
+            let path = entry.unwrap().path();
+            if path.is_dir() {
+                folders.push(path);
+            } else {
+                places.push((
+                    path.display().to_string(),
+                    String::from_utf8_lossy(&std::fs::read(&path).unwrap()).into_owned(),
+                ));
+            }
+        }
+    }
+    assert!(places.len() > 2, "there are audit records");
+    for (place, text) in &places {
+        for secret in &secrets {
+            assert!(!text.contains(secret.as_str()), "{place} holds {secret}");
+        }
+    }
 }

@@ -24,6 +24,7 @@ pub const POLICY: &[RuleDefault] = &[
     r("os_compute_api:servers:show:host_status", ADMIN),
     r("os_compute_api:servers:create", MEMBER),
     r("os_compute_api:servers:create:forced_host", ADMIN),
+    r("os_compute_api:servers:create:zero_disk_flavor", ADMIN),
     r("compute:servers:create:requested_destination", ADMIN),
     r("os_compute_api:servers:update", MEMBER),
     r("os_compute_api:servers:delete", MEMBER),

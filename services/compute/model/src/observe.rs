@@ -68,7 +68,7 @@ pub fn plan_observe_server(snapshot: &Snapshot, txn: &mut Txn, id: &ServerId, se
     let key = ObservedServerId::from(id.as_str());
     match snapshot.get::<ObservedServer>(&key) {
         // Reports of one session are ordered; one that answers an older intent than the last is late.
-        Some(old) if old.revision > seen.revision => return Ok(()),
+        Some(old) if old.value.revision > seen.revision => return Ok(()),
         Some(old) if *old.value == *seen => {}
         Some(old) => {
             txn.update(&old, seen);

@@ -16,7 +16,8 @@ pub fn allowed_states(action: &str) -> &'static [VmState] {
         "unpause" => &[Paused],
         "resume" => &[Suspended],
         "rebuild" => &[Active, Stopped, Failed],
-        "createImage" | "update_metadata" | "delete_metadata" => &[Active, Paused, Suspended, Stopped],
+        "createImage" | "update_metadata" | "delete_metadata" | "update tag" | "update tags" | "delete tag"
+        | "delete tags" => &[Active, Paused, Suspended, Stopped],
         "attach_interface" | "detach_interface" => &[Active, Paused, Stopped],
         "get_diagnostics" => &[Active, Paused, Suspended, Stopped],
         _ => &[Active, Building, Failed, Paused, Stopped, Suspended],
@@ -65,7 +66,11 @@ pub fn check_state(id: &str, server: &Server, action: &str) -> Result<()> {
                 | Task::Suspending,
             ),
         ) => true,
-        ("unrestricted", Some(_)) => true,
+        // What does not touch the machine does not mind what is done to it.
+        (
+            "update_metadata" | "delete_metadata" | "update tag" | "update tags" | "delete tag" | "delete tags",
+            Some(_),
+        ) => true,
         (_, Some(_)) => false,
     };
     match server.task {

@@ -78,7 +78,7 @@ fn find(snapshot: &Snapshot, id: &str) -> Result<Object<Aggregate>> {
 
 /// `GET /os-aggregates`.
 pub(crate) async fn index(app: Arc<App>, request: Request) -> Result<Reply> {
-    let snapshot = app.store.snapshot();
+    let snapshot = app.store.current().await?;
     let mut found: Vec<Object<Aggregate>> = snapshot.list::<Aggregate>().collect();
     found.sort_by_key(|a| a.id.parse::<u64>().unwrap_or(0));
     let list: Vec<Value> = found.iter().map(|a| view(&request, a)).collect();
@@ -87,7 +87,7 @@ pub(crate) async fn index(app: Arc<App>, request: Request) -> Result<Reply> {
 
 /// `GET /os-aggregates/{id}`.
 pub(crate) async fn show(app: Arc<App>, request: Request) -> Result<Reply> {
-    let aggregate = find(&app.store.snapshot(), request.param("id"))?;
+    let aggregate = find(&app.store.current().await?, request.param("id"))?;
     Reply::json(200, &json!({"aggregate": view(&request, &aggregate)}))
 }
 
@@ -155,6 +155,8 @@ async fn change(
             let aggregate = find(snapshot, id)?;
             let mut new = (*aggregate.value).clone();
             let mut txn = Txn::new();
+            // That a host is in one zone only is a rule over all aggregates.
+            txn.over_set(snapshot, "aggregates");
             f(snapshot, &mut txn, &mut new)?;
             new.updated = Some(maru_base::time::now());
             txn.update(&aggregate, &new);

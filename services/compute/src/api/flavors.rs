@@ -2,7 +2,7 @@
 
 use crate::{
     App,
-    api::wire::{self, Count, Flag, Link, invalid, links, present, since},
+    api::wire::{self, Count, Flag, Link, Word, given, invalid, links, present, since},
     app::flavors as app,
 };
 use maru_base::{Error, Result};
@@ -22,37 +22,29 @@ use std::{collections::BTreeMap, sync::Arc};
 pub(crate) struct CreateBody {
     pub name: String,
     #[serde(default)]
-    pub id: Option<IdBody>,
+    pub id: Option<Word>,
     pub ram: Count,
     pub vcpus: Count,
     pub disk: Count,
     #[serde(rename = "OS-FLV-EXT-DATA:ephemeral")]
+    #[serde(default, deserialize_with = "given")]
     pub ephemeral: Option<Count>,
+    #[serde(default, deserialize_with = "given")]
     pub swap: Option<Count>,
-    pub rxtx_factor: Option<FactorBody>,
+    #[serde(default, deserialize_with = "given")]
+    pub rxtx_factor: Option<Word>,
     #[serde(rename = "os-flavor-access:is_public")]
+    #[serde(default, deserialize_with = "given")]
     pub is_public: Option<Flag>,
     #[serde(default, deserialize_with = "present")]
     pub description: Option<Option<String>>,
 }
 
 #[derive(Debug, Deserialize)]
-#[serde(untagged)]
-pub(crate) enum IdBody {
-    Text(String),
-    Number(i64),
-}
-
-#[derive(Debug, Deserialize)]
-#[serde(untagged)]
-pub(crate) enum FactorBody {
-    Number(f64),
-    Text(String),
-}
-
-#[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct UpdateBody {
+    /// Null clears it, but it must be there.
+    #[serde(deserialize_with = "Option::deserialize")]
     description: Option<String>,
 }
 
@@ -130,6 +122,24 @@ fn find(snapshot: &Snapshot, request: &Request, id: &str) -> Result<Object<Flavo
     find_visible_flavor(snapshot, request.caller()?, id).ok_or_else(|| missing(id))
 }
 
+const SORT_KEYS: &[&str] = &[
+    "created_at",
+    "description",
+    "disabled",
+    "ephemeral_gb",
+    "flavorid",
+    "id",
+    "is_public",
+    "memory_mb",
+    "name",
+    "root_gb",
+    "rxtx_factor",
+    "swap",
+    "updated_at",
+    "vcpu_weight",
+    "vcpus",
+];
+
 fn select(snapshot: &Snapshot, request: &Request) -> Result<(Vec<Object<Flavor>>, Vec<Link>)> {
     let caller = request.caller()?;
     let query = &request.query;
@@ -163,15 +173,21 @@ fn select(snapshot: &Snapshot, request: &Request) -> Result<(Vec<Object<Flavor>>
     let mut found: Vec<Object<Flavor>> = snapshot
         .list::<Flavor>()
         .filter(|f| {
+            let granted = caller.project_id().is_some_and(|p| f.access.contains(p.as_str()));
             let seen = if caller.is_admin() {
-                public.is_none_or(|p| p == f.is_public)
+                public.is_none_or(|p| p == f.is_public) || (public == Some(true) && granted)
             } else {
-                f.is_public || caller.project_id().is_some_and(|p| f.access.contains(p.as_str()))
+                f.is_public || granted
             };
             seen && f.root_gb >= min_disk && f.memory_mb >= min_ram
         })
         .collect();
-    let mut bad = None;
+    if !SORT_KEYS.contains(&key) {
+        return Err(Error::invalid(
+            "sort_key",
+            format!("Invalid input for query parameters sort_key. '{key}' cannot be sorted by."),
+        ));
+    }
     found.sort_by(|a, b| {
         match key {
             "flavorid" | "id" => a.id.cmp(&b.id),
@@ -184,20 +200,10 @@ fn select(snapshot: &Snapshot, request: &Request) -> Result<(Vec<Object<Flavor>>
             "created_at" | "updated_at" => a.created.cmp(&b.created),
             "is_public" => a.is_public.cmp(&b.is_public),
             "rxtx_factor" => a.rxtx_factor.total_cmp(&b.rxtx_factor),
-            "disabled" | "vcpu_weight" => std::cmp::Ordering::Equal,
-            _ => {
-                bad = Some(());
-                std::cmp::Ordering::Equal
-            }
+            _ => std::cmp::Ordering::Equal,
         }
         .then_with(|| a.id.cmp(&b.id))
     });
-    if bad.is_some() {
-        return Err(Error::invalid(
-            "sort_key",
-            format!("Invalid input for query parameters sort_key. '{key}' cannot be sorted by."),
-        ));
-    }
     match query.get("sort_dir") {
         None | Some("asc") => {}
         Some("desc") => found.reverse(),
@@ -230,7 +236,7 @@ struct List<T> {
 
 /// `GET /flavors`.
 pub(crate) async fn index(app: Arc<App>, request: Request) -> Result<Reply> {
-    let snapshot = app.store.snapshot();
+    let snapshot = app.store.current().await?;
     let (found, more) = select(&snapshot, &request)?;
     let flavors = found
         .iter()
@@ -252,7 +258,7 @@ pub(crate) async fn index(app: Arc<App>, request: Request) -> Result<Reply> {
 
 /// `GET /flavors/detail`.
 pub(crate) async fn detail(app: Arc<App>, request: Request) -> Result<Reply> {
-    let snapshot = app.store.snapshot();
+    let snapshot = app.store.current().await?;
     let (found, more) = select(&snapshot, &request)?;
     let flavors = found.iter().map(|f| full(&request, f)).collect();
     Reply::json(
@@ -271,7 +277,7 @@ struct One<'a> {
 
 /// `GET /flavors/{id}`.
 pub(crate) async fn show(app: Arc<App>, request: Request) -> Result<Reply> {
-    let flavor = find(&app.store.snapshot(), &request, request.param("id"))?;
+    let flavor = find(&app.store.current().await?, &request, request.param("id"))?;
     Reply::json(
         200,
         &One {
@@ -326,13 +332,13 @@ pub(crate) async fn delete(app: Arc<App>, request: Request) -> Result<Reply> {
 
 /// `GET /flavors/{id}/os-extra_specs`.
 pub(crate) async fn specs(app: Arc<App>, request: Request) -> Result<Reply> {
-    let flavor = find(&app.store.snapshot(), &request, request.param("id"))?;
+    let flavor = find(&app.store.current().await?, &request, request.param("id"))?;
     Reply::json(200, &json!({"extra_specs": flavor.extra_specs}))
 }
 
 /// `GET /flavors/{id}/os-extra_specs/{key}`.
 pub(crate) async fn spec(app: Arc<App>, request: Request) -> Result<Reply> {
-    let flavor = find(&app.store.snapshot(), &request, request.param("id"))?;
+    let flavor = find(&app.store.current().await?, &request, request.param("id"))?;
     let key = request.param("key");
     let value = flavor.extra_specs.get(key).ok_or_else(|| no_spec(&flavor.id, key))?;
     Reply::json(200, &json!({ key: value }))
@@ -422,7 +428,7 @@ fn access_list(flavor: &Object<Flavor>) -> serde_json::Value {
 
 /// `GET /flavors/{id}/os-flavor-access`.
 pub(crate) async fn access(app: Arc<App>, request: Request) -> Result<Reply> {
-    let flavor = find(&app.store.snapshot(), &request, request.param("id"))?;
+    let flavor = find(&app.store.current().await?, &request, request.param("id"))?;
     if flavor.is_public {
         return Err(Error::not_found("Access list not available for public flavors."));
     }

@@ -2,7 +2,8 @@
 
 use crate::{
     App,
-    api::wire::{self, Count, invalid},
+    api::wire::{self, Count, given, invalid},
+    control::servers::group_epoch,
 };
 use maru_auth::Target;
 use maru_base::{Error, Result};
@@ -17,14 +18,18 @@ use std::sync::Arc;
 #[serde(deny_unknown_fields)]
 struct CreateBody {
     name: String,
+    #[serde(default, deserialize_with = "given")]
     policies: Option<Vec<String>>,
+    #[serde(default, deserialize_with = "given")]
     policy: Option<String>,
+    #[serde(default, deserialize_with = "given")]
     rules: Option<RulesBody>,
 }
 
 #[derive(Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct RulesBody {
+    #[serde(default, deserialize_with = "given")]
     max_server_per_host: Option<Count>,
 }
 
@@ -60,7 +65,7 @@ fn find(snapshot: &Snapshot, request: &Request, id: &str) -> Result<Object<Serve
 
 /// `GET /os-server-groups`.
 pub(crate) async fn index(app: Arc<App>, request: Request) -> Result<Reply> {
-    let snapshot = app.store.snapshot();
+    let snapshot = app.store.current().await?;
     let caller = request.caller()?;
     let mut found: Vec<Object<ServerGroup>> = if request.query.has("all_projects") && caller.is_admin() {
         request.authorize_rule(
@@ -87,7 +92,7 @@ pub(crate) async fn index(app: Arc<App>, request: Request) -> Result<Reply> {
 
 /// `GET /os-server-groups/{id}`.
 pub(crate) async fn show(app: Arc<App>, request: Request) -> Result<Reply> {
-    let snapshot = app.store.snapshot();
+    let snapshot = app.store.current().await?;
     let group = find(&snapshot, &request, request.param("id"))?;
     request.authorize(&Target::project(&group.project_id))?;
     Reply::json(200, &json!({"server_group": view(&snapshot, &request, &group)}))
@@ -183,10 +188,16 @@ pub(crate) async fn delete(app: Arc<App>, request: Request) -> Result<Reply> {
             let mut txn = Txn::new();
             quota::consume(snapshot, &mut txn, &group.project_id, "server_groups", -1);
             txn.delete(&group);
-            let epoch = Key::of(&["epoch", &format!("server-group:{}", group.id)]);
-            if let Some((revision, _)) = snapshot.raw(&epoch) {
-                txn.guard(Guard::At(epoch.clone(), revision));
-                txn.op(maru_store::Op::Delete(epoch));
+            let epoch = Key::of(&["epoch", &group_epoch(&group.id)]);
+            match snapshot.raw(&epoch) {
+                Some((revision, _)) => {
+                    txn.guard(Guard::At(epoch.clone(), revision));
+                    txn.op(maru_store::Op::Delete(epoch));
+                }
+                // One that a new member makes meanwhile would outlive the group.
+                None => {
+                    txn.guard(Guard::Absent(epoch));
+                }
             }
             Ok((txn, ()))
         })

@@ -113,17 +113,25 @@ fn select(snapshot: &Snapshot, request: &Request) -> Result<(Vec<Object<ComputeS
         }
     }
     let page = Page::from_query(&request.query, 1_000, 1_000)?;
+    // The marker is an id as this microversion shows it.
+    let named: Vec<(String, Object<ComputeService>)> = found
+        .into_iter()
+        .map(|s| match id_of(request, &s) {
+            Value::String(id) => (id, s),
+            other => (other.to_string(), s),
+        })
+        .collect();
     let (items, _) = page
-        .cut(found, |s| &s.provider)
+        .cut(named, |(id, _)| id)
         .map_err(|_| Error::bad_request(format!("marker [{}] not found", page.marker.as_deref().unwrap_or(""))))?;
     let links = match items.last() {
-        Some(last) if request.query.has("limit") && items.len() == page.limit => vec![Link {
+        Some((id, _)) if request.query.has("limit") && items.len() == page.limit => vec![Link {
             rel: "next",
-            href: next_link(request, &last.provider),
+            href: next_link(request, id),
         }],
         _ => Vec::new(),
     };
-    Ok((items, links))
+    Ok((items.into_iter().map(|(_, s)| s).collect(), links))
 }
 
 fn list(request: &Request, snapshot: &Snapshot, detail: bool) -> Result<Reply> {
@@ -155,12 +163,12 @@ fn list(request: &Request, snapshot: &Snapshot, detail: bool) -> Result<Reply> {
 
 /// `GET /os-hypervisors`.
 pub(crate) async fn index(app: Arc<App>, request: Request) -> Result<Reply> {
-    list(&request, &app.store.snapshot(), false)
+    list(&request, &app.store.current().await?, false)
 }
 
 /// `GET /os-hypervisors/detail`.
 pub(crate) async fn detail(app: Arc<App>, request: Request) -> Result<Reply> {
-    list(&request, &app.store.snapshot(), true)
+    list(&request, &app.store.current().await?, true)
 }
 
 fn find(snapshot: &Snapshot, request: &Request, id: &str) -> Result<Object<ComputeService>> {
@@ -181,7 +189,7 @@ fn find(snapshot: &Snapshot, request: &Request, id: &str) -> Result<Object<Compu
 
 /// `GET /os-hypervisors/{id}`.
 pub(crate) async fn show(app: Arc<App>, request: Request) -> Result<Reply> {
-    let snapshot = app.store.snapshot();
+    let snapshot = app.store.current().await?;
     let service = find(&snapshot, &request, request.param("id"))?;
     let mut v = full(&snapshot, &request, &service);
     if request.at_least(2, 53) && request.query.bool("with_servers")?.unwrap_or(false) {
@@ -196,7 +204,7 @@ pub(crate) async fn show(app: Arc<App>, request: Request) -> Result<Reply> {
 /// `GET /os-hypervisors/statistics` (up to 2.87).
 pub(crate) async fn statistics(app: Arc<App>, request: Request) -> Result<Reply> {
     until(&request, 87)?;
-    let snapshot = app.store.snapshot();
+    let snapshot = app.store.current().await?;
     let mut sums = [0_i64; 10];
     let names = [
         "count",
@@ -242,7 +250,7 @@ pub(crate) async fn statistics(app: Arc<App>, request: Request) -> Result<Reply>
 /// `GET /os-hypervisors/{id}/uptime` (up to 2.87).
 pub(crate) async fn uptime(app: Arc<App>, request: Request) -> Result<Reply> {
     until(&request, 87)?;
-    let snapshot = app.store.snapshot();
+    let snapshot = app.store.current().await?;
     let service = find(&snapshot, &request, request.param("id"))?;
     if !service.alive() {
         return Err(Error::bad_request(format!(
@@ -258,21 +266,21 @@ pub(crate) async fn uptime(app: Arc<App>, request: Request) -> Result<Reply> {
 
 /// `GET /os-hypervisors/{pattern}/search` (up to 2.52).
 pub(crate) async fn search(app: Arc<App>, request: Request) -> Result<Reply> {
-    by_pattern(&app, &request, false)
+    by_pattern(&app, &request, false).await
 }
 
 /// `GET /os-hypervisors/{pattern}/servers` (up to 2.52).
 pub(crate) async fn servers(app: Arc<App>, request: Request) -> Result<Reply> {
-    by_pattern(&app, &request, true)
+    by_pattern(&app, &request, true).await
 }
 
-fn by_pattern(app: &App, request: &Request, with_servers: bool) -> Result<Reply> {
+async fn by_pattern(app: &App, request: &Request, with_servers: bool) -> Result<Reply> {
     until(request, 52)?;
     let pattern = request.param("id");
     if pattern.is_empty() {
         return Err(invalid("pattern", "a part of a host's name"));
     }
-    let snapshot = app.store.snapshot();
+    let snapshot = app.store.current().await?;
     let found: Vec<Value> = snapshot
         .list::<ComputeService>()
         .filter(|s| s.host.contains(pattern))

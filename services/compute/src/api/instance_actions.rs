@@ -49,7 +49,7 @@ fn view(request: &Request, action: &ServerAction) -> Value {
 
 /// `GET /servers/{id}/os-instance-actions`.
 pub(crate) async fn index(app: Arc<App>, request: Request) -> Result<Reply> {
-    let snapshot = app.store.snapshot();
+    let snapshot = app.store.current().await?;
     let id = request.param("id");
     request.authorize(&Target::project(&project(&snapshot, &request, id)?))?;
     let mut found: Vec<Object<ServerAction>> = snapshot.find::<ServerAction>("server", id).collect();
@@ -94,7 +94,7 @@ pub(crate) async fn index(app: Arc<App>, request: Request) -> Result<Reply> {
 
 /// `GET /servers/{id}/os-instance-actions/{request}`.
 pub(crate) async fn show(app: Arc<App>, request: Request) -> Result<Reply> {
-    let snapshot = app.store.snapshot();
+    let snapshot = app.store.current().await?;
     let id = request.param("id");
     let project = project(&snapshot, &request, id)?;
     let target = Target::project(&project);

@@ -2,7 +2,7 @@
 
 use crate::{
     App,
-    api::wire::{self, Link, invalid},
+    api::wire::{self, Link, given, invalid},
     app::keypairs as app,
 };
 use maru_auth::Target;
@@ -22,9 +22,12 @@ use std::sync::Arc;
 #[serde(deny_unknown_fields)]
 pub(crate) struct CreateBody {
     pub name: String,
+    #[serde(default, deserialize_with = "given")]
     pub public_key: Option<String>,
     #[serde(rename = "type")]
+    #[serde(default, deserialize_with = "given")]
     pub kind: Option<String>,
+    #[serde(default, deserialize_with = "given")]
     pub user_id: Option<String>,
 }
 
@@ -56,7 +59,7 @@ fn user(request: &Request) -> Result<String> {
 pub(crate) async fn index(app: Arc<App>, request: Request) -> Result<Reply> {
     let user = user(&request)?;
     request.authorize(&Target::none().with("user_id", &user))?;
-    let snapshot = app.store.snapshot();
+    let snapshot = app.store.current().await?;
     let mut found: Vec<Object<KeyPair>> = snapshot.find::<KeyPair>("user", &user).collect();
     found.sort_by(|a, b| a.name.cmp(&b.name));
     let mut links = Vec::new();

@@ -21,7 +21,7 @@ pub(crate) async fn index(app: Arc<App>, request: Request) -> Result<Reply> {
         }
         _ => own,
     };
-    let snapshot = app.store.snapshot();
+    let snapshot = app.store.current().await?;
     let limit = |r: &str| Value::from(quota::limit(&snapshot, &project, r));
     let mut v = json!({
         "maxServerMeta": limit("metadata_items"),

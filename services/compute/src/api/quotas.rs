@@ -51,7 +51,7 @@ fn used(snapshot: &Snapshot, project: &str, resource: &str) -> i64 {
 pub(crate) async fn show(app: Arc<App>, request: Request) -> Result<Reply> {
     let project = request.param("project");
     request.authorize(&Target::project(project))?;
-    let snapshot = app.store.snapshot();
+    let snapshot = app.store.current().await?;
     let v = view(&request, Some(project), |r| quota::limit(&snapshot, project, r).into());
     Reply::json(200, &json!({"quota_set": v}))
 }
@@ -59,7 +59,7 @@ pub(crate) async fn show(app: Arc<App>, request: Request) -> Result<Reply> {
 /// `GET /os-quota-sets/{project}/defaults`.
 pub(crate) async fn defaults(app: Arc<App>, request: Request) -> Result<Reply> {
     let project = request.param("project");
-    let snapshot = app.store.snapshot();
+    let snapshot = app.store.current().await?;
     let v = view(&request, Some(project), |r| quota::default_limit(&snapshot, r).into());
     Reply::json(200, &json!({"quota_set": v}))
 }
@@ -68,7 +68,7 @@ pub(crate) async fn defaults(app: Arc<App>, request: Request) -> Result<Reply> {
 pub(crate) async fn detail(app: Arc<App>, request: Request) -> Result<Reply> {
     let project = request.param("project");
     request.authorize(&Target::project(project))?;
-    let snapshot = app.store.snapshot();
+    let snapshot = app.store.current().await?;
     let v = view(
         &request,
         Some(project),
@@ -101,8 +101,19 @@ fn limits_of(request: &Request, root: &str, body: Map<String, Value>) -> Result<
     Ok((limits, force))
 }
 
+/// Limits are kept by project: a change for one user must not change them for all.
+fn refuse_user(request: &Request) -> Result<()> {
+    if request.query.has("user_id") {
+        return Err(Error::not_implemented(
+            "This cloud keeps quotas by project, not by user: leave user_id out to set those of the project.",
+        ));
+    }
+    Ok(())
+}
+
 /// `PUT /os-quota-sets/{project}`.
 pub(crate) async fn update(app: Arc<App>, mut request: Request) -> Result<Reply> {
+    refuse_user(&request)?;
     let body: Map<String, Value> = wire::body(&mut request, "quota_set").await?;
     let (limits, force) = limits_of(&request, "quota_set", body)?;
     let project = request.param("project").to_owned();
@@ -136,6 +147,7 @@ pub(crate) async fn update(app: Arc<App>, mut request: Request) -> Result<Reply>
 
 /// `DELETE /os-quota-sets/{project}`: back to the defaults.
 pub(crate) async fn delete(app: Arc<App>, request: Request) -> Result<Reply> {
+    refuse_user(&request)?;
     let id = QuotaSetId::from(request.param("project"));
     app.store
         .plan(|snapshot| {
@@ -167,7 +179,7 @@ fn class_view(request: &Request, snapshot: &Snapshot, id: Option<&str>) -> Value
 
 /// `GET /os-quota-class-sets/{class}`.
 pub(crate) async fn class(app: Arc<App>, request: Request) -> Result<Reply> {
-    let snapshot = app.store.snapshot();
+    let snapshot = app.store.current().await?;
     let v = class_view(&request, &snapshot, Some(request.param("class")));
     Reply::json(200, &json!({"quota_class_set": v}))
 }

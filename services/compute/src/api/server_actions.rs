@@ -5,7 +5,7 @@ use crate::{
     api::{
         server_view::{self, Shape},
         servers::{Wrapped, find, target},
-        wire::{self, Count, Flag, invalid, present},
+        wire::{self, Count, Flag, given, invalid, present},
     },
     app::server_actions as app,
 };
@@ -21,17 +21,25 @@ use std::{collections::BTreeMap, sync::Arc};
 pub(crate) struct RebuildBody {
     #[serde(rename = "imageRef")]
     pub image: String,
+    #[serde(default, deserialize_with = "given")]
     pub name: Option<String>,
     #[serde(rename = "adminPass")]
+    #[serde(default, deserialize_with = "given")]
     pub admin_pass: Option<String>,
+    #[serde(default, deserialize_with = "given")]
     pub metadata: Option<BTreeMap<String, String>>,
     #[serde(rename = "accessIPv4")]
+    #[serde(default, deserialize_with = "given")]
     pub access_ipv4: Option<String>,
     #[serde(rename = "accessIPv6")]
+    #[serde(default, deserialize_with = "given")]
     pub access_ipv6: Option<String>,
     #[serde(rename = "OS-DCF:diskConfig")]
+    #[serde(default, deserialize_with = "given")]
     pub disk_config: Option<String>,
+    #[serde(default, deserialize_with = "given")]
     pub preserve_ephemeral: Option<Flag>,
+    #[serde(default, deserialize_with = "given")]
     pub personality: Option<Vec<crate::api::servers::FileBody>>,
     #[serde(default, deserialize_with = "present")]
     pub description: Option<Option<String>>,
@@ -41,6 +49,7 @@ pub(crate) struct RebuildBody {
     pub user_data: Option<Option<String>>,
     #[serde(default, deserialize_with = "present")]
     pub trusted_image_certificates: Option<Option<Vec<String>>>,
+    #[serde(default, deserialize_with = "given")]
     pub hostname: Option<String>,
 }
 
@@ -60,6 +69,7 @@ struct StateBody {
 #[derive(Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct LockBody {
+    #[serde(default, deserialize_with = "given")]
     locked_reason: Option<String>,
 }
 
@@ -73,6 +83,13 @@ struct ConsoleBody {
 #[serde(deny_unknown_fields)]
 struct GroupNameBody {
     name: String,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct PasswordBody {
+    #[serde(rename = "adminPass")]
+    _admin_pass: String,
 }
 
 /// Actions that upstream has and this cloud does not serve yet.
@@ -117,7 +134,7 @@ pub(crate) async fn act(app: Arc<App>, mut request: Request) -> Result<Reply> {
         ));
     };
     let id = request.param("id").to_owned();
-    let server = find(&app.store.snapshot(), &request, &id)?;
+    let server = find(&app.store.current().await?, &request, &id)?;
     let aim = target(&server);
     match name.as_str() {
         "os-stop" => app::power(&app, &request, &id, app::Change::Stop).await,
@@ -200,12 +217,15 @@ pub(crate) async fn act(app: Arc<App>, mut request: Request) -> Result<Reply> {
         }
         "changePassword" => {
             request.authorize_rule("os_compute_api:os-admin-password", &aim)?;
+            wire::typed::<PasswordBody>("changePassword", value)?;
+            maru_compute_model::rules::check_action(request.caller()?, &id, &server, "changePassword")?;
             Err(Error::not_implemented(
                 "The hypervisor cannot set a password inside the guest. Log in with a key pair, or rebuild with adminPass.",
             ))
         }
         "addSecurityGroup" | "removeSecurityGroup" => {
             let body: GroupNameBody = wire::typed(&name, value)?;
+            wire::check_name(&format!("{name}.name"), &body.name)?;
             app::security_group(&app, &request, &id, &body.name, name == "addSecurityGroup").await
         }
         other if LATER.contains(&other) => {

@@ -8,9 +8,9 @@ use crate::{
     },
 };
 use maru_base::{Error, Result};
-use maru_compute_model::{Server, Task, VmState, network, observed};
+use maru_compute_model::{Server, ServerId, Task, VmState, network, observed};
 use maru_http::{
-    Query, Reply, Request,
+    Reply, Request,
     paging::{Page, next_link},
 };
 use maru_store::{Object, Snapshot};
@@ -126,6 +126,31 @@ const SORT_KEYS: &[&str] = &[
     "vm_state",
 ];
 
+/// Sort keys that old microversions take and do not heed.
+const IGNORED_SORT_KEYS: &[&str] = &[
+    "architecture",
+    "cell_name",
+    "cleaned",
+    "default_ephemeral_device",
+    "default_swap_device",
+    "deleted",
+    "deleted_at",
+    "disable_terminate",
+    "ephemeral_gb",
+    "ephemeral_key_uuid",
+    "id",
+    "key_data",
+    "launched_on",
+    "memory_mb",
+    "os_type",
+    "reservation_id",
+    "root_gb",
+    "shutdown_terminate",
+    "user_data",
+    "vcpus",
+    "vm_mode",
+];
+
 #[derive(Serialize)]
 struct List<T> {
     servers: Vec<T>,
@@ -135,7 +160,7 @@ struct List<T> {
 
 /// `GET /servers`.
 pub(crate) async fn index(app: Arc<App>, request: Request) -> Result<Reply> {
-    let snapshot = app.store.snapshot();
+    let snapshot = app.store.current().await?;
     let (found, links) = select(&snapshot, &request, "os_compute_api:servers:index:get_all_tenants")?;
     let servers = found.iter().map(|s| server_view::brief(&request.base, s)).collect();
     Reply::json(
@@ -149,7 +174,7 @@ pub(crate) async fn index(app: Arc<App>, request: Request) -> Result<Reply> {
 
 /// `GET /servers/detail`.
 pub(crate) async fn detail(app: Arc<App>, request: Request) -> Result<Reply> {
-    let snapshot = app.store.snapshot();
+    let snapshot = app.store.current().await?;
     let (found, links) = select(&snapshot, &request, "os_compute_api:servers:detail:get_all_tenants")?;
     let shape = Shape::of(&request, false);
     let servers = found.iter().map(|s| server_view::full(&snapshot, &shape, s)).collect();
@@ -167,30 +192,44 @@ fn select(snapshot: &Snapshot, request: &Request, all_rule: &str) -> Result<(Vec
     let query = &request.query;
     check_filters(request)?;
     let page = Page::from_query(query, MAX_PAGE, MAX_PAGE)?;
-    let keys = sort_keys(query)?;
-    // `all_tenants` without a value counts as true, as upstream reads it.
+    let every_filter = request.may(
+        "os_compute_api:servers:allow_all_filters",
+        &maru_auth::Target::of_caller(caller),
+    );
+    let keys = sort_keys(request)?;
+    // `all_tenants` without a value counts as true, as upstream reads it; `tenant_id` alone implies it.
     let wants_all = match query.get("all_tenants") {
         Some("") => true,
-        _ => query
-            .bool("all_tenants")
-            .map_err(|e| Error::bad_request(e.message().to_owned()))?
-            .unwrap_or(false),
+        None => every_filter && query.has("tenant_id"),
+        _ => query.bool("all_tenants")?.unwrap_or(false),
     };
-    let filters = Filters::read(query, caller.is_admin(), request.version.minor)?;
+    let filters = Filters::read(request, every_filter)?;
     let mut found: Vec<Object<Server>> = if wants_all {
         request.authorize_rule(all_rule, &maru_auth::Target::of_caller(caller))?;
-        match query.get("project_id").or_else(|| query.get("tenant_id")) {
+        match query.get("tenant_id").or_else(|| query.get("project_id")) {
             Some(project) => snapshot.find::<Server>("project", project).collect(),
             None => snapshot.list::<Server>().collect(),
         }
     } else {
+        // Without `all_tenants` a list is of the caller's own project, whatever else is asked for.
         snapshot.find::<Server>("project", caller.require_project()?).collect()
+    };
+    let marker = match &page.marker {
+        None => None,
+        Some(id) => Some(
+            snapshot
+                .get::<Server>(&ServerId::from(id))
+                .filter(|s| wants_all || Some(&s.project_id) == caller.project_id())
+                .ok_or_else(|| Error::invalid("marker", format!("marker [{id}] not found")))?,
+        ),
     };
     found.retain(|s| filters.fits(snapshot, s));
     found.sort_by(|a, b| compare(snapshot, &keys, a, b));
-    let (items, _) = page
-        .cut(found, |s| &s.id)
-        .map_err(|_| Error::bad_request(format!("marker [{}] not found", page.marker.as_deref().unwrap_or(""))))?;
+    // A page begins after the marker's place in the order: the marker itself need not fit the filters any more.
+    let start = marker.map_or(0, |m| {
+        found.partition_point(|s| compare(snapshot, &keys, s, &m) != Ordering::Greater)
+    });
+    let items: Vec<_> = found.into_iter().skip(start).take(page.limit).collect();
     let full = query.has("limit") && page.limit > 0 && items.len() == page.limit || items.len() == MAX_PAGE;
     let links = match items.last().filter(|_| full) {
         Some(last) => vec![Link {
@@ -224,11 +263,22 @@ struct SortKey {
     descending: bool,
 }
 
-fn sort_keys(query: &Query) -> Result<Vec<SortKey>> {
+fn sort_keys(request: &Request) -> Result<Vec<SortKey>> {
+    let query = &request.query;
     let dirs: Vec<&str> = query.all("sort_dir").collect();
     let mut keys = Vec::new();
     for (i, key) in query.all("sort_key").enumerate() {
-        if !SORT_KEYS.contains(&key) {
+        // The order by host tells which servers share one.
+        if matches!(key, "host" | "node") && !request.caller()?.is_admin() {
+            return Err(Error::forbidden(format!(
+                "Only administrators can sort servers by {key}"
+            )));
+        }
+        let ignored = IGNORED_SORT_KEYS.contains(&key) || (key == "locked" && !request.at_least(2, 73));
+        if ignored && !request.at_least(2, 75) {
+            continue;
+        }
+        if ignored || !SORT_KEYS.contains(&key) {
             return Err(Error::invalid(
                 "sort_key",
                 format!("Invalid input for query parameters sort_key. '{key}' cannot be sorted by."),
@@ -315,7 +365,8 @@ struct Filters {
 }
 
 impl Filters {
-    fn read(query: &Query, admin: bool, minor: u16) -> Result<Self> {
+    fn read(request: &Request, admin: bool) -> Result<Self> {
+        let (query, minor) = (&request.query, request.version.minor);
         let mut f = Self::default();
         for (key, value) in query.pairs() {
             let words = || Some(value.split(',').map(str::to_owned).collect::<Vec<_>>());
@@ -331,9 +382,7 @@ impl Filters {
                 "not-tags" if minor >= 26 => f.not_tags = words(),
                 "not-tags-any" if minor >= 26 => f.not_tags_any = words(),
                 "locked" if minor >= 73 => {
-                    f.locked = query
-                        .bool("locked")
-                        .map_err(|e| Error::bad_request(e.message().to_owned()))?;
+                    f.locked = query.bool("locked")?;
                 }
                 "deleted" if admin => f.deleted = query.bool("deleted").unwrap_or(None).unwrap_or(false),
                 "image" | "flavor" | "reservation_id" | "uuid" => f.exact.push((key.to_owned(), value.to_owned())),
@@ -346,8 +395,6 @@ impl Filters {
                 "host"
                 | "node"
                 | "hostname"
-                | "project_id"
-                | "tenant_id"
                 | "launch_index"
                 | "access_ip_v4"
                 | "access_ip_v6"
@@ -367,8 +414,16 @@ impl Filters {
                 "The value of changes-since must be less than or equal to changes-before.",
             ));
         }
-        // A status that no server can have finds nothing.
-        f.impossible = !f.statuses.is_empty() && !f.statuses.iter().any(|s| STATUSES.contains(&s.as_str()));
+        if f.statuses.iter().any(|s| s == "DELETED") && !request.caller()?.is_admin() {
+            return Err(Error::forbidden("Only administrators may list deleted servers"));
+        }
+        // A status that no server can have finds nothing; from 2.38 on it is an error.
+        if !f.statuses.is_empty() && !f.statuses.iter().any(|s| STATUSES.contains(&s.as_str())) {
+            if minor >= 38 {
+                return Err(Error::invalid("status", "Invalid status value"));
+            }
+            f.impossible = true;
+        }
         Ok(f)
     }
 
@@ -383,7 +438,10 @@ impl Filters {
         if !self.statuses.is_empty() && !self.statuses.iter().any(|w| w == s.status()) {
             return false;
         }
-        if self.since.is_some_and(|t| s.updated < t) || self.before.is_some_and(|t| s.updated > t) {
+        // What is shown has no fraction of a second: what a client saw as `updated` is not before itself.
+        if self.since.is_some_and(|t| s.updated < t)
+            || self.before.is_some_and(|t| s.updated.as_second() > t.as_second())
+        {
             return false;
         }
         if self.locked.is_some_and(|l| l != s.lock.is_some()) {
@@ -416,16 +474,27 @@ impl Filters {
     }
 }
 
+/// The words of upstream; some of them no server of this cloud has yet.
 const STATUSES: &[&str] = &[
     "ACTIVE",
     "BUILD",
+    "DELETED",
     "ERROR",
     "HARD_REBOOT",
+    "MIGRATING",
+    "PASSWORD",
     "PAUSED",
     "REBOOT",
     "REBUILD",
+    "RESCUE",
+    "RESIZE",
+    "REVERT_RESIZE",
+    "SHELVED",
+    "SHELVED_OFFLOADED",
     "SHUTOFF",
+    "SOFT_DELETED",
     "SUSPENDED",
+    "VERIFY_RESIZE",
 ];
 
 fn exact(snapshot: &Snapshot, s: &Object<Server>, key: &str, value: &str) -> bool {
@@ -452,7 +521,6 @@ fn exact(snapshot: &Snapshot, s: &Object<Server>, key: &str, value: &str) -> boo
         "user_id" => s.user_id == *value,
         "host" | "node" => s.host.as_deref() == Some(value),
         "hostname" => s.hostname == value,
-        "project_id" | "tenant_id" => s.project_id == *value,
         "launch_index" => s.launch_index.to_string() == value,
         "access_ip_v4" => s.access_ipv4.as_deref() == Some(value),
         "access_ip_v6" => s.access_ipv6.as_deref() == Some(value),

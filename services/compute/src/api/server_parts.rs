@@ -5,7 +5,7 @@ use crate::{
     api::{
         server_view,
         servers::{find, load, target},
-        wire::{self, invalid, since},
+        wire::{self, given, invalid, is_uuid, since},
     },
     app::servers::{check_metadata, check_metadata_count, check_tag, check_tags},
 };
@@ -19,7 +19,7 @@ use std::{collections::BTreeMap, sync::Arc};
 
 /// `GET /servers/{id}/ips`.
 pub(crate) async fn ips(app: Arc<App>, request: Request) -> Result<Reply> {
-    let (snapshot, server) = load(&app, &request, request.param("id"))?;
+    let (snapshot, server) = load(&app, &request, request.param("id")).await?;
     #[derive(serde::Serialize)]
     struct Body {
         addresses: server_view::Addresses,
@@ -34,7 +34,7 @@ pub(crate) async fn ips(app: Arc<App>, request: Request) -> Result<Reply> {
 
 /// `GET /servers/{id}/ips/{network}`.
 pub(crate) async fn ips_of(app: Arc<App>, request: Request) -> Result<Reply> {
-    let (snapshot, server) = load(&app, &request, request.param("id"))?;
+    let (snapshot, server) = load(&app, &request, request.param("id")).await?;
     let name = request.param("network");
     let mut all = server_view::addresses(&snapshot, &server, false);
     all.0.retain(|(n, _)| n == name);
@@ -64,7 +64,7 @@ where
 
 /// `GET /servers/{id}/metadata`.
 pub(crate) async fn metadata(app: Arc<App>, request: Request) -> Result<Reply> {
-    let (_, server) = load(&app, &request, request.param("id"))?;
+    let (_, server) = load(&app, &request, request.param("id")).await?;
     Reply::json(200, &json!({"metadata": server.metadata}))
 }
 
@@ -101,7 +101,7 @@ pub(crate) async fn put_metadata(app: Arc<App>, mut request: Request) -> Result<
 
 /// `GET /servers/{id}/metadata/{key}`.
 pub(crate) async fn metadata_item(app: Arc<App>, request: Request) -> Result<Reply> {
-    let (_, server) = load(&app, &request, request.param("id"))?;
+    let (_, server) = load(&app, &request, request.param("id")).await?;
     let key = request.param("key");
     let value = server
         .metadata
@@ -143,7 +143,7 @@ pub(crate) async fn delete_metadata_item(app: Arc<App>, request: Request) -> Res
 /// `GET /servers/{id}/tags`.
 pub(crate) async fn tags(app: Arc<App>, request: Request) -> Result<Reply> {
     since(&request, 26)?;
-    let (_, server) = load(&app, &request, request.param("id"))?;
+    let (_, server) = load(&app, &request, request.param("id")).await?;
     Reply::json(200, &json!({"tags": server.tags}))
 }
 
@@ -153,6 +153,7 @@ pub(crate) async fn put_tags(app: Arc<App>, mut request: Request) -> Result<Repl
     let list: Vec<String> = wire::body(&mut request, "tags").await?;
     check_tags(&list)?;
     let server = change(&app, &request, |_, _, server| {
+        rules::check_state(&server.id, server, "update tags")?;
         let mut new = (*server.value).clone();
         new.tags = list.iter().cloned().collect();
         Ok(new)
@@ -165,6 +166,7 @@ pub(crate) async fn put_tags(app: Arc<App>, mut request: Request) -> Result<Repl
 pub(crate) async fn delete_tags(app: Arc<App>, request: Request) -> Result<Reply> {
     since(&request, 26)?;
     change(&app, &request, |_, _, server| {
+        rules::check_state(&server.id, server, "delete tags")?;
         let mut new = (*server.value).clone();
         new.tags.clear();
         Ok(new)
@@ -180,7 +182,7 @@ fn no_tag(server: &Object<Server>, tag: &str) -> Error {
 /// `GET /servers/{id}/tags/{tag}`.
 pub(crate) async fn tag(app: Arc<App>, request: Request) -> Result<Reply> {
     since(&request, 26)?;
-    let (_, server) = load(&app, &request, request.param("id"))?;
+    let (_, server) = load(&app, &request, request.param("id")).await?;
     let tag = request.param("tag");
     if server.tags.contains(tag) {
         Ok(Reply::empty(204))
@@ -193,9 +195,10 @@ pub(crate) async fn tag(app: Arc<App>, request: Request) -> Result<Reply> {
 pub(crate) async fn put_tag(app: Arc<App>, request: Request) -> Result<Reply> {
     since(&request, 26)?;
     let tag = request.param("tag").to_owned();
-    check_tag(&tag).map_err(|e| Error::bad_request(e.message().to_owned()))?;
+    check_tag(&tag)?;
     let mut fresh = false;
     change(&app, &request, |_, _, server| {
+        rules::check_state(&server.id, server, "update tag")?;
         let mut new = (*server.value).clone();
         fresh = new.tags.insert(tag.clone());
         if new.tags.len() > 50 {
@@ -219,6 +222,7 @@ pub(crate) async fn delete_tag(app: Arc<App>, request: Request) -> Result<Reply>
     since(&request, 26)?;
     let tag = request.param("tag").to_owned();
     change(&app, &request, |_, _, server| {
+        rules::check_state(&server.id, server, "delete tag")?;
         let mut new = (*server.value).clone();
         if new.tags.remove(&tag) {
             Ok(new)
@@ -233,9 +237,13 @@ pub(crate) async fn delete_tag(app: Arc<App>, request: Request) -> Result<Reply>
 #[derive(Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct AttachBody {
+    #[serde(default, deserialize_with = "given")]
     net_id: Option<String>,
+    #[serde(default, deserialize_with = "given")]
     port_id: Option<String>,
+    #[serde(default, deserialize_with = "given")]
     fixed_ips: Option<Vec<FixedIpBody>>,
+    #[serde(default, deserialize_with = "given")]
     tag: Option<String>,
 }
 
@@ -267,7 +275,7 @@ fn interface_view(request: &Request, i: &network::Interface) -> Value {
 
 /// `GET /servers/{id}/os-interface`.
 pub(crate) async fn interfaces(app: Arc<App>, request: Request) -> Result<Reply> {
-    let (snapshot, server) = load(&app, &request, request.param("id"))?;
+    let (snapshot, server) = load(&app, &request, request.param("id")).await?;
     let list: Vec<Value> = network::interfaces(&snapshot, &server)
         .iter()
         .map(|i| interface_view(&request, i))
@@ -277,7 +285,7 @@ pub(crate) async fn interfaces(app: Arc<App>, request: Request) -> Result<Reply>
 
 /// `GET /servers/{id}/os-interface/{port}`.
 pub(crate) async fn interface(app: Arc<App>, request: Request) -> Result<Reply> {
-    let (snapshot, server) = load(&app, &request, request.param("id"))?;
+    let (snapshot, server) = load(&app, &request, request.param("id")).await?;
     let view = one_interface(&snapshot, &server, &request, request.param("port"))?;
     Reply::json(200, &json!({"interfaceAttachment": view}))
 }
@@ -303,6 +311,19 @@ pub(crate) async fn attach(app: Arc<App>, mut request: Request) -> Result<Reply>
             "interfaceAttachment.tag",
             "Additional properties are not allowed ('tag' was unexpected)",
         ));
+    }
+    for (name, id) in [("net_id", &body.net_id), ("port_id", &body.port_id)] {
+        if let Some(id) = id
+            && !is_uuid(id)
+        {
+            return Err(invalid(
+                &format!("interfaceAttachment.{name}"),
+                format!("'{id}' is not a 'uuid'"),
+            ));
+        }
+    }
+    if let Some(tag) = &body.tag {
+        check_tag(tag)?;
     }
     if body.net_id.is_some() && body.port_id.is_some() {
         return Err(Error::bad_request("Must not input both network_id and port_id"));
@@ -339,9 +360,14 @@ pub(crate) async fn attach(app: Arc<App>, mut request: Request) -> Result<Reply>
             return Err(Error::conflict(format!("Instance {} is not ready", server.id)));
         }
         let (new, port) = network::plan_attach(snapshot, txn, &caller, server, &wanted).map_err(|e| {
-            // A port or network that is not there is 404 here, as upstream has it.
-            if e.message().ends_with("could not be found.") {
-                Error::not_found(e.message().to_owned())
+            // Upstream's statuses differ here from those of a creation.
+            let text = e.message().to_owned();
+            if text.ends_with("could not be found.") {
+                Error::not_found(text)
+            } else if text.contains("is already in use on instance") {
+                Error::conflict(text)
+            } else if text.starts_with("Multiple possible networks") {
+                Error::bad_request(text)
             } else {
                 e
             }
@@ -350,7 +376,7 @@ pub(crate) async fn attach(app: Arc<App>, mut request: Request) -> Result<Reply>
         Ok(new)
     })
     .await?;
-    let (snapshot, server) = load(&app, &request, request.param("id"))?;
+    let (snapshot, server) = load(&app, &request, request.param("id")).await?;
     let view = one_interface(&snapshot, &server, &request, &made)?;
     Reply::json(200, &json!({"interfaceAttachment": view}))
 }
@@ -368,7 +394,7 @@ pub(crate) async fn detach(app: Arc<App>, request: Request) -> Result<Reply> {
 
 /// `GET /servers/{id}/os-security-groups`.
 pub(crate) async fn security_groups(app: Arc<App>, request: Request) -> Result<Reply> {
-    let (snapshot, server) = load(&app, &request, request.param("id"))?;
+    let (snapshot, server) = load(&app, &request, request.param("id")).await?;
     let list: Vec<Value> = network::groups_of(&snapshot, &server)
         .iter()
         .map(|g| {
@@ -412,14 +438,14 @@ fn rules_of(snapshot: &Snapshot, group: &str) -> Vec<Value> {
 
 /// `GET /servers/{id}/os-volume_attachments`: none while there is no block storage.
 pub(crate) async fn volumes(app: Arc<App>, request: Request) -> Result<Reply> {
-    load(&app, &request, request.param("id"))?;
+    load(&app, &request, request.param("id")).await?;
     Reply::json(200, &json!({"volumeAttachments": []}))
 }
 
 /// `GET /servers/{id}/diagnostics`.
 pub(crate) async fn diagnostics(app: Arc<App>, request: Request) -> Result<Reply> {
     let id = request.param("id");
-    let (_, server) = load(&app, &request, id)?;
+    let (_, server) = load(&app, &request, id).await?;
     rules::check_state(id, &server, "get_diagnostics")?;
     let Some(host) = server.host.as_deref().filter(|_| server.placed) else {
         return Err(Error::conflict(format!("Instance {id} is not ready")));

@@ -4,7 +4,7 @@ use crate::{
     App,
     api::{
         server_view::{self, Shape},
-        wire::{self, Count, Flag, present},
+        wire::{self, Count, Flag, Word, given, present},
     },
     app::servers as app,
 };
@@ -13,7 +13,7 @@ use maru_base::{Error, Result};
 use maru_compute_model::{Server, ServerId};
 use maru_http::{Reply, Request};
 use maru_store::{Object, Snapshot};
-use serde::Deserialize;
+use serde::{Deserialize, Deserializer, de};
 use serde_json::json;
 use std::{collections::BTreeMap, sync::Arc};
 
@@ -23,71 +23,103 @@ use std::{collections::BTreeMap, sync::Arc};
 pub(crate) struct CreateBody {
     pub name: String,
     #[serde(rename = "imageRef")]
+    #[serde(default, deserialize_with = "given")]
     pub image: Option<String>,
     #[serde(rename = "flavorRef")]
-    pub flavor: FlavorRef,
+    pub flavor: Word,
     #[serde(rename = "adminPass")]
+    #[serde(default, deserialize_with = "given")]
     pub admin_pass: Option<String>,
     #[serde(default)]
     pub metadata: BTreeMap<String, String>,
+    #[serde(default, deserialize_with = "given")]
     pub networks: Option<NetworksBody>,
     #[serde(rename = "OS-DCF:diskConfig")]
+    #[serde(default, deserialize_with = "given")]
     pub disk_config: Option<String>,
     #[serde(rename = "accessIPv4")]
+    #[serde(default, deserialize_with = "given")]
     pub access_ipv4: Option<String>,
     #[serde(rename = "accessIPv6")]
+    #[serde(default, deserialize_with = "given")]
     pub access_ipv6: Option<String>,
-    #[serde(default)]
-    pub personality: Vec<FileBody>,
+    #[serde(default, deserialize_with = "given")]
+    pub personality: Option<Vec<FileBody>>,
+    #[serde(default, deserialize_with = "given")]
     pub availability_zone: Option<String>,
+    #[serde(default, deserialize_with = "given")]
     pub config_drive: Option<Flag>,
+    #[serde(default, deserialize_with = "given")]
     pub key_name: Option<String>,
+    #[serde(default, deserialize_with = "given")]
     pub min_count: Option<Count>,
+    #[serde(default, deserialize_with = "given")]
     pub max_count: Option<Count>,
+    #[serde(default, deserialize_with = "given")]
     pub return_reservation_id: Option<Flag>,
+    #[serde(default, deserialize_with = "given")]
     pub security_groups: Option<Vec<GroupBody>>,
+    #[serde(default, deserialize_with = "given")]
     pub user_data: Option<String>,
+    #[serde(default, deserialize_with = "given")]
     pub block_device_mapping: Option<Vec<serde_json::Value>>,
+    #[serde(default, deserialize_with = "given")]
     pub block_device_mapping_v2: Option<Vec<DeviceBody>>,
     pub description: Option<String>,
+    #[serde(default, deserialize_with = "given")]
     pub tags: Option<Vec<String>>,
     pub trusted_image_certificates: Option<Vec<String>>,
+    #[serde(default, deserialize_with = "given")]
     pub host: Option<String>,
+    #[serde(default, deserialize_with = "given")]
     pub hypervisor_hostname: Option<String>,
+    #[serde(default, deserialize_with = "given")]
     pub hostname: Option<String>,
 }
 
-/// A flavor id, as a string or a number.
-#[derive(Debug, Deserialize)]
-#[serde(untagged)]
-pub(crate) enum FlavorRef {
-    Text(String),
-    Number(u64),
-}
-
-impl FlavorRef {
-    /// The id; older clients send the flavor's address.
-    pub(crate) fn id(&self) -> String {
-        match self {
-            Self::Text(t) => t.rsplit('/').next().unwrap_or(t).to_owned(),
-            Self::Number(n) => n.to_string(),
-        }
+impl CreateBody {
+    /// The flavor's id; older clients send the flavor's address.
+    pub(crate) fn flavor_id(&self) -> &str {
+        self.flavor.0.rsplit('/').next().unwrap_or(&self.flavor.0)
     }
 }
 
-#[derive(Debug, Deserialize)]
-#[serde(untagged)]
+/// `none`, `auto`, or a list.
+#[derive(Debug)]
 pub(crate) enum NetworksBody {
     Word(String),
     List(Vec<NetworkBody>),
 }
 
+impl<'de> Deserialize<'de> for NetworksBody {
+    fn deserialize<D: Deserializer<'de>>(d: D) -> std::result::Result<Self, D::Error> {
+        // By hand, because an untagged enum would lose which item of the list is wrong.
+        struct Either;
+        impl<'de> de::Visitor<'de> for Either {
+            type Value = NetworksBody;
+            fn expecting(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+                f.write_str("a list of networks, 'auto' or 'none'")
+            }
+            fn visit_str<E: de::Error>(self, word: &str) -> std::result::Result<NetworksBody, E> {
+                Ok(NetworksBody::Word(word.to_owned()))
+            }
+            fn visit_seq<A: de::SeqAccess<'de>>(self, list: A) -> std::result::Result<NetworksBody, A::Error> {
+                Vec::deserialize(de::value::SeqAccessDeserializer::new(list)).map(NetworksBody::List)
+            }
+        }
+        d.deserialize_any(Either)
+    }
+}
+
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct NetworkBody {
+    #[serde(default, deserialize_with = "given")]
     pub uuid: Option<String>,
     pub port: Option<String>,
+    #[serde(default, deserialize_with = "given")]
     pub fixed_ip: Option<String>,
+    #[serde(default, deserialize_with = "given")]
     pub tag: Option<String>,
 }
 
@@ -99,33 +131,49 @@ pub(crate) struct FileBody {
 }
 
 #[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub(crate) struct GroupBody {
-    pub name: String,
+    #[serde(default, deserialize_with = "given")]
+    pub name: Option<String>,
 }
 
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct DeviceBody {
+    #[serde(default, deserialize_with = "given")]
     pub uuid: Option<String>,
+    #[serde(default, deserialize_with = "given")]
     pub source_type: Option<String>,
+    #[serde(default, deserialize_with = "given")]
     pub destination_type: Option<String>,
     pub boot_index: Option<serde_json::Value>,
-    pub volume_size: Option<serde_json::Value>,
+    #[serde(default, deserialize_with = "given")]
+    pub volume_size: Option<Count>,
+    #[serde(default, deserialize_with = "given")]
     pub guest_format: Option<String>,
+    #[serde(default, deserialize_with = "given")]
     pub disk_bus: Option<String>,
+    #[serde(default, deserialize_with = "given")]
     pub device_type: Option<String>,
     #[serde(rename = "device_name")]
+    #[serde(default, deserialize_with = "given")]
     pub _device_name: Option<String>,
     #[serde(rename = "delete_on_termination")]
+    #[serde(default, deserialize_with = "given")]
     pub _delete_on_termination: Option<Flag>,
     #[serde(rename = "no_device")]
     pub _no_device: Option<serde_json::Value>,
     #[serde(rename = "virtual_name")]
+    #[serde(default, deserialize_with = "given")]
     pub _virtual_name: Option<String>,
+    #[serde(default, deserialize_with = "given")]
     pub volume_id: Option<String>,
+    #[serde(default, deserialize_with = "given")]
     pub snapshot_id: Option<String>,
+    #[serde(default, deserialize_with = "given")]
     pub tag: Option<String>,
     #[serde(rename = "volume_type")]
+    #[serde(default, deserialize_with = "given")]
     pub _volume_type: Option<String>,
 }
 
@@ -145,9 +193,9 @@ pub(crate) fn target(server: &Server) -> Target {
     Target::project(&server.project_id).with("user_id", &server.user_id)
 }
 
-/// Finds and authorises for the route's rule.
-pub(crate) fn load(app: &App, request: &Request, id: &str) -> Result<(Snapshot, Object<Server>)> {
-    let snapshot = app.store.snapshot();
+/// Finds and authorises for the route's rule, in a view that has all that was committed before.
+pub(crate) async fn load(app: &App, request: &Request, id: &str) -> Result<(Snapshot, Object<Server>)> {
+    let snapshot = app.store.current().await?;
     let server = find(&snapshot, request, id)?;
     request.authorize(&target(&server))?;
     Ok((snapshot, server))
@@ -221,7 +269,7 @@ fn gate_create(request: &Request, body: &CreateBody) -> Result<()> {
             return unexpected(field);
         }
     }
-    if !body.personality.is_empty() && minor >= 57 {
+    if body.personality.is_some() && minor >= 57 {
         return unexpected("personality");
     }
     match &body.networks {
@@ -236,7 +284,7 @@ fn gate_create(request: &Request, body: &CreateBody) -> Result<()> {
 
 /// `GET /servers/{id}`.
 pub(crate) async fn show(app: Arc<App>, request: Request) -> Result<Reply> {
-    let (snapshot, server) = load(&app, &request, request.param("id"))?;
+    let (snapshot, server) = load(&app, &request, request.param("id")).await?;
     let view = server_view::full(&snapshot, &Shape::of(&request, true), &server);
     Reply::json(200, &Wrapped { server: view })
 }
@@ -250,15 +298,20 @@ pub(crate) struct Wrapped<T> {
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct UpdateBody {
+    #[serde(default, deserialize_with = "given")]
     pub name: Option<String>,
     #[serde(rename = "OS-DCF:diskConfig")]
+    #[serde(default, deserialize_with = "given")]
     pub disk_config: Option<String>,
     #[serde(rename = "accessIPv4")]
+    #[serde(default, deserialize_with = "given")]
     pub access_ipv4: Option<String>,
     #[serde(rename = "accessIPv6")]
+    #[serde(default, deserialize_with = "given")]
     pub access_ipv6: Option<String>,
     #[serde(default, deserialize_with = "present")]
     pub description: Option<Option<String>>,
+    #[serde(default, deserialize_with = "given")]
     pub hostname: Option<String>,
 }
 
@@ -277,9 +330,9 @@ pub(crate) async fn update(app: Arc<App>, mut request: Request) -> Result<Reply>
             ));
         }
     }
-    load(&app, &request, &id)?;
+    load(&app, &request, &id).await?;
     app::update(&app, &request, &id, body).await?;
-    let (snapshot, server) = load(&app, &request, &id)?;
+    let (snapshot, server) = load(&app, &request, &id).await?;
     let mut shape = Shape::of(&request, true);
     shape.brief = !request.at_least(2, 75);
     Reply::json(
@@ -293,7 +346,7 @@ pub(crate) async fn update(app: Arc<App>, mut request: Request) -> Result<Reply>
 /// `DELETE /servers/{id}`.
 pub(crate) async fn delete(app: Arc<App>, request: Request) -> Result<Reply> {
     let id = request.param("id").to_owned();
-    load(&app, &request, &id)?;
+    load(&app, &request, &id).await?;
     app::delete(&app, &request, &id).await?;
     Ok(Reply::empty(204))
 }

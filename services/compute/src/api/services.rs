@@ -2,7 +2,7 @@
 
 use crate::{
     App,
-    api::wire::{self, Flag, invalid, is_uuid, since, until},
+    api::wire::{self, Flag, given, invalid, is_uuid, since, until},
 };
 use maru_base::{Error, Result, time::micros_bare};
 use maru_compute_model::{ComputeService, Server, ServiceId, find_service, numeric_id, zone_of};
@@ -37,7 +37,7 @@ fn view(snapshot: &Snapshot, request: &Request, s: &Object<ComputeService>) -> V
 
 /// `GET /os-services`.
 pub(crate) async fn index(app: Arc<App>, request: Request) -> Result<Reply> {
-    let snapshot = app.store.snapshot();
+    let snapshot = app.store.current().await?;
     let host = request.query.get("host");
     let binary = request.query.get("binary");
     let list: Vec<Value> = snapshot
@@ -53,7 +53,9 @@ pub(crate) async fn index(app: Arc<App>, request: Request) -> Result<Reply> {
 struct OldBody {
     host: String,
     binary: String,
+    #[serde(default, deserialize_with = "given")]
     disabled_reason: Option<String>,
+    #[serde(default, deserialize_with = "given")]
     forced_down: Option<Flag>,
 }
 
@@ -127,8 +129,10 @@ pub(crate) async fn update(app: Arc<App>, mut request: Request) -> Result<Reply>
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct NewBody {
+    #[serde(default, deserialize_with = "given")]
     status: Option<String>,
     disabled_reason: Option<String>,
+    #[serde(default, deserialize_with = "given")]
     forced_down: Option<Flag>,
 }
 

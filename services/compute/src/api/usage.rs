@@ -84,7 +84,7 @@ fn servers_of(snapshot: &Snapshot, project: &str) -> Vec<Object<Server>> {
 /// `GET /os-simple-tenant-usage`.
 pub(crate) async fn index(app: Arc<App>, request: Request) -> Result<Reply> {
     let span = span(&request)?;
-    let snapshot = app.store.snapshot();
+    let snapshot = app.store.current().await?;
     let projects: BTreeSet<String> = snapshot.list::<Server>().map(|s| s.project_id.to_string()).collect();
     let list: Vec<Value> = projects
         .iter()
@@ -99,7 +99,7 @@ pub(crate) async fn show(app: Arc<App>, request: Request) -> Result<Reply> {
     request.authorize(&Target::project(project))?;
     let mut span = span(&request)?;
     span.detailed = true;
-    let snapshot = app.store.snapshot();
+    let snapshot = app.store.current().await?;
     let servers = servers_of(&snapshot, project);
     if servers.is_empty() {
         return Reply::json(200, &json!({"tenant_usage": {}}));

@@ -69,6 +69,25 @@ pub(crate) fn present<'de, D: Deserializer<'de>, T: Deserialize<'de>>(
     Option::<T>::deserialize(d).map(Some)
 }
 
+/// A field that may be absent but not null.
+pub(crate) fn given<'de, D: Deserializer<'de>, T: Deserialize<'de>>(d: D) -> std::result::Result<Option<T>, D::Error> {
+    T::deserialize(d).map(Some)
+}
+
+/// A text that may come as a number.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Word(pub String);
+
+impl<'de> Deserialize<'de> for Word {
+    fn deserialize<D: Deserializer<'de>>(d: D) -> std::result::Result<Self, D::Error> {
+        match serde_json::Value::deserialize(d)? {
+            serde_json::Value::String(text) => Ok(Self(text)),
+            serde_json::Value::Number(n) => Ok(Self(n.to_string())),
+            other => Err(de::Error::custom(format!("{other} is neither a string nor a number"))),
+        }
+    }
+}
+
 /// A 400 for a field, in the form of schema validation.
 pub(crate) fn invalid(field: &str, why: impl std::fmt::Display) -> Error {
     Error::invalid(field, format!("Invalid input for field/attribute {field}. {why}"))
@@ -86,7 +105,9 @@ pub(crate) fn check_name(field: &str, name: &str) -> Result<()> {
     if name.trim() != name {
         return Err(invalid(field, "A name neither begins nor ends with white space."));
     }
-    if name.chars().any(char::is_control) {
+    let hidden =
+        |c: char| c.is_control() || matches!(c, '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{feff}');
+    if name.chars().any(hidden) {
         return Err(invalid(field, "A name has printable characters only."));
     }
     Ok(())

@@ -9,7 +9,7 @@ use std::sync::Arc;
 
 /// `GET /os-availability-zone`.
 pub(crate) async fn index(app: Arc<App>, _request: Request) -> Result<Reply> {
-    let snapshot = app.store.snapshot();
+    let snapshot = app.store.current().await?;
     let list: Vec<Value> = zones(&snapshot)
         .into_iter()
         .map(|(name, hosts)| {
@@ -22,7 +22,7 @@ pub(crate) async fn index(app: Arc<App>, _request: Request) -> Result<Reply> {
 
 /// `GET /os-availability-zone/detail`.
 pub(crate) async fn detail(app: Arc<App>, _request: Request) -> Result<Reply> {
-    let snapshot = app.store.snapshot();
+    let snapshot = app.store.current().await?;
     let list: Vec<Value> = zones(&snapshot)
         .into_iter()
         .map(|(name, services)| {

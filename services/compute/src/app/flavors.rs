@@ -3,7 +3,7 @@
 use crate::{
     App,
     api::{
-        flavors::{CreateBody, FactorBody, IdBody, missing},
+        flavors::{CreateBody, missing},
         wire::{check_name, check_text, invalid},
     },
 };
@@ -17,8 +17,7 @@ use std::collections::{BTreeMap, BTreeSet};
 pub(crate) async fn create(app: &App, request: &Request, body: CreateBody) -> Result<FlavorId> {
     check_name("flavor.name", &body.name)?;
     let id = match &body.id {
-        Some(IdBody::Text(text)) if text != "auto" => text.clone(),
-        Some(IdBody::Number(n)) => n.to_string(),
+        Some(id) if id.0 != "auto" => id.0.clone(),
         _ => String::new(),
     };
     let good = id.len() <= 255
@@ -39,10 +38,10 @@ pub(crate) async fn create(app: &App, request: &Request, body: CreateBody) -> Re
     };
     let rxtx_factor = match &body.rxtx_factor {
         None => 1.0,
-        Some(FactorBody::Number(n)) => *n,
-        Some(FactorBody::Text(t)) => t
-            .parse()
-            .map_err(|_| invalid("flavor.rxtx_factor", format!("'{t}' is not a number")))?,
+        Some(t) => {
+            t.0.parse()
+                .map_err(|_| invalid("flavor.rxtx_factor", format!("'{}' is not a number", t.0)))?
+        }
     };
     if !(rxtx_factor > 0.0 && rxtx_factor <= 3.4e38) {
         return Err(invalid("flavor.rxtx_factor", "it is above 0"));

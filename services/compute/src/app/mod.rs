@@ -3,4 +3,5 @@
 pub(crate) mod flavors;
 pub(crate) mod keypairs;
 pub(crate) mod server_actions;
+pub(crate) mod server_devices;
 pub(crate) mod servers;

@@ -8,8 +8,8 @@ use crate::{
         wire::{self, invalid},
     },
     app::servers::{
-        check_address, check_hostname, check_metadata, check_metadata_count, check_user_data, disk_config, image_for,
-        random_word,
+        check_address, check_certificates, check_files, check_hostname, check_metadata, check_metadata_count,
+        check_user_data, disk_config, image_for, random_word,
     },
 };
 use maru_base::{Error, Result};
@@ -220,7 +220,8 @@ pub(crate) async fn reset_state(app: &App, request: &Request, id: &str, state: &
         |_, txn, server| {
             let mut new = (*server.value).clone();
             new.vm_state = state;
-            new.task = None;
+            // A deletion that was accepted stays: its node may have removed the disks already.
+            new.task = server.task.filter(|t| *t == Task::Deleting);
             new.updated = maru_base::time::now();
             if state == VmState::Active {
                 new.fault = None;
@@ -255,6 +256,9 @@ pub(crate) async fn rebuild(app: &App, request: &Request, id: &str, body: Rebuil
         return Err(Error::bad_request(
             "The current driver does not support preserving ephemeral partitions.",
         ));
+    }
+    if let Some(Some(certs)) = &body.trusted_image_certificates {
+        check_certificates("rebuild.trusted_image_certificates", certs)?;
     }
     check_address("rebuild.accessIPv4", body.access_ipv4.as_deref(), true)?;
     check_address("rebuild.accessIPv6", body.access_ipv6.as_deref(), false)?;
@@ -323,6 +327,7 @@ pub(crate) async fn rebuild(app: &App, request: &Request, id: &str, body: Rebuil
                 new.trusted_certs.clone_from(certs);
             }
             if let Some(files) = &body.personality {
+                check_files(snapshot, &server.project_id, files)?;
                 new.files = files.iter().map(|f| (f.path.clone(), f.contents.clone())).collect();
             }
             match &body.key_name {

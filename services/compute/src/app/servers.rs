@@ -3,10 +3,11 @@
 use crate::{
     App,
     api::{
-        servers::{CreateBody, DeviceBody, NetworkBody, NetworksBody, UpdateBody, find, target},
+        servers::{CreateBody, FileBody, NetworkBody, NetworksBody, UpdateBody, find, target},
         wire::{self, invalid},
     },
-    control::servers as control,
+    app::server_devices::{check_devices, devices, no_volumes},
+    control::servers::{self as control, group_epoch},
 };
 use base64::Engine;
 use maru_auth::Caller;
@@ -21,6 +22,10 @@ use maru_image_model::{Image, ImageId, ImageStatus};
 use maru_store::{Object, Snapshot, Txn};
 use std::collections::{BTreeMap, BTreeSet};
 
+/// Most servers of one request: with more, the one transaction that makes them would pass the store's limits.
+const MOST_AT_ONCE: u64 = 300;
+/// Bytes that the servers of one request may take in the store together.
+const BYTES_AT_ONCE: usize = 3 << 20;
 /// The longest user data, in base64 characters (upstream's limit).
 const USER_DATA_MAX: usize = 65_535;
 
@@ -49,12 +54,13 @@ pub(crate) async fn create(app: &App, request: &Request, body: CreateBody, hints
     let wanted = Wanted::check(request, &caller, body, max)?;
     let reservation_id = format!("r-{}", random_word(8, b"abcdefghijklmnopqrstuvwxyz0123456789"));
     // The ids are fixed before the plan: a transaction that is planned again makes the same servers.
-    let ids: Vec<ServerId> = (0..max).map(|_| ServerId::new_uuid()).collect();
-    let made = app
+    let ids: Vec<ServerId> = (0..max.min(MOST_AT_ONCE)).map(|_| ServerId::new_uuid()).collect();
+    let (made, count) = app
         .store
         .plan(|snapshot| {
             let template = wanted.resolve(snapshot, &caller, &hints, request)?;
             let count = affordable(snapshot, &project, &template, min, max)?;
+            let count = storable(&template, min, count)?;
             check_group(snapshot, &project, &template, count)?;
             let mut txn = Txn::new();
             for (index, id) in ids.iter().take(usize::try_from(count).unwrap_or(0)).enumerate() {
@@ -62,13 +68,11 @@ pub(crate) async fn create(app: &App, request: &Request, body: CreateBody, hints
                 server.reservation_id.clone_from(&reservation_id);
                 server.asked_after = snapshot.revision();
                 server.launch_index = u32::try_from(index).unwrap_or(0);
-                if max > 1 {
+                if count > 1 {
                     server.name = format!("{}-{}", template.name, index + 1);
                     server.hostname = format!("{}-{}", template.hostname, index + 1);
-                } else if server.hostname.is_empty() {
-                    server.hostname = format!("server-{id}");
                 }
-                if max > 1 && template.hostname.is_empty() {
+                if template.hostname.is_empty() {
                     server.hostname = format!("server-{id}");
                 }
                 for (resource, amount) in quota_of(&server) {
@@ -79,14 +83,18 @@ pub(crate) async fn create(app: &App, request: &Request, body: CreateBody, hints
                 control::begin_create(&mut txn, id, &request.id);
             }
             if let Some(group) = &template.group {
+                // The limit of members is a rule over the set of them.
                 txn.alive::<ServerGroup>(group);
+                txn.over_set(snapshot, &group_epoch(group));
             }
-            Ok((txn, template))
+            Ok((txn, (template, count)))
         })
         .await
         .map_err(quota::refusal)?;
+    for id in ids.iter().take(usize::try_from(count).unwrap_or(0)) {
+        app.record(id, &request.id, "accepted").await;
+    }
     let first = ids.into_iter().next().unwrap_or_else(|| ServerId::from(""));
-    app.record(&first, &request.id, "accepted").await;
     Ok(Made {
         first,
         reservation_id,
@@ -117,6 +125,19 @@ fn affordable(snapshot: &Snapshot, project: &str, server: &Server, min: u64, max
         .collect();
     quota::check(snapshot, project, &wanted)?;
     Ok(min)
+}
+
+/// How many of `count` servers one transaction holds; an error when it is fewer than `min`.
+fn storable(server: &Server, min: u64, count: u64) -> Result<u64> {
+    let each = serde_json::to_vec(server).map_or(BYTES_AT_ONCE, |v| v.len() + 1_024);
+    let most = u64::try_from(BYTES_AT_ONCE / each).unwrap_or(1).clamp(1, MOST_AT_ONCE);
+    if most < min {
+        return Err(invalid(
+            "server.min_count",
+            format!("One request makes at most {most} servers of this size; send several requests."),
+        ));
+    }
+    Ok(count.min(most))
 }
 
 fn check_group(snapshot: &Snapshot, project: &str, server: &Server, count: u64) -> Result<()> {
@@ -165,11 +186,20 @@ impl Wanted {
         let networks = networks(body.networks.as_ref(), request.version.minor)?;
         if max > 1
             && let Networks::Listed(list) = &networks
-            && list.iter().any(|w| w.port.is_some() || w.fixed_ip.is_some())
         {
-            return Err(Error::bad_request(
-                "Unable to launch multiple instances with a single configured port ID. Please launch your instances one by one with different ports.",
-            ));
+            if list.iter().any(|w| w.port.is_some()) {
+                return Err(Error::bad_request(
+                    "Unable to launch multiple instances with a single configured port ID. Please launch your instances one by one with different ports.",
+                ));
+            }
+            if list.iter().any(|w| w.fixed_ip.is_some()) {
+                return Err(Error::bad_request(
+                    "Failed to launch instances: max_count cannot be greater than 1 if an fixed_ip is specified.",
+                ));
+            }
+        }
+        if let Some(certs) = &body.trusted_image_certificates {
+            check_certificates("server.trusted_image_certificates", certs)?;
         }
         let (zone, host) = placement_of(request, caller, &body)?;
         let hostname = match &body.hostname {
@@ -201,9 +231,20 @@ impl Wanted {
     fn resolve(&self, snapshot: &Snapshot, caller: &Caller, hints: &Hints, request: &Request) -> Result<Server> {
         let body = &self.body;
         let project = caller.require_project()?.clone();
-        let flavor_id = body.flavor.id();
-        let flavor = find_visible_flavor(snapshot, caller, &flavor_id)
+        let flavor_id = body.flavor_id();
+        let flavor = find_visible_flavor(snapshot, caller, flavor_id)
             .ok_or_else(|| Error::bad_request(format!("Flavor {flavor_id} could not be found.")))?;
+        if flavor.root_gb == 0
+            && !request.may(
+                "os_compute_api:servers:create:zero_disk_flavor",
+                &maru_auth::Target::of_caller(caller),
+            )
+        {
+            return Err(Error::forbidden(
+                "Only volume-backed servers are allowed for flavors with zero disk.",
+            ));
+        }
+        check_devices(&self.devices, &flavor)?;
         let image = self
             .image
             .as_deref()
@@ -234,11 +275,16 @@ impl Wanted {
                     .ok_or_else(|| Error::bad_request("Invalid key_name provided."))
             })
             .transpose()?;
-        check_limits(snapshot, &project, body)?;
+        check_metadata_count(snapshot, &project, body.metadata.len())?;
+        check_files(snapshot, &project, body.personality.as_deref().unwrap_or_default())?;
         let group = hints
             .get("group")
             .map(|g| {
-                let id = GroupId::from(g.as_str().unwrap_or_default());
+                let id = GroupId::from(
+                    g.as_str()
+                        .filter(|t| wire::is_uuid(t))
+                        .ok_or_else(|| invalid("os:scheduler_hints.group", format!("{g} is not a 'uuid'")))?,
+                );
                 snapshot
                     .get::<ServerGroup>(&id)
                     .filter(|g| g.project_id == project || caller.is_admin())
@@ -249,9 +295,9 @@ impl Wanted {
         network::check_networks(snapshot, caller, &self.networks, request.at_least(2, 37))?;
         let now = maru_base::time::now();
         let mut groups: Vec<String> = Vec::new();
-        for g in body.security_groups.iter().flatten() {
-            if !groups.contains(&g.name) {
-                groups.push(g.name.clone());
+        for name in body.security_groups.iter().flatten().filter_map(|g| g.name.as_ref()) {
+            if !groups.contains(name) {
+                groups.push(name.clone());
             }
         }
         network::check_security_groups(snapshot, &project, &groups)?;
@@ -274,6 +320,7 @@ impl Wanted {
             files: body
                 .personality
                 .iter()
+                .flatten()
                 .map(|f| (f.path.clone(), f.contents.clone()))
                 .collect(),
             config_drive: body.config_drive.is_some_and(|f| f.0),
@@ -310,22 +357,22 @@ impl Wanted {
     }
 }
 
-fn check_limits(snapshot: &Snapshot, project: &str, body: &CreateBody) -> Result<()> {
+/// Checks injected files against the project's limits.
+pub(crate) fn check_files(snapshot: &Snapshot, project: &str, files: &[FileBody]) -> Result<()> {
     let over = |resource: &str, n: usize| {
         let limit = quota::limit(snapshot, project, resource);
         limit >= 0 && i64::try_from(n).unwrap_or(i64::MAX) > limit
     };
-    check_metadata_count(snapshot, project, body.metadata.len())?;
-    if over("injected_files", body.personality.len()) {
+    if over("injected_files", files.len()) {
         return Err(Error::forbidden("Personality file limit exceeded"));
     }
-    for file in &body.personality {
+    for file in files {
         if over("injected_file_path_bytes", file.path.len()) {
             return Err(Error::forbidden("Personality file path too long"));
         }
         let bytes = base64::engine::general_purpose::STANDARD
             .decode(&file.contents)
-            .map_err(|_| invalid("server.personality", "contents are not base64"))?;
+            .map_err(|_| invalid("personality.contents", "it is not base64"))?;
         if over("injected_file_content_bytes", bytes.len()) {
             return Err(Error::forbidden("Personality file content too long"));
         }
@@ -395,93 +442,6 @@ pub(crate) fn image_for(snapshot: &Snapshot, caller: &Caller, reference: &str, f
     })
 }
 
-fn no_volumes() -> Error {
-    Error::bad_request(
-        "Block Device Mapping is Invalid: this cloud has no block storage service yet, so a server boots from its image \
-         onto a local disk. Leave volumes and snapshots out.",
-    )
-}
-
-/// The image to boot from, and blank local disks.
-fn devices(body: &CreateBody) -> Result<(Option<String>, Vec<BlockDevice>)> {
-    let mut image = body.image.clone().filter(|i| !i.is_empty());
-    let mut list = Vec::new();
-    let mut blanks = 0;
-    for device in body.block_device_mapping_v2.iter().flatten() {
-        let destination = device.destination_type.as_deref();
-        if device.volume_id.is_some() || device.snapshot_id.is_some() || destination == Some("volume") {
-            return Err(no_volumes());
-        }
-        match (device.source_type.as_deref(), destination) {
-            (Some("image"), Some("local") | None) => {
-                if boot_index(device) != Some(0) {
-                    return Err(Error::bad_request(
-                        "Block Device Mapping is Invalid: Mapping image to local is not supported but for the boot disk.",
-                    ));
-                }
-                let id = device
-                    .uuid
-                    .clone()
-                    .ok_or_else(|| invalid("server.block_device_mapping_v2", "an image needs its uuid"))?;
-                if image
-                    .as_ref()
-                    .is_some_and(|i| i.rsplit('/').next() != Some(id.as_str()))
-                {
-                    return Err(Error::bad_request(
-                        "Block Device Mapping is Invalid: two different images are named to boot from.",
-                    ));
-                }
-                image = Some(id);
-                list.push(device_of("root", 0, device));
-            }
-            (Some("blank"), Some("local") | None) => {
-                let gib = match &device.volume_size {
-                    Some(v) => v.as_u64().or_else(|| v.as_str().and_then(|t| t.parse().ok())),
-                    None => None,
-                };
-                let gib = gib.ok_or_else(|| {
-                    invalid(
-                        "server.block_device_mapping_v2.volume_size",
-                        "a blank disk needs a size in GiB",
-                    )
-                })?;
-                if device.guest_format.as_deref() == Some("swap") {
-                    list.push(device_of("swap", gib << 10, device));
-                } else {
-                    list.push(device_of(&format!("ephemeral{blanks}"), gib << 10, device));
-                    blanks += 1;
-                }
-            }
-            (Some("volume" | "snapshot"), _) => return Err(no_volumes()),
-            (other, _) => {
-                return Err(invalid(
-                    "server.block_device_mapping_v2.source_type",
-                    format!("'{}' is not one of image, blank, volume, snapshot", other.unwrap_or("")),
-                ));
-            }
-        }
-    }
-    if image.is_none() {
-        return Err(Error::bad_request("Invalid imageRef provided."));
-    }
-    Ok((image, list))
-}
-
-fn boot_index(device: &DeviceBody) -> Option<i64> {
-    let value = device.boot_index.as_ref()?;
-    value.as_i64().or_else(|| value.as_str()?.parse().ok())
-}
-
-fn device_of(name: &str, size_mb: u64, device: &DeviceBody) -> BlockDevice {
-    BlockDevice {
-        name: name.to_owned(),
-        size_mb,
-        bus: device.disk_bus.clone(),
-        device: device.device_type.clone(),
-        tag: device.tag.clone(),
-    }
-}
-
 fn networks(body: Option<&NetworksBody>, minor: u16) -> Result<Networks> {
     match body {
         Some(NetworksBody::Word(word)) if word == "none" => Ok(Networks::None),
@@ -511,7 +471,11 @@ fn wanted_port(index: usize, body: &NetworkBody, minor: u16) -> Result<WantedPor
             field("uuid")
         )));
     }
-    if body.tag.is_some() && !(minor == 32 || minor >= 42) {
+    if let Some(tag) = &body.tag {
+        check_tag(tag)?;
+    }
+    // Upstream had tags of NICs from 2.32 to 2.36, lost them, and has them again from 2.42 on.
+    if body.tag.is_some() && !((32..=36).contains(&minor) || minor >= 42) {
         return Err(invalid(
             &field("tag"),
             "Additional properties are not allowed ('tag' was unexpected)",
@@ -557,6 +521,13 @@ fn placement_of(request: &Request, caller: &Caller, body: &CreateBody) -> Result
         if host.is_some() {
             request.authorize_rule("os_compute_api:servers:create:forced_host", &target)?;
         }
+    }
+    if let (Some(a), Some(b)) = (&body.host, &body.hypervisor_hostname)
+        && a != b
+    {
+        return Err(Error::bad_request(format!(
+            "No host fits both: host is {a}, hypervisor_hostname is {b}; here they are one name."
+        )));
     }
     if let Some(name) = body.host.as_ref().or(body.hypervisor_hostname.as_ref()) {
         request.authorize_rule("compute:servers:create:requested_destination", &target)?;
@@ -611,7 +582,16 @@ pub(crate) fn check_tag(tag: &str) -> Result<()> {
     Ok(())
 }
 
-/// Checks user data: base64, at most 64 KiB.
+/// Checks certificate ids: 1 to 50, all different.
+pub(crate) fn check_certificates(field: &str, ids: &[String]) -> Result<()> {
+    let different = ids.iter().collect::<BTreeSet<_>>().len() == ids.len();
+    if ids.is_empty() || ids.len() > 50 || !different || ids.iter().any(String::is_empty) {
+        return Err(invalid(field, "1 to 50 certificate ids, each once and not empty."));
+    }
+    Ok(())
+}
+
+/// Checks user data: base64 (line ends inside it do not matter), at most 64 KiB.
 pub(crate) fn check_user_data(data: &str) -> Result<()> {
     if data.len() > USER_DATA_MAX {
         return Err(invalid(
@@ -620,7 +600,7 @@ pub(crate) fn check_user_data(data: &str) -> Result<()> {
         ));
     }
     base64::engine::general_purpose::STANDARD
-        .decode(data.trim_end())
+        .decode(data.bytes().filter(|b| !b.is_ascii_whitespace()).collect::<Vec<_>>())
         .map(|_| ())
         .map_err(|_| invalid("user_data", "it is not base64"))
 }

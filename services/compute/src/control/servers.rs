@@ -11,7 +11,7 @@
 
 use maru_base::{Error, ErrorKind, Result};
 use maru_compute_model::{
-    Fault, Server, ServerId, Task, VmState, event, finish_action, network,
+    Fault, Server, ServerGroup, ServerId, Task, VmState, event, finish_action, network,
     schedule::{self, Request},
 };
 use maru_control::{Flow, FlowRunner, FlowSpec, Next, Reconciler, Step, StepResult, flow};
@@ -141,10 +141,12 @@ impl Step for Schedule {
         new.task = Some(Task::Networking);
         new.updated = maru_base::time::now();
         txn.update(&server, &new);
-        if new.group.is_some() {
-            // Two members that are scheduled at once must see each other.
-            txn.bump_epoch(&format!("server-group:{}", new.group.as_deref().unwrap_or("")));
-            guard_group(snapshot, &mut txn, &new);
+        if let Some(group) = &new.group
+            && snapshot.get::<ServerGroup>(group).is_some()
+        {
+            // Two members that are scheduled at once must see each other. A group that is gone binds no one.
+            txn.alive::<ServerGroup>(group);
+            txn.over_set(snapshot, &group_epoch(group));
         }
         // A service that is disabled or goes down meanwhile is seen.
         txn.unchanged(&choice.service);
@@ -157,14 +159,9 @@ impl Step for Schedule {
     }
 }
 
-/// Guards that no other member of the group was placed since the snapshot.
-fn guard_group(snapshot: &Snapshot, txn: &mut Txn, server: &Server) {
-    let Some(group) = &server.group else { return };
-    let key = maru_store::Key::of(&["epoch", &format!("server-group:{group}")]);
-    txn.guard(match snapshot.raw(&key) {
-        Some((revision, _)) => maru_store::Guard::At(key, revision),
-        None => maru_store::Guard::Absent(key),
-    });
+/// The name of the set of a group's members, see [`Txn::over_set`].
+pub(crate) fn group_epoch(group: &str) -> String {
+    format!("server-group:{group}")
 }
 
 struct Network;

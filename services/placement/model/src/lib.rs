@@ -10,6 +10,7 @@ pub mod candidates;
 mod class;
 mod edit;
 mod provider;
+mod standard;
 mod upkeep;
 
 pub use allocation::{
@@ -17,13 +18,14 @@ pub use allocation::{
     plan_set_allocations, release_counters, usage, usage_key, usages,
 };
 pub use class::{
-    CustomClass, CustomClassId, CustomTrait, CustomTraitId, SHARES, STANDARD_CLASSES, STANDARD_TRAITS, is_custom,
-    knows_class, knows_trait, plan_create_class, plan_create_trait, plan_delete_class, plan_delete_trait,
+    CustomClass, CustomClassId, CustomTrait, CustomTraitId, SHARES, is_custom, knows_class, knows_trait,
+    plan_create_class, plan_create_trait, plan_delete_class, plan_delete_trait,
 };
 pub use edit::{
     plan_create_provider, plan_delete_provider, plan_edit_provider, plan_move_provider, plan_rename_provider,
 };
 pub use provider::{Inventory, ProviderId, ResourceProvider, find_by_name, generation, generation_key, tree};
+pub use standard::{STANDARD_CLASSES, STANDARD_TRAITS};
 pub use upkeep::{ProviderFacts, plan_upsert_provider};
 
 /// Registers the kinds of this model.

@@ -20,8 +20,11 @@ fn fill(ids: &Ids, text: &str) -> String {
     text
 }
 
-/// Providers: name, parent, inventories, traits, aggregates.
-async fn build(c: &Cloud, world: &[(&str, &str, Value, &[&str], &[&str])]) -> Ids {
+/// Name, parent, inventories, traits, aggregates.
+type Provider<'a> = (&'a str, &'a str, Value, &'a [&'a str], &'a [&'a str]);
+
+/// Makes providers; gives the ids of their names and of their aggregates'.
+async fn build(c: &Cloud, world: &[Provider<'_>]) -> Ids {
     let mut ids = Ids::new();
     for (name, parent, inventories, traits, aggregates) in world {
         let above = ids.get(*parent).cloned();

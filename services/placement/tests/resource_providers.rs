@@ -2,7 +2,7 @@
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
 mod common;
-use common::{ADMIN, LATEST, MEMBER, SERVICE, cloud, uuid};
+use common::{ADMIN, LATEST, MEMBER, SERVICE, cloud, racing, uuid};
 use serde_json::{Value, json};
 
 #[tokio::test]
@@ -125,7 +125,7 @@ async fn a_provider_lives_and_changes_its_shape_by_microversion() {
 
 #[tokio::test]
 async fn ids_and_names_are_given_once() {
-    let c = cloud();
+    let c = racing().await;
     let id = c.provider("one", None).await;
     let again = json!({"name": "one", "uuid": uuid()});
     let code = c
@@ -276,7 +276,7 @@ async fn trees_are_made_moved_and_kept_whole() {
 /// made under a parent that is deleted meanwhile.
 #[tokio::test]
 async fn racing_changes_leave_trees_whole() {
-    let c = cloud();
+    let c = racing().await;
     for round in 0..20 {
         let a = c.provider(&format!("a{round}"), None).await;
         let b = c.provider(&format!("b{round}"), None).await;

@@ -14,13 +14,18 @@ const CLASSES: [&str; 3] = ["VCPU", "MEMORY_MB", "DISK_GB"];
 const TRAITS: [&str; 2] = ["HW_CPU_X86_AVX", "HW_NUMA_ROOT"];
 const AGGREGATES: [&str; 2] = ["agg-a", "agg-b"];
 
+/// total, reserved, min, max, step, doubled ratio, used.
+type Stock = (u64, u64, u64, u64, u64, u8, u64);
+/// What is used of a class at a provider.
+type Used = BTreeMap<(ProviderId, String), u64>;
+
 /// A provider as the generator makes it.
 #[derive(Debug, Clone)]
 struct Spec {
     /// One of those before it, or none.
     parent: Option<usize>,
-    /// total, reserved, min, max, step, doubled ratio, used; by class.
-    stock: Vec<Option<(u64, u64, u64, u64, u64, u8, u64)>>,
+    /// By class.
+    stock: Vec<Option<Stock>>,
     traits: Vec<bool>,
     shares: bool,
     aggregates: Vec<bool>,
@@ -128,13 +133,7 @@ fn id(at: usize) -> ProviderId {
 }
 
 /// The generated world in a store; gives its snapshot and what is used.
-fn world(
-    specs: &[Spec],
-) -> (
-    Snapshot,
-    BTreeMap<ProviderId, ResourceProvider>,
-    BTreeMap<(ProviderId, String), u64>,
-) {
+fn world(specs: &[Spec]) -> (Snapshot, BTreeMap<ProviderId, ResourceProvider>, Used) {
     let mut registry = Registry::new();
     maru_placement_model::register(&mut registry);
     let store = Store::in_memory(registry);
@@ -206,11 +205,7 @@ fn futures_executor<F: Future>(future: F) -> F::Output {
 }
 
 /// Every candidate, by trying everything.
-fn brute(
-    providers: &BTreeMap<ProviderId, ResourceProvider>,
-    used: &BTreeMap<(ProviderId, String), u64>,
-    wanted: &Wanted,
-) -> BTreeSet<Candidate> {
+fn brute(providers: &BTreeMap<ProviderId, ResourceProvider>, used: &Used, wanted: &Wanted) -> BTreeSet<Candidate> {
     // What has to be chosen: (group, class), with the whole group as one choice where it has a suffix.
     let mut slots: Vec<(&String, Option<&String>)> = Vec::new();
     for (suffix, group) in &wanted.groups {
@@ -248,7 +243,7 @@ fn brute(
 
 fn check(
     providers: &BTreeMap<ProviderId, ResourceProvider>,
-    used: &BTreeMap<(ProviderId, String), u64>,
+    used: &Used,
     wanted: &Wanted,
     slots: &[(&String, Option<&String>)],
     chosen: &[&ProviderId],

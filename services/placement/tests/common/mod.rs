@@ -7,7 +7,10 @@ use maru_auth::{Caller, NoAudit, Policy, Scope, TokenVerifier};
 use maru_base::{DomainId, Error, ProjectId, Result, UserId};
 use maru_http::Gateway;
 use maru_placement::{App, POLICY, service};
-use maru_store::{Registry, Store};
+use maru_store::{
+    Key, Registry, Revision, Store,
+    engine::{Commit, Engine, Entry, Mem, Outcome, Request, Sink},
+};
 use serde_json::{Value, json};
 use std::sync::Arc;
 
@@ -73,10 +76,13 @@ impl Answer {
     }
 }
 
-pub fn cloud() -> Cloud {
+fn registry() -> Registry {
     let mut registry = Registry::new();
     maru_placement_model::register(&mut registry);
-    let store = Store::in_memory(registry);
+    registry
+}
+
+fn over(store: Store) -> Cloud {
     let gateway = Gateway::new(
         vec![service(Arc::new(App::new(store.clone())))],
         Arc::new(Tokens),
@@ -85,6 +91,55 @@ pub fn cloud() -> Cloud {
     )
     .unwrap();
     Cloud { store, gateway }
+}
+
+pub fn cloud() -> Cloud {
+    over(Store::in_memory(registry()))
+}
+
+/// A service whose commits take their time: requests that are sent at once plan on the same state.
+pub async fn racing() -> Cloud {
+    let engine = Arc::new(Hesitant(Mem::new()));
+    over(Store::open(engine, registry()).await.unwrap())
+}
+
+/// An engine that lets others go first, at random, before it commits.
+struct Hesitant(Mem);
+
+#[async_trait::async_trait]
+impl Engine for Hesitant {
+    async fn commit(&self, request: Request) -> Outcome {
+        for _ in 0..1 + maru_base::random::below(4) {
+            tokio::task::yield_now().await;
+        }
+        self.0.commit(request).await
+    }
+    async fn resolve(&self, id: u128) -> std::result::Result<Option<Revision>, String> {
+        self.0.resolve(id).await
+    }
+    async fn range(
+        &self,
+        prefix: &Key,
+        after: Option<&Key>,
+        limit: usize,
+    ) -> std::result::Result<(Revision, Vec<Entry>), String> {
+        self.0.range(prefix, after, limit).await
+    }
+    async fn watch(&self, from: Revision) -> std::result::Result<tokio::sync::mpsc::Receiver<Arc<Commit>>, String> {
+        self.0.watch(from).await
+    }
+    async fn revision(&self) -> std::result::Result<Revision, String> {
+        self.0.revision().await
+    }
+    async fn compact(&self, revision: Revision) -> std::result::Result<(), String> {
+        self.0.compact(revision).await
+    }
+    fn attach(&self, from: Revision, sink: Sink) -> std::result::Result<(), Sink> {
+        self.0.attach(from, sink)
+    }
+    fn name(&self) -> &'static str {
+        "hesitant"
+    }
 }
 
 /// A request under construction.

@@ -3,6 +3,7 @@
 use maru_base::{Error, Result};
 use maru_http::Request;
 use serde::{Deserialize, Deserializer, Serialize, de};
+use serde_json::Value;
 
 /// A boolean as Nova's schemas take it: JSON booleans, and the strings of oslo.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -10,19 +11,14 @@ pub(crate) struct Flag(pub bool);
 
 impl<'de> Deserialize<'de> for Flag {
     fn deserialize<D: Deserializer<'de>>(d: D) -> std::result::Result<Self, D::Error> {
-        #[derive(Deserialize)]
-        #[serde(untagged)]
-        enum Raw {
-            Bool(bool),
-            Text(String),
-        }
-        match Raw::deserialize(d).map_err(|_| de::Error::custom("not a boolean (true or false)"))? {
-            Raw::Bool(b) => Ok(Self(b)),
-            Raw::Text(t) => match t.to_ascii_lowercase().as_str() {
+        match Value::deserialize(d)? {
+            Value::Bool(b) => Ok(Self(b)),
+            Value::String(t) => match t.to_ascii_lowercase().as_str() {
                 "true" | "1" | "on" | "yes" => Ok(Self(true)),
                 "false" | "0" | "off" | "no" => Ok(Self(false)),
                 _ => Err(de::Error::custom(format!("'{t}' is not a boolean (true or false)"))),
             },
+            other => Err(de::Error::custom(format!("{other} is not a boolean (true or false)"))),
         }
     }
 }
@@ -33,18 +29,13 @@ pub(crate) struct Count(pub i64);
 
 impl<'de> Deserialize<'de> for Count {
     fn deserialize<D: Deserializer<'de>>(d: D) -> std::result::Result<Self, D::Error> {
-        #[derive(Deserialize)]
-        #[serde(untagged)]
-        enum Raw {
-            Number(i64),
-            Text(String),
-        }
-        let n = match Raw::deserialize(d).map_err(|_| de::Error::custom("not a whole number"))? {
-            Raw::Number(n) => n,
-            Raw::Text(t) => t
-                .parse()
-                .map_err(|_| de::Error::custom(format!("'{t}' is not a whole number")))?,
+        let value = Value::deserialize(d)?;
+        let n = match &value {
+            Value::Number(n) => n.as_i64(),
+            Value::String(t) => t.parse().ok(),
+            _ => None,
         };
+        let n = n.ok_or_else(|| de::Error::custom(format!("{value} is not a whole number in range")))?;
         if n > i64::from(i32::MAX) || n < -1 {
             return Err(de::Error::custom(format!("{n} is out of range")));
         }
@@ -80,9 +71,9 @@ pub(crate) struct Word(pub String);
 
 impl<'de> Deserialize<'de> for Word {
     fn deserialize<D: Deserializer<'de>>(d: D) -> std::result::Result<Self, D::Error> {
-        match serde_json::Value::deserialize(d)? {
-            serde_json::Value::String(text) => Ok(Self(text)),
-            serde_json::Value::Number(n) => Ok(Self(n.to_string())),
+        match Value::deserialize(d)? {
+            Value::String(text) => Ok(Self(text)),
+            Value::Number(n) => Ok(Self(n.to_string())),
             other => Err(de::Error::custom(format!("{other} is neither a string nor a number"))),
         }
     }
@@ -177,8 +168,7 @@ fn gone() -> Error {
 
 /// The wrapper that most bodies have: `{"flavor": {...}}`. The one key is named by `key`.
 pub(crate) async fn body<T: de::DeserializeOwned>(request: &mut Request, key: &str) -> Result<T> {
-    let value: serde_json::Value = request.json_value().await?;
-    let serde_json::Value::Object(mut map) = value else {
+    let Value::Object(mut map) = request.json_value().await? else {
         return Err(Error::bad_request("The request body is not a JSON object."));
     };
     let inner = map
@@ -194,13 +184,13 @@ pub(crate) async fn body<T: de::DeserializeOwned>(request: &mut Request, key: &s
 }
 
 /// A typed value out of an untyped one; errors name the field below `root`.
-pub(crate) fn typed<T: de::DeserializeOwned>(root: &str, value: serde_json::Value) -> Result<T> {
+pub(crate) fn typed<T: de::DeserializeOwned>(root: &str, value: Value) -> Result<T> {
     serde_path_to_error::deserialize(value).map_err(|e| {
         let path = e.path().to_string();
-        let field = if path == "." {
-            root.to_owned()
-        } else {
-            format!("{root}.{path}")
+        let field = match path.as_str() {
+            "." => root.to_owned(),
+            item if item.starts_with('[') => format!("{root}{item}"),
+            inner => format!("{root}.{inner}"),
         };
         let why = e.into_inner();
         invalid(&field, why)

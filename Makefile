@@ -4,7 +4,7 @@ export PATH := $(HOME)/.cargo/bin:$(PATH)
 # One optimised build serves the demo, the bench and the system tests.
 RELEASE := target/release/maru
 
-.PHONY: demo test check bench soak build guest clean help
+.PHONY: demo test check bench soak fuzz build guest clean help
 
 help:
 	@echo 'make demo    a cloud in namespaces of its own, a guest reached by SSH, a crash survived (KEEP=1 leaves it up)'
@@ -12,6 +12,7 @@ help:
 	@echo 'make check   format, lints, invariants'
 	@echo 'make bench   figures against the promises of SPECIFICATION.md'
 	@echo 'make soak    long crash loops'
+	@echo 'make fuzz    each parser of foreign bytes, FUZZ_SECONDS each (600)'
 
 build:
 	@MAKECMD=$(MAKECMDGOALS) scripts/bootstrap build
@@ -24,6 +25,11 @@ guest:
 demo: build guest
 	@scripts/bootstrap client
 	tests/demo/demo
+
+FUZZ_SECONDS ?= 600
+fuzz:
+	@MAKECMD=fuzz scripts/bootstrap build
+	fuzz/run all --seconds $(FUZZ_SECONDS)
 
 check:
 	@scripts/bootstrap build

@@ -18,7 +18,7 @@ mod serve;
 
 pub use content::{Answer, Method, PASSWORD_LIMIT, files, respond};
 pub use drive::config_drive;
-pub use serve::{Directory, Server};
+pub use serve::{Directory, Server, serve_connection};
 
 use maru_agent_api::slice;
 use std::net::Ipv4Addr;

@@ -18,7 +18,8 @@ use std::net::{IpAddr, Ipv6Addr, SocketAddr, SocketAddrV6};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
-use tokio::net::{TcpListener, TcpStream};
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::net::TcpListener;
 use tokio::task::JoinSet;
 
 /// Connections of one network at a time, and of one guest.
@@ -162,7 +163,7 @@ async fn accept(listener: TcpListener, network: Arc<str>, directory: Arc<dyn Dir
                     let (network, directory) = (Arc::clone(&network), Arc::clone(&directory));
                     connections.spawn(async move {
                         let _counted = counted;
-                        serve(stream, peer.ip(), network, directory).await;
+                        serve_connection(stream, peer.ip(), network, directory).await;
                     });
                 }
                 Err(e) => {
@@ -175,7 +176,11 @@ async fn accept(listener: TcpListener, network: Arc<str>, directory: Arc<dyn Dir
     }
 }
 
-async fn serve(stream: TcpStream, source: IpAddr, network: Arc<str>, directory: Arc<dyn Directory>) {
+/// Serves one connection of a guest of `network` that came from `source`, until it ends or its time is over.
+pub async fn serve_connection<S>(stream: S, source: IpAddr, network: Arc<str>, directory: Arc<dyn Directory>)
+where
+    S: AsyncRead + AsyncWrite + Unpin,
+{
     let service = service_fn(|request| {
         let (network, directory) = (Arc::clone(&network), Arc::clone(&directory));
         async move { Ok::<_, Infallible>(answer(request, source, &network, directory.as_ref()).await) }

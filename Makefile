@@ -40,3 +40,7 @@ check:
 test:
 	@MAKECMD=test scripts/bootstrap build run test client
 	tests/run
+
+soak:
+	@MAKECMD=soak scripts/bootstrap build run test
+	tests/soak

@@ -3,10 +3,11 @@
 
 mod common;
 use common::*;
+use maru_http::{Limits, Pace};
 use maru_image::{Inspected, Inspector, Settings};
 use maru_image_model::ImageStatus;
 use serde_json::{Value, json};
-use std::{path::Path, sync::Arc};
+use std::{net::SocketAddr, path::Path, sync::Arc, time::Duration};
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     net::TcpStream,
@@ -275,24 +276,14 @@ async fn an_image_that_is_deleted_during_its_upload_is_gone() {
 }
 
 /// A connection that has sent the head of an upload and some of its bytes.
-async fn half(
-    c: &Cloud,
-    image: &str,
-    length: &str,
-    sent: &[u8],
-) -> (
-    TcpStream,
-    Vec<tokio::task::JoinHandle<()>>,
-    tokio::sync::watch::Sender<bool>,
-) {
-    let (address, stop, serving) = c.listen().await;
+async fn half(address: SocketAddr, image: &str, length: &str, sent: &[u8]) -> TcpStream {
     let mut socket = TcpStream::connect(address).await.unwrap();
     let head = format!(
         "PUT /image/v2/images/{image}/file HTTP/1.1\r\nhost: maru\r\nx-auth-token: {A}\r\ncontent-type: {OCTETS}\r\n{length}\r\n\r\n"
     );
     socket.write_all(head.as_bytes()).await.unwrap();
     socket.write_all(sent).await.unwrap();
-    (socket, vec![serving], stop)
+    socket
 }
 
 #[tokio::test]
@@ -309,7 +300,8 @@ async fn a_client_that_goes_away_half_way_leaves_nothing_stuck() {
         for reset in [false, true] {
             let c = cloud().await;
             let image = c.queued(A, json!({})).await;
-            let (socket, serving, stop) = half(&c, &image, length, &sent).await;
+            let (address, stop, serving) = c.listen().await;
+            let socket = half(address, &image, length, &sent).await;
             // A wrong chunk is refused as soon as it is read.
             if sent != b"zzz\r\n" {
                 c.until(&image, ImageStatus::Saving).await;
@@ -320,9 +312,7 @@ async fn a_client_that_goes_away_half_way_leaves_nothing_stuck() {
             drop(socket);
             c.until(&image, ImageStatus::Queued).await;
             stop.send(true).unwrap();
-            for task in serving {
-                task.await.unwrap();
-            }
+            serving.await.unwrap();
             c.audit().await;
             assert_eq!(c.upload(A, &image, "whole").await.status, 204);
         }
@@ -333,7 +323,8 @@ async fn a_client_that_goes_away_half_way_leaves_nothing_stuck() {
 async fn a_refused_upload_over_a_socket_is_answered_and_the_next_one_works() {
     let c = cloud().await;
     let image = c.declared(A, "qcow2", json!({})).await;
-    let (mut socket, serving, stop) = half(&c, &image, "content-length: 600000", &[0; 600_000]).await;
+    let (address, stop, serving) = c.listen().await;
+    let mut socket = half(address, &image, "content-length: 600000", &[0; 600_000]).await;
     let mut answer = vec![0; 2_000];
     let n = socket.read(&mut answer).await.unwrap();
     let text = String::from_utf8_lossy(&answer[..n]).into_owned();
@@ -341,12 +332,68 @@ async fn a_refused_upload_over_a_socket_is_answered_and_the_next_one_works() {
     assert!(text.contains("declared as qcow2 but its contents are raw"), "{text}");
     drop(socket);
     stop.send(true).unwrap();
-    for task in serving {
-        task.await.unwrap();
-    }
+    serving.await.unwrap();
     assert_eq!(c.status(&image).await, "queued");
     let good = maru_block::qcow2::empty(1 << 30, None).unwrap();
     assert_eq!(c.upload(A, &image, good).await.status, 204);
     assert_eq!(c.get(A, &format!("/v2/images/{image}")).await["virtual_size"], 1 << 30);
+    c.audit().await;
+}
+
+/// The end of a connection that the server cuts must not pass for the end of the data.
+#[tokio::test]
+async fn an_upload_that_is_cut_when_the_server_stops_is_not_taken_for_whole() {
+    for length in ["content-length: 2000000", "transfer-encoding: chunked"] {
+        let c = cloud().await;
+        let image = c.queued(A, json!({})).await;
+        let drain = Duration::from_millis(50);
+        let (address, stop, serving) = c
+            .listen_with(Limits {
+                drain,
+                ..Limits::default()
+            })
+            .await;
+        let chunk = [b"40000\r\n".to_vec(), vec![7; 0x40000], b"\r\n".to_vec()].concat();
+        let _socket = half(address, &image, length, &chunk).await;
+        c.until(&image, ImageStatus::Saving).await;
+        stop.send(true).unwrap();
+        serving.await.unwrap();
+        let id = maru_image_model::ImageId::from(image.as_str());
+        let ended = c
+            .store
+            .until(|s| s.get::<maru_image_model::Image>(&id).unwrap().status != ImageStatus::Saving);
+        tokio::time::timeout(Duration::from_secs(20), ended).await.unwrap();
+        assert_eq!(c.status(&image).await, "queued", "{length}");
+    }
+}
+
+#[tokio::test]
+async fn an_upload_that_comes_too_slowly_is_told_so() {
+    let c = cloud().await;
+    let image = c.queued(A, json!({})).await;
+    let pace = Pace {
+        grace: Duration::from_millis(50),
+        bytes_per_second: 1 << 30,
+    };
+    let (address, stop, serving) = c
+        .listen_with(Limits {
+            pace,
+            ..Limits::default()
+        })
+        .await;
+    let mut socket = half(address, &image, "content-length: 600000", b"and then nothing").await;
+    let mut answer = Vec::new();
+    let reading = socket.read_to_end(&mut answer);
+    tokio::time::timeout(Duration::from_secs(20), reading)
+        .await
+        .unwrap()
+        .unwrap();
+    let text = String::from_utf8_lossy(&answer);
+    assert!(
+        text.starts_with("HTTP/1.1 408") && text.contains("too slowly"),
+        "{text}"
+    );
+    stop.send(true).unwrap();
+    serving.await.unwrap();
     c.audit().await;
 }

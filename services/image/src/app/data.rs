@@ -58,6 +58,13 @@ fn too_large(limit: u64) -> Error {
     ))
 }
 
+/// Why no more bytes come: the listener says so itself where it knows (too slow, too many).
+fn broken(why: std::io::Error) -> Error {
+    why.downcast::<Error>().unwrap_or_else(|why| {
+        Error::bad_request("The upload ended before it was complete; send the whole data again.").with_source(why)
+    })
+}
+
 impl App {
     /// Takes an image's bytes: queued → saving → active, or back to queued when anything goes wrong.
     pub(crate) async fn upload(self: &Arc<Self>, request: &mut Request, id: &str) -> Result<()> {
@@ -247,11 +254,8 @@ impl Upload {
         let mut writer = app.blobs.begin().await?;
         let announced = request.header("content-length").and_then(|n| n.parse::<u64>().ok());
         let mut stream = request.take_stream();
-        let broken = || "The upload ended before it was complete; send the whole data again.";
         while let Some(chunk) = stream.next().await {
-            writer
-                .write(chunk.map_err(|e| Error::bad_request(broken()).with_source(e))?)
-                .await?;
+            writer.write(chunk.map_err(broken)?).await?;
             if writer.written() > app.settings.image_size {
                 return Err(too_large(app.settings.image_size));
             }
@@ -266,7 +270,7 @@ impl Upload {
         }
         // A connection that is torn down may end its body like a whole one.
         if announced.is_some_and(|n| n != writer.written()) {
-            return Err(Error::bad_request(broken()));
+            return Err(broken(std::io::ErrorKind::UnexpectedEof.into()));
         }
         Ok(writer)
     }

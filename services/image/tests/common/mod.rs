@@ -6,7 +6,7 @@ use http_body_util::BodyExt;
 use maru_auth::{Caller, NoAudit, Policy, Scope, TokenVerifier};
 use maru_base::{DomainId, Error, ProjectId, Result, UserId};
 use maru_blob::{Blobs, DirBlobs};
-use maru_http::{Gateway, Listener};
+use maru_http::{Gateway, Limits, Listener};
 use maru_image::{App, Inspected, Inspector, POLICY, Settings, service};
 use maru_image_model::{Image, ImageId, ImageStatus, LooseBlob};
 use maru_store::{Registry, Store};
@@ -277,7 +277,11 @@ impl Cloud {
     }
     /// Serves on a socket until the sender is dropped or told.
     pub async fn listen(&self) -> (SocketAddr, watch::Sender<bool>, tokio::task::JoinHandle<()>) {
+        self.listen_with(Limits::default()).await
+    }
+    pub async fn listen_with(&self, limits: Limits) -> (SocketAddr, watch::Sender<bool>, tokio::task::JoinHandle<()>) {
         let listener = Listener::bind("127.0.0.1:0".parse().unwrap(), None).await.unwrap();
+        let listener = listener.with_limits(limits);
         let address = listener.local_addr().unwrap();
         let (stop, stopped) = watch::channel(false);
         let serving = tokio::spawn(maru_http::serve(listener, Arc::clone(&self.gateway), stopped));

@@ -90,7 +90,6 @@ pub const POLICY: &[RuleDefault] = rules! {
     "create_router:external_gateway_info:enable_snat" => ADMIN,
     "create_router:external_gateway_info:external_fixed_ips" => ADMIN,
     "get_router" => READER,
-    "get_router:host" => ADMIN,
     "update_router" => MEMBER,
     "update_router:external_gateway_info:enable_snat" => ADMIN,
     "update_router:external_gateway_info:external_fixed_ips" => ADMIN,

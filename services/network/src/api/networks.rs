@@ -57,7 +57,8 @@ const FIXED: &[&str] = &[
 /// What all rows of one answer share.
 struct View<'a> {
     snapshot: &'a Snapshot,
-    provider: bool,
+    /// May see `provider:network_type`, `provider:physical_network`, `provider:segmentation_id`.
+    provider: [bool; 3],
     zones: Vec<String>,
 }
 
@@ -70,7 +71,12 @@ impl<'a> View<'a> {
             .collect();
         zones.sort();
         zones.dedup();
-        let provider = request.may("get_network:provider:network_type", &maru_auth::Target::none());
+        let provider = [
+            "get_network:provider:network_type",
+            "get_network:provider:physical_network",
+            "get_network:provider:segmentation_id",
+        ]
+        .map(|rule| request.may(rule, &maru_auth::Target::none()));
         Self {
             snapshot,
             provider,
@@ -107,16 +113,20 @@ impl<'a> View<'a> {
         if n.external {
             row = row.with("is_default", n.is_default);
         }
-        if self.provider {
-            let segment = if n.network_type == "vxlan" {
+        let [kind, physical, segment] = self.provider;
+        if kind {
+            row = row.with("provider:network_type", n.network_type.as_str());
+        }
+        if physical {
+            row = row.with("provider:physical_network", n.physical_network.clone());
+        }
+        if segment {
+            let number = if n.network_type == "vxlan" {
                 n.vni.into()
             } else {
                 Value::Null
             };
-            row = row
-                .with("provider:network_type", n.network_type.as_str())
-                .with("provider:physical_network", n.physical_network.clone())
-                .with("provider:segmentation_id", segment);
+            row = row.with("provider:segmentation_id", number);
         }
         row
     }
@@ -152,7 +162,8 @@ fn request_of(request: &Request, mut b: Body) -> Result<NetworkRequest> {
     r.shared = b.boolean("shared")?.unwrap_or(false);
     r.external = b.boolean("router:external")?.unwrap_or(false);
     r.is_default = b.boolean("is_default")?.unwrap_or(false);
-    r.port_security_enabled = b.boolean("port_security_enabled")?.unwrap_or(true);
+    let security = b.boolean("port_security_enabled")?;
+    r.port_security_enabled = security.unwrap_or(true);
     r.dns_domain = domain("dns_domain", b.text("dns_domain", 255)?.unwrap_or_default())?;
     r.availability_zone_hints = b.texts("availability_zone_hints", 255)?.unwrap_or_default();
     if let Some(mtu) = b.integer("mtu")? {
@@ -165,6 +176,7 @@ fn request_of(request: &Request, mut b: Body) -> Result<NetworkRequest> {
         (r.shared, "create_network:shared"),
         (r.external, "create_network:router:external"),
         (r.is_default, "create_network:is_default"),
+        (security.is_some(), "create_network:port_security_enabled"),
         (network_type.is_some(), "create_network:provider:network_type"),
         (physical.is_some(), "create_network:provider:physical_network"),
         (segment.is_some(), "create_network:provider:segmentation_id"),

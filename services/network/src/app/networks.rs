@@ -60,6 +60,12 @@ impl App {
                     change.is_default.is_some_and(|v| v != network.is_default),
                     "update_network:is_default",
                 ),
+                (
+                    change
+                        .port_security_enabled
+                        .is_some_and(|v| v != network.port_security_enabled),
+                    "update_network:port_security_enabled",
+                ),
             ];
             for (changes, rule) in privileged {
                 if changes {

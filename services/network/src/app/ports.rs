@@ -23,6 +23,7 @@ struct Wants<'a> {
     port_security: bool,
     host: bool,
     profile: bool,
+    vnic: bool,
     pairs: bool,
 }
 
@@ -47,6 +48,7 @@ impl Wants<'_> {
             (self.port_security, "port_security_enabled"),
             (self.host, "binding:host_id"),
             (self.profile, "binding:profile"),
+            (self.vnic, "binding:vnic_type"),
             (self.pairs, "allowed_address_pairs"),
         ] {
             if wanted {
@@ -83,6 +85,7 @@ impl App {
                         .is_some_and(|p| p != network.value.port_security_enabled),
                     host: !r.host.is_empty(),
                     profile: !r.profile.is_empty(),
+                    vnic: r.vnic_type != "normal",
                     pairs: !r.allowed_address_pairs.is_empty(),
                 }
                 .check(request, &target)?;
@@ -130,6 +133,7 @@ impl App {
                     .is_some_and(|p| p != old.port_security_enabled),
                 host: change.host.as_ref().is_some_and(|h| *h != old.host),
                 profile: change.profile.as_ref().is_some_and(|p| *p != old.profile),
+                vnic: change.vnic_type.as_ref().is_some_and(|v| *v != old.vnic_type),
                 pairs: change
                     .allowed_address_pairs
                     .as_ref()

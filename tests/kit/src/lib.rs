@@ -25,6 +25,7 @@ mod door;
 mod gate;
 mod kit;
 mod make;
+mod scene;
 mod wait;
 
 pub use actors::{Actor, Project};
@@ -33,3 +34,4 @@ pub use consistency::Fault;
 pub use gate::Gate;
 pub use kit::{Builder, Crashed, Kit};
 pub use maru_sim::{SimNode, Step};
+pub use scene::{Body, Scene, collections};

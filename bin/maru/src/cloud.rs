@@ -1,6 +1,9 @@
 //! One control plane: the store, the services over it, the gateway in front, the controllers behind.
 
-use crate::adapters::{LaneConsoles, RecordedAudit, SandboxInspector};
+use crate::{
+    adapters::{LaneConsoles, RecordedAudit, SandboxInspector},
+    metrics::Exporter,
+};
 use anyhow::{Context, Result, bail};
 use maru_auth::{Audit, Policy};
 use maru_blob::{Blobs, DirBlobs};
@@ -24,6 +27,7 @@ pub struct Cloud {
     gateway: Arc<Gateway>,
     compute: Arc<maru_compute::App>,
     network: Arc<maru_network::App>,
+    metrics: Arc<Exporter>,
 }
 
 /// Every service's rules with their defaults.
@@ -33,6 +37,7 @@ pub const POLICIES: &[&[maru_auth::RuleDefault]] = &[
     maru_placement::POLICY,
     maru_network::POLICY,
     maru_compute::POLICY,
+    crate::metrics::POLICY,
 ];
 
 /// Every kind that this release stores.
@@ -163,6 +168,7 @@ impl Cloud {
             Some(Arc::clone(&records)),
         ));
 
+        let metrics = Exporter::new(store.clone(), Arc::clone(&hub));
         let audit: Arc<dyn Audit> = Arc::new(RecordedAudit(records));
         let gateway = Gateway::new(
             vec![
@@ -171,18 +177,21 @@ impl Cloud {
                 maru_placement::service(Arc::new(maru_placement::App::new(store.clone()))),
                 maru_network::service(Arc::clone(&network)),
                 maru_compute::service(Arc::clone(&compute)),
+                metrics.service(),
             ],
             maru_identity::verifier(Arc::clone(&identity)),
             Arc::new(policy),
             audit,
         )
         .map_err(|e| anyhow::anyhow!("routes: {e}"))?;
+        metrics.add_http(gateway.metrics());
         Ok(Self {
             store,
             hub,
             gateway: Arc::new(gateway),
             compute,
             network,
+            metrics,
         })
     }
 
@@ -195,6 +204,11 @@ impl Cloud {
     #[must_use]
     pub fn store(&self) -> &Store {
         &self.store
+    }
+    /// The figures of this process.
+    #[must_use]
+    pub fn metrics(&self) -> &Arc<Exporter> {
+        &self.metrics
     }
     /// The nodes' sessions.
     #[must_use]
@@ -211,6 +225,7 @@ impl Cloud {
         for reconciler in maru_compute::reconcilers(Arc::clone(&self.compute)) {
             runtime.add(reconciler);
         }
+        self.metrics.add_controllers(runtime.stats());
         tokio::join!(
             runtime.run(stop.clone()),
             maru_nodes::liveness::run(Arc::clone(&self.hub), stop)

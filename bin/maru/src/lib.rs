@@ -2,3 +2,4 @@
 
 pub mod adapters;
 pub mod cloud;
+pub mod metrics;

@@ -87,6 +87,10 @@ pub struct Up {
     /// Its private key (PEM).
     #[arg(long, env = "MARU_TLS_KEY", requires = "tls_cert")]
     pub tls_key: Option<PathBuf>,
+    /// Address and port to serve /metrics at without a token (figures only, nothing of a tenant); off unless given. With a
+    /// token of an administrator or a system reader, /metrics is on the APIs' address, too.
+    #[arg(long, env = "MARU_METRICS")]
+    pub metrics: Option<SocketAddr>,
     /// Run this many simulated nodes instead of the real one: no guest runs, everything else does.
     #[arg(long, env = "MARU_SIMULATE")]
     pub simulate: Option<u32>,

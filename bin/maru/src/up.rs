@@ -55,6 +55,7 @@ pub async fn run(options: Up, origins: Vec<(String, &'static str)>) -> Result<()
             "root is needed to make namespaces and run guests; run with sudo, or try `maru up --simulate 1` without guests"
         );
     }
+    more_files();
     let data = options.data.data.clone();
     let _lock = lock(&data)?;
     let node = match &options.node {
@@ -68,6 +69,17 @@ pub async fn run(options: Up, origins: Vec<(String, &'static str)>) -> Result<()
         _ => Some(tls::own(&data, options.listen.ip(), &node)?),
     };
     let own_ca = (tls.is_some() && options.tls_cert.is_none()).then(|| data.join("tls/ca.pem").display().to_string());
+    let metrics = match options.metrics {
+        None => None,
+        Some(address) => {
+            let tls = match &tls {
+                _ if address.ip().is_loopback() => None,
+                Some(tls) => Some(Arc::clone(tls)),
+                None => Some(tls::own(&data, address.ip(), &node)?),
+            };
+            Some(maru_http::Listener::bind(address, tls).await?)
+        }
+    };
     let listener = maru_http::Listener::bind(options.listen, tls).await?;
     let bound = listener.local_addr()?;
     let scheme = if plain { "http" } else { "https" };
@@ -98,6 +110,11 @@ pub async fn run(options: Up, origins: Vec<(String, &'static str)>) -> Result<()
 
     let (stop, stopped) = watch::channel(false);
     let serving = tokio::spawn(maru_http::serve(listener, Arc::clone(cloud.gateway()), stopped.clone()));
+    if let Some(listener) = metrics {
+        tracing::info!(metrics = %listener.local_addr()?, "the metrics answer");
+        let gateway = cloud.metrics().gateway().map_err(|e| anyhow::anyhow!("metrics: {e}"))?;
+        tokio::spawn(maru_http::serve(listener, Arc::new(gateway), stopped.clone()));
+    }
     let shown = url.clone();
     let with_guests = Arc::new(AtomicBool::new(false));
     let door = admin::serve(
@@ -155,6 +172,19 @@ pub async fn run(options: Up, origins: Vec<(String, &'static str)>) -> Result<()
     }
     std::fs::remove_file(admin::socket(&data)).ok();
     Ok(())
+}
+
+/// Each connection and each guest holds file descriptors: use as many as this process may have.
+fn more_files() {
+    use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+    let limit = getrlimit(Resource::Nofile);
+    let most = Rlimit {
+        current: limit.maximum,
+        maximum: limit.maximum,
+    };
+    if let Err(error) = setrlimit(Resource::Nofile, most) {
+        tracing::warn!(%error, "the limit of open files stays as it is");
+    }
 }
 
 fn settings(options: &Up, url: &str, password: &str) -> Result<Settings> {
@@ -266,6 +296,11 @@ impl Door {
             o.policy
                 .as_ref()
                 .map_or_else(|| "the built-in defaults".to_owned(), |p| p.display().to_string()),
+        );
+        put(
+            "metrics",
+            o.metrics
+                .map_or_else(|| "on the APIs' address, with a token".to_owned(), |a| a.to_string()),
         );
         put("bcrypt_cost", o.bcrypt_cost.to_string());
         put("log", o.log.clone());

@@ -3,11 +3,13 @@
 //! Nothing here knows a cloud service. Code outside this crate never reads the clock or a random
 //! source directly: it goes through [`time`] and [`random`], which tests can steer.
 
+mod durations;
 mod error;
 mod id;
 pub mod panics;
 pub mod random;
 pub mod time;
 
+pub use durations::Durations;
 pub use error::{BoxError, Error, ErrorKind, Result};
 pub use id::{DomainId, ProjectId, RequestId, UserId};

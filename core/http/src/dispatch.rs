@@ -196,8 +196,9 @@ impl Gateway {
         };
         let status = reply.status;
         let response = self.finish(reply, service, &seen, &id, &method, busy);
-        let micros = u64::try_from(begun.elapsed().as_micros()).unwrap_or(u64::MAX);
-        self.metrics.answered(seen.route, status, micros);
+        let took = begun.elapsed();
+        let micros = u64::try_from(took.as_micros()).unwrap_or(u64::MAX);
+        self.metrics.answered(seen.route, status, took);
         drop(running);
         tracing::info!(
             request_id = %id, remote = %remote.ip(), method = %method, path = %path, status = status.as_u16(), micros,

@@ -5,6 +5,7 @@
 
 use crate::Service;
 use http::StatusCode;
+use maru_base::Durations;
 use prometheus_client::{
     collector::Collector,
     encoding::{DescriptorEncoder, NoLabelSet},
@@ -13,6 +14,7 @@ use prometheus_client::{
 use std::{
     fmt,
     sync::atomic::{AtomicU64, AtomicUsize, Ordering},
+    time::Duration,
 };
 
 /// Statuses that are counted by themselves; the last cell takes the others.
@@ -20,20 +22,13 @@ const STATUSES: [u16; 29] = [
     200, 201, 202, 203, 204, 206, 300, 301, 302, 304, 400, 401, 403, 404, 405, 406, 408, 409, 410, 412, 413, 414, 415,
     416, 429, 500, 501, 502, 503,
 ];
-/// Upper bounds of the duration buckets, in microseconds.
-const BOUNDS: [u64; 13] = [
-    250, 500, 1_000, 2_500, 5_000, 10_000, 25_000, 50_000, 100_000, 250_000, 1_000_000, 5_000_000, 30_000_000,
-];
-
 /// One route's cells.
 struct Cell {
     service: &'static str,
     method: String,
     route: String,
     by_status: [AtomicU64; STATUSES.len() + 1],
-    /// Requests per duration bucket; the last is without a bound.
-    by_time: [AtomicU64; BOUNDS.len() + 1],
-    micros: AtomicU64,
+    durations: Durations,
 }
 
 impl Cell {
@@ -43,13 +38,8 @@ impl Cell {
             method: method.to_owned(),
             route: route.to_owned(),
             by_status: std::array::from_fn(|_| AtomicU64::new(0)),
-            by_time: std::array::from_fn(|_| AtomicU64::new(0)),
-            micros: AtomicU64::new(0),
+            durations: Durations::default(),
         }
-    }
-
-    fn count(&self) -> u64 {
-        self.by_time.iter().map(|n| n.load(Ordering::Relaxed)).sum()
     }
 }
 
@@ -85,7 +75,7 @@ impl Metrics {
     }
 
     /// Counts one answer; `route` is the service's and the route's number, if one took the request.
-    pub(crate) fn answered(&self, route: Option<(usize, usize)>, status: StatusCode, micros: u64) {
+    pub(crate) fn answered(&self, route: Option<(usize, usize)>, status: StatusCode, took: Duration) {
         let at = route.map_or(self.cells.len() - 1, |(s, r)| self.first[s] + r);
         let cell = &self.cells[at];
         let status = STATUSES
@@ -93,9 +83,7 @@ impl Metrics {
             .position(|s| *s == status.as_u16())
             .unwrap_or(STATUSES.len());
         cell.by_status[status].fetch_add(1, Ordering::Relaxed);
-        let bucket = BOUNDS.iter().position(|b| micros <= *b).unwrap_or(BOUNDS.len());
-        cell.by_time[bucket].fetch_add(1, Ordering::Relaxed);
-        cell.micros.fetch_add(micros, Ordering::Relaxed);
+        cell.durations.observe(took);
     }
 
     pub(crate) fn panicked(&self) {
@@ -115,7 +103,7 @@ impl Metrics {
     /// Requests answered so far.
     #[must_use]
     pub fn requests(&self) -> u64 {
-        self.cells.iter().map(Cell::count).sum()
+        self.cells.iter().map(|c| c.durations.count()).sum()
     }
 
     /// Requests answered with this status so far.
@@ -199,23 +187,16 @@ impl Collector for Metrics {
             MetricType::Histogram,
         )?;
         for cell in &self.cells {
-            if cell.count() > 0 {
+            if cell.durations.count() > 0 {
                 let labels = [
                     ("service", cell.service),
                     ("method", cell.method.as_str()),
                     ("route", cell.route.as_str()),
                 ];
-                let buckets: Vec<(f64, u64)> = BOUNDS
-                    .iter()
-                    .map(|b| seconds(*b))
-                    .chain([f64::MAX])
-                    .zip(cell.by_time.iter().map(|n| n.load(Ordering::Relaxed)))
-                    .collect();
-                let count = buckets.iter().map(|(_, n)| n).sum();
                 durations.encode_family(&labels)?.encode_histogram::<NoLabelSet>(
-                    seconds(cell.micros.load(Ordering::Relaxed)),
-                    count,
-                    &buckets,
+                    cell.durations.seconds(),
+                    cell.durations.count(),
+                    &cell.durations.buckets(),
                     None,
                 )?;
             }
@@ -237,9 +218,4 @@ impl Collector for Metrics {
             )?
             .encode_counter::<NoLabelSet, u64, u64>(&self.panics(), None)
     }
-}
-
-#[allow(clippy::cast_precision_loss)] // 2^53 microseconds are 285 years
-fn seconds(micros: u64) -> f64 {
-    micros as f64 / 1e6
 }

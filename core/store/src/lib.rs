@@ -26,7 +26,7 @@ pub use key::Key;
 pub use kind::{Class, Index, Kind, Registry, Space};
 pub use maintain::{Backup, Digest, LEVEL};
 pub use snapshot::{Object, Snapshot};
-pub use store::Store;
+pub use store::{Stats, Store};
 pub use txn::{Conflict, Guard, Op, Txn, limits};
 pub use watch::{Change, Watch, WatchItem};
 

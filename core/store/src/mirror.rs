@@ -336,6 +336,12 @@ impl MirrorState {
     pub(crate) fn count<K: Kind>(&self) -> usize {
         self.table::<K>().map_or(0, |t| t.objects.len())
     }
+    pub(crate) fn counts(&self) -> impl Iterator<Item = (&'static str, usize)> + '_ {
+        let kinds = self.layout.kinds.iter().zip(&self.tables);
+        kinds
+            .filter(|(kind, _)| kind.class() == Class::Mirrored)
+            .map(|(kind, table)| (kind.name(), table.objects.len()))
+    }
     pub(crate) fn raw(&self, key: &Key) -> Option<(Revision, Bytes)> {
         self.raw.get(key).map(|raw| (raw.modified, raw.value.clone()))
     }

@@ -89,6 +89,10 @@ impl Snapshot {
     pub fn count<K: Kind>(&self) -> usize {
         self.inner.count::<K>()
     }
+    /// For each mirrored kind its name and how many objects of it there are.
+    pub fn counts(&self) -> impl Iterator<Item = (&'static str, usize)> + '_ {
+        self.inner.counts()
+    }
     /// The owner of a unique name, see [`crate::Txn::claim`].
     #[must_use]
     pub fn owner(&self, kind: &str, scope: &str, name: &str) -> Option<String> {

@@ -8,10 +8,14 @@ use crate::{
     mirror::{INCARNATION, Layout, Mirror},
 };
 use bytes::Bytes;
+use maru_base::Durations;
 use std::{
     collections::HashSet,
-    sync::{Arc, Weak},
-    time::Duration,
+    sync::{
+        Arc, Weak,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::{Duration, Instant},
 };
 
 pub(crate) use crate::mirror::MirrorState;
@@ -34,6 +38,33 @@ pub struct Store {
 struct Handle {
     engine: Arc<dyn Engine>,
     mirror: Arc<Mirror>,
+    stats: Stats,
+}
+
+/// What a store has done since it was opened, for metrics.
+#[derive(Debug, Default)]
+pub struct Stats {
+    commits: Durations,
+    conflicts: AtomicU64,
+    failures: AtomicU64,
+}
+
+impl Stats {
+    /// Transactions that committed, by the time until this process's mirror showed them.
+    #[must_use]
+    pub fn commits(&self) -> &Durations {
+        &self.commits
+    }
+    /// Transactions whose guards or limits did not hold; most are planned again and then commit.
+    #[must_use]
+    pub fn conflicts(&self) -> u64 {
+        self.conflicts.load(Ordering::Relaxed)
+    }
+    /// Transactions that were refused or could not be committed for another reason.
+    #[must_use]
+    pub fn failures(&self) -> u64 {
+        self.failures.load(Ordering::Relaxed)
+    }
 }
 
 impl Drop for Handle {
@@ -62,7 +93,11 @@ impl Store {
         drop(entries);
         follow(&engine, &mirror).await.map_err(unreadable)?;
         Ok(Self {
-            handle: Arc::new(Handle { engine, mirror }),
+            handle: Arc::new(Handle {
+                engine,
+                mirror,
+                stats: Stats::default(),
+            }),
         })
     }
     /// A store in memory, for tests. Needs no runtime and works with paused time.
@@ -75,7 +110,11 @@ impl Store {
         let _ = engine.attach(0, Box::new(move |commits| pour(&sink, commits)));
         engine.commit_now(&first_incarnation());
         Self {
-            handle: Arc::new(Handle { engine, mirror }),
+            handle: Arc::new(Handle {
+                engine,
+                mirror,
+                stats: Stats::default(),
+            }),
         }
     }
     /// The newest state this process has.
@@ -95,6 +134,27 @@ impl Store {
     /// # Errors
     /// See [`CommitError`].
     pub async fn commit(&self, txn: Txn) -> Result<Revision, CommitError> {
+        let begun = Instant::now();
+        let outcome = self.commit_once(txn).await;
+        let stats = &self.handle.stats;
+        match &outcome {
+            Ok(_) => stats.commits.observe(begun.elapsed()),
+            Err(e) if e.is_conflict() => {
+                stats.conflicts.fetch_add(1, Ordering::Relaxed);
+            }
+            Err(_) => {
+                stats.failures.fetch_add(1, Ordering::Relaxed);
+            }
+        }
+        outcome
+    }
+    /// What this handle and its clones have done.
+    #[must_use]
+    pub fn stats(&self) -> &Stats {
+        &self.handle.stats
+    }
+
+    async fn commit_once(&self, txn: Txn) -> Result<Revision, CommitError> {
         check(&txn, &self.handle.mirror.state().layout)?;
         // Known not to have committed, a transaction is simply sent again under a new id.
         for _ in 0..3 {

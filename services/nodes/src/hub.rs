@@ -13,7 +13,11 @@ use maru_blob::Blobs;
 use maru_store::{Key, Revision, Store, WatchItem, record::Records};
 use std::{
     collections::{BTreeMap, BTreeSet, HashMap},
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicUsize, Ordering},
+    },
+    time::Duration,
 };
 use tokio::{sync::mpsc, time::Instant};
 
@@ -53,6 +57,8 @@ pub struct Hub {
     blobs: Arc<dyn Blobs>,
     records: Arc<dyn Records>,
     nodes: Mutex<HashMap<NodeName, Live>>,
+    /// How many nodes there are, for the feeders' pauses.
+    count: Arc<AtomicUsize>,
 }
 
 impl Hub {
@@ -64,6 +70,7 @@ impl Hub {
             blobs,
             records,
             nodes: Mutex::default(),
+            count: Arc::default(),
         })
     }
 
@@ -153,7 +160,8 @@ impl ControlPlane for Hub {
             node: hello.node.clone(),
             id: hello.session,
         };
-        let feeder = tokio::spawn(feed(self.store.clone(), hello.node.clone(), sender)).abort_handle();
+        let count = Arc::clone(&self.count);
+        let feeder = tokio::spawn(feed(self.store.clone(), hello.node.clone(), sender, count)).abort_handle();
         let live = Live {
             session: hello.session,
             sequence: 0,
@@ -164,7 +172,12 @@ impl ControlPlane for Hub {
             unknown: BTreeMap::new(),
             feeder,
         };
-        if let Some(old) = self.nodes().insert(session.node.clone(), live) {
+        let (old, count) = {
+            let mut nodes = self.nodes();
+            (nodes.insert(session.node.clone(), live), nodes.len())
+        };
+        self.count.store(count, Ordering::Relaxed);
+        if let Some(old) = old {
             old.feeder.abort();
         }
         tracing::info!(node = %session.node, "node connected");
@@ -238,8 +251,13 @@ struct Told {
     gone: BTreeSet<ItemKey>,
 }
 
+/// How much of a core all feeders together may spend on making slices: a slice that took `t` is made anew after
+/// `t` times the number of nodes, at most after [`LONGEST_PAUSE`]. What changes meanwhile goes into one delivery, so a cloud that
+/// makes a thousand servers at once does not make its slices a thousand times.
+const LONGEST_PAUSE: Duration = Duration::from_secs(1);
+
 /// Streams a node its slice: full set, `Synced`, deltas.
-async fn feed(store: Store, node: NodeName, sender: mpsc::Sender<Delivery>) {
+async fn feed(store: Store, node: NodeName, sender: mpsc::Sender<Delivery>, nodes: Arc<AtomicUsize>) {
     let mut told = Told::default();
     loop {
         let snapshot = store.snapshot();
@@ -250,21 +268,27 @@ async fn feed(store: Store, node: NodeName, sender: mpsc::Sender<Delivery>) {
         {
             return;
         }
+        let mut earliest = Instant::now();
         loop {
-            let mut relevant = match changes.next().await {
-                Some(WatchItem::Changes(_, list)) => list.iter().any(|c| slice::concerns(&c.key)),
-                Some(WatchItem::Progress(_)) => false,
+            match changes.next().await {
+                Some(WatchItem::Changes(revision, list)) => {
+                    // A later slice may hold it already.
+                    if revision <= at || !list.iter().any(|c| slice::concerns(c, &node, &told.items)) {
+                        continue;
+                    }
+                }
+                Some(WatchItem::Progress(_)) => continue,
                 Some(WatchItem::Expired) => break,
                 None => return,
-            };
-            // Whatever else has happened meanwhile goes into the same delivery.
-            let snapshot = store.snapshot();
-            if !relevant && snapshot.revision() == at {
-                continue;
             }
-            relevant |= snapshot.revision() > at;
+            tokio::time::sleep_until(earliest).await;
+            let begun = Instant::now();
+            let snapshot = store.snapshot();
             at = snapshot.revision();
-            if relevant && send(&sender, &mut told, slice::of(&snapshot, &node), at).await.is_err() {
+            let now = slice::of(&snapshot, &node);
+            let others = u32::try_from(nodes.load(Ordering::Relaxed)).unwrap_or(u32::MAX);
+            earliest = Instant::now() + begun.elapsed().saturating_mul(others).min(LONGEST_PAUSE);
+            if send(&sender, &mut told, now, at).await.is_err() {
                 return;
             }
         }

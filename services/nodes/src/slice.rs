@@ -6,10 +6,11 @@ use maru_agent_api::{
 };
 use maru_compute_model as compute;
 use maru_network_model as network;
-use maru_store::{Key, Object, Snapshot};
+use maru_store::{Change, Object, Snapshot};
 use std::{
     collections::{BTreeMap, BTreeSet},
     net::IpAddr,
+    sync::Arc,
 };
 
 /// A node's slice: what shall be, and what shall be removed and has not been reported removed.
@@ -37,13 +38,33 @@ const KINDS: &[&str] = &[
     "tombstone_router",
 ];
 
-/// Whether a change of this key may change a slice.
+/// Whether a change may change a node's slice, of which this was told. It may say yes too often, never no.
 #[must_use]
-pub fn concerns(key: &Key) -> bool {
-    let text = key.as_str();
-    KINDS
+pub fn concerns(change: &Change, node: &NodeName, told: &BTreeMap<ItemKey, Item>) -> bool {
+    let text = change.key.as_str();
+    let kind = KINDS
         .iter()
-        .any(|k| text.strip_prefix(k).is_some_and(|rest| rest.starts_with('/')))
+        .find(|k| text.strip_prefix(*k).is_some_and(|rest| rest.starts_with('/')));
+    match kind {
+        None => false,
+        Some(&"server") => {
+            let here = |s: Arc<compute::Server>| s.host.as_deref() == Some(node.as_str());
+            change.old_as().is_some_and(here) || change.new_as().is_some_and(here)
+        }
+        // A port of this node, of a network or a router that is here, or of a group whose members matter here.
+        Some(&"port") => {
+            let here = |p: Arc<network::Port>| {
+                p.host == node.as_str()
+                    || told.contains_key(&ItemKey::Network(p.network_id.to_string()))
+                    || told.contains_key(&ItemKey::Router(p.device_id.clone()))
+                    || p.security_groups
+                        .iter()
+                        .any(|g| told.contains_key(&ItemKey::SecurityGroup(g.to_string())))
+            };
+            change.old_as().is_some_and(here) || change.new_as().is_some_and(here)
+        }
+        Some(_) => true,
+    }
 }
 
 /// Whether a server of this node is made from the image with this digest.

@@ -203,6 +203,7 @@ pub(super) async fn create_service(app: Arc<App>, mut request: Request) -> Resul
     let kind = fields.required("type", 255)?;
     let name = fields.nullable("name")?.flatten().unwrap_or_default();
     let enabled = fields.bool("enabled")?.unwrap_or(true);
+    fields.extra_text("description")?;
     let value = Service {
         kind,
         name,
@@ -233,6 +234,7 @@ pub(super) async fn update_service(app: Arc<App>, mut request: Request) -> Resul
     let kind = fields.string("type", 1, 255)?;
     let name = fields.nullable("name")?;
     let enabled = fields.bool("enabled")?;
+    fields.extra_text("description")?;
     let rest = fields.rest();
     let (id, value) = app
         .plan(|snapshot, txn| {

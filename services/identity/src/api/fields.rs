@@ -90,6 +90,13 @@ impl Fields {
             Some(_) => Err(wrong(name, "a string or null is wanted")),
         }
     }
+    /// Checks a member that stays among the extras: a string or null, if it is there.
+    pub(crate) fn extra_text(&self, name: &str) -> Result<()> {
+        match self.map.get(name) {
+            None | Some(Value::Null | Value::String(_)) => Ok(()),
+            Some(_) => Err(wrong(name, "a string or null is wanted")),
+        }
+    }
     /// An id or null.
     pub(crate) fn id(&mut self, name: &str) -> Result<Option<Option<String>>> {
         let id = self.nullable(name)?;

@@ -124,6 +124,7 @@ pub(super) async fn create(app: Arc<App>, mut request: Request) -> Result<Reply>
     let default_project_id = fields.id("default_project_id")?.flatten().map(ProjectId::from);
     let password = fields.password("password")?.flatten();
     let options = fields.options(&OPTIONS)?;
+    fields.extra_text("description")?;
     let mut value = User {
         name,
         domain_id,
@@ -200,6 +201,7 @@ pub(super) async fn update(app: Arc<App>, mut request: Request) -> Result<Reply>
         }
         _ => {}
     }
+    fields.extra_text("description")?;
     let rest = fields.rest();
     let password = match password {
         Some(Some(p)) => Some(Some(app.passwords.hash(p).await?)),

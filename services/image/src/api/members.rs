@@ -17,7 +17,7 @@ struct Add {
 
 #[derive(Deserialize)]
 struct Answer {
-    status: MemberStatus,
+    status: String,
 }
 
 fn view(member: &Object<Member>) -> Value {
@@ -53,15 +53,11 @@ pub(super) async fn add(app: Arc<App>, mut request: Request) -> Result<Reply> {
 }
 
 pub(super) async fn answer(app: Arc<App>, mut request: Request) -> Result<Reply> {
-    let body: Answer = request.json().await.map_err(|e| {
-        if e.field() == Some("status") {
-            Error::invalid("status", "status must be one of pending, accepted, rejected.")
-        } else {
-            e
-        }
-    })?;
+    let body: Answer = request.json().await?;
+    let status: MemberStatus = serde_json::from_value(Value::from(body.status))
+        .map_err(|_| Error::invalid("status", "status must be one of pending, accepted, rejected."))?;
     let member = app
-        .answer(&request, request.param("id"), request.param("member"), body.status)
+        .answer(&request, request.param("id"), request.param("member"), status)
         .await?;
     Reply::json(200, &view(&member))
 }

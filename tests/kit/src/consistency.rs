@@ -1,7 +1,7 @@
 //! What must always hold of a store, recounted from its objects.
 
 use crate::Kit;
-use maru_compute_model::{Server, ServerGroup, ServerId, VmState, quota, quota_of};
+use maru_compute_model::{KeyPair, Server, ServerGroup, ServerId, VmState, quota, quota_of};
 use maru_control::Flow;
 use maru_image_model::{Image, usage};
 use maru_network_model::{
@@ -112,6 +112,11 @@ impl Check<'_> {
         }
         for group in s.list::<ServerGroup>() {
             add(quota::used_key(&group.value.project_id, "server_groups"), 1);
+        }
+        for pair in s.list::<KeyPair>() {
+            // Key pairs are a user's, whatever the project.
+            let owner = format!("user:{}", pair.value.user_id);
+            add(quota::used_key(&owner, "key_pairs"), 1);
         }
         for port in s.list::<Port>() {
             for fixed in &port.value.fixed_ips {

@@ -27,6 +27,8 @@ pub struct Scene {
     pub red: Project,
     /// The project that an image is shared with.
     pub green: Project,
+    /// A user with the role `service` (and no other) on the owner's project.
+    pub service: Actor,
     /// `<service>/<collection>` to the value of the path parameter after it.
     values: BTreeMap<&'static str, String>,
     image: String,
@@ -59,7 +61,9 @@ impl Scene {
             kit.project("red").await,
             kit.project("green").await,
         );
+        let service = kit.user_of("blue", &blue.id, "service").await;
         let mut scene = Self {
+            service,
             external: kit.external_network().await,
             kit,
             blue,
@@ -70,6 +74,26 @@ impl Scene {
             subnet2: String::new(),
             group: String::new(),
         };
+        // The same request is sent in a thousand forms; a quota must not be what refuses it.
+        let admin = scene.kit.admin().project;
+        let none: Value = [
+            "network",
+            "subnet",
+            "port",
+            "router",
+            "floatingip",
+            "security_group",
+            "security_group_rule",
+        ]
+        .map(|r| (r.to_owned(), json!(-1)))
+        .into_iter()
+        .collect();
+        scene.kit.network_quota(&admin, none).await;
+        let none: Value = ["instances", "cores", "ram", "server_groups", "key_pairs"]
+            .map(|r| (r.to_owned(), json!(-1)))
+            .into_iter()
+            .collect();
+        scene.kit.compute_quota(&admin, none).await;
         scene.identity().await;
         scene.network().await;
         scene.image().await;
@@ -369,6 +393,7 @@ impl Scene {
         match (service, collections(path).first().copied()) {
             ("compute", Some("os-keypairs")) => self.blue.member.clone(),
             ("image", Some("images")) if method == "PUT" && path.contains("/members/") => self.green.member.clone(),
+            ("placement", _) if path == "/reshaper" => self.service.clone(),
             _ => self.kit.admin(),
         }
     }

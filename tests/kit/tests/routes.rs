@@ -154,8 +154,6 @@ async fn every_route_has_a_sample_and_every_sample_is_a_good_request() {
     const OTHERWISE: &[(&str, u16)] = &[
         // One store; upstream says so with 404.
         ("image GET /v2/info/stores", 404),
-        // For services alone; no user has that role.
-        ("placement POST /reshaper", 403),
     ];
     let scene = Scene::start().await;
     let all = ways(&scene);

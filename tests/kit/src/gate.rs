@@ -1,10 +1,11 @@
 //! The engine of one life of the control plane: after a given number of commits that life is over.
 
 use maru_store::{
-    Engine, Key, Revision,
+    Conflict, Engine, Key, Revision,
     engine::{Commit, Entry, Outcome, Request, Sink},
 };
 use std::{
+    collections::BTreeMap,
     future::pending,
     sync::{
         Arc, Mutex, PoisonError,
@@ -13,13 +14,37 @@ use std::{
 };
 use tokio::sync::{mpsc, watch};
 
+/// What happens to one attempt to commit.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Mishap {
+    /// It is durable, and the answer is lost.
+    AnswerLost,
+    /// It never arrives, and nobody is told.
+    RequestLost,
+    /// Someone else was first: a guard does not hold.
+    Conflict,
+    /// It takes so long that everything that has a patience loses it.
+    Slow,
+}
+
+impl Mishap {
+    /// All of them.
+    pub const ALL: [Self; 4] = [Self::AnswerLost, Self::RequestLost, Self::Conflict, Self::Slow];
+}
+
+/// How long a slow commit takes.
+const SLOW: std::time::Duration = std::time::Duration::from_secs(90);
+
 /// An engine that stops answering. The commit that is its last is durable and is never answered, as when the process dies
 /// between the disk's answer and the client's.
 pub struct Gate {
     /// Gone with the life: an embedded engine's file is then free for the next.
     inner: Mutex<Option<Arc<dyn Engine>>>,
     name: &'static str,
-    committed: AtomicU64,
+    committed: watch::Sender<u64>,
+    attempts: AtomicU64,
+    /// What happens to which attempt.
+    mishaps: Mutex<BTreeMap<u64, Mishap>>,
     last: AtomicU64,
     dead: watch::Sender<bool>,
 }
@@ -31,7 +56,9 @@ impl Gate {
         Arc::new(Self {
             name: inner.name(),
             inner: Mutex::new(Some(inner)),
-            committed: AtomicU64::new(0),
+            committed: watch::Sender::new(0),
+            attempts: AtomicU64::new(0),
+            mishaps: Mutex::default(),
             last: AtomicU64::new(u64::MAX),
             dead: watch::Sender::new(false),
         })
@@ -39,7 +66,26 @@ impl Gate {
     /// Transactions that were committed through it.
     #[must_use]
     pub fn committed(&self) -> u64 {
-        self.committed.load(Ordering::SeqCst)
+        *self.committed.borrow()
+    }
+    /// Returns once this many were.
+    pub async fn committed_reaches(&self, n: u64) {
+        let mut committed = self.committed.subscribe();
+        // The sender lives as long as `self`.
+        drop(committed.wait_for(|c| *c >= n).await);
+    }
+    /// Transactions with something to write that were to be committed through it, whatever became of them.
+    #[must_use]
+    pub fn attempts(&self) -> u64 {
+        self.attempts.load(Ordering::SeqCst)
+    }
+    /// The `n`-th attempt from now on meets a mishap.
+    pub fn mishap(&self, n: u64, mishap: Mishap) {
+        let at = self.attempts().saturating_add(n);
+        self.mishaps
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .insert(at, mishap);
     }
     /// The `n`-th commit from now on is the last of this life; with 0 it is over at once.
     pub fn crash_after(&self, n: u64) {
@@ -76,14 +122,40 @@ impl Gate {
 #[async_trait::async_trait]
 impl Engine for Gate {
     async fn commit(&self, request: Request) -> Outcome {
-        let writes = !request.ops.is_empty();
-        let outcome = self.engine().await.commit(request).await;
-        if matches!(outcome, Outcome::Committed(_)) && writes {
-            let n = self.committed.fetch_add(1, Ordering::SeqCst) + 1;
-            if n >= self.last.load(Ordering::SeqCst) {
+        let engine = self.engine().await;
+        if request.ops.is_empty() {
+            return engine.commit(request).await;
+        }
+        let attempt = self.attempts.fetch_add(1, Ordering::SeqCst) + 1;
+        let mishap = self
+            .mishaps
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .remove(&attempt);
+        match mishap {
+            Some(Mishap::RequestLost) => return Outcome::Unknown("the request was lost".to_owned()),
+            // A transaction without guards never meets a conflict.
+            Some(Mishap::Conflict) => {
+                if let Some(guard) = request.guards.first() {
+                    return Outcome::Conflict(Conflict::Guard {
+                        index: 0,
+                        key: guard.key().clone(),
+                    });
+                }
+            }
+            Some(Mishap::Slow) => tokio::time::sleep(SLOW).await,
+            Some(Mishap::AnswerLost) | None => {}
+        }
+        let outcome = engine.commit(request).await;
+        if matches!(outcome, Outcome::Committed(_)) {
+            self.committed.send_modify(|n| *n += 1);
+            if self.committed() >= self.last.load(Ordering::SeqCst) {
                 self.kill();
                 return pending().await;
             }
+        }
+        if mishap == Some(Mishap::AnswerLost) {
+            return Outcome::Unknown("the answer was lost".to_owned());
         }
         outcome
     }

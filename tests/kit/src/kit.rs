@@ -18,7 +18,10 @@ use maru_store::{
 use std::{
     collections::BTreeMap,
     path::{Path, PathBuf},
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicU32, Ordering},
+    },
 };
 use tokio::{sync::watch, task::AbortHandle};
 
@@ -106,6 +109,7 @@ impl Builder {
             records: Arc::new(MemRecords::new()),
             door: Arc::new(Door::default()),
             life: Mutex::default(),
+            lives: AtomicU32::new(0),
             nodes: Mutex::default(),
             admin: Mutex::default(),
         };
@@ -165,6 +169,7 @@ pub struct Kit {
     records: Arc<MemRecords>,
     door: Arc<Door>,
     life: Mutex<Option<Arc<Life>>>,
+    lives: AtomicU32,
     nodes: Mutex<BTreeMap<String, Node>>,
     admin: Mutex<Option<Actor>>,
 }
@@ -238,6 +243,7 @@ impl Kit {
         let controllers = self
             .controllers
             .then(|| tokio::spawn(Arc::clone(&cloud).controllers(stopped)).abort_handle());
+        self.lives.fetch_add(1, Ordering::SeqCst);
         self.door.open(Arc::clone(cloud.hub()), Arc::clone(&gate));
         *lock(&self.life) = Some(Arc::new(Life {
             cloud,
@@ -270,6 +276,19 @@ impl Kit {
         if let Ok(life) = self.life() {
             life.gate.crash_after(n);
         }
+    }
+    /// The engine of the present life.
+    #[must_use]
+    pub fn gate(&self) -> Arc<Gate> {
+        let life = self
+            .life()
+            .unwrap_or_else(|Crashed| panic!("the control plane is down"));
+        Arc::clone(&life.gate)
+    }
+    /// How often the control plane has begun.
+    #[must_use]
+    pub fn lives(&self) -> u32 {
+        self.lives.load(Ordering::SeqCst)
     }
     /// Returns once the control plane is dead.
     pub async fn crashed(&self) {

@@ -31,7 +31,7 @@ mod wait;
 pub use actors::{Actor, Project};
 pub use call::Answer;
 pub use consistency::Fault;
-pub use gate::Gate;
+pub use gate::{Gate, Mishap};
 pub use kit::{Builder, Crashed, Kit};
 pub use maru_sim::{SimNode, Step};
 pub use scene::{Body, Scene, collections};

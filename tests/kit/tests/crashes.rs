@@ -152,11 +152,11 @@ impl Stage {
 async fn creation(n: u64, with: With) -> bool {
     let s = stage().await;
     s.kit.crash_after(n);
-    let life = s.kit.committed();
+    let lives = s.kit.lives();
     let id = s.create("one", with).await;
     s.state(&id, VmState::Active, with).await;
     s.audit(with).await;
-    let crashed = s.kit.committed() < life;
+    let crashed = s.kit.lives() > lives;
     // And it can be used and goes.
     s.kit
         .delete(&s.project.member, &format!("/compute/v2.1/servers/{id}"))
@@ -172,7 +172,7 @@ async fn deletion(n: u64, with: With) -> bool {
     let id = s.create("one", with).await;
     s.state(&id, VmState::Active, with).await;
     s.kit.rest().await;
-    let life = s.kit.committed();
+    let lives = s.kit.lives();
     s.kit.crash_after(n);
     s.ask(
         "DELETE",
@@ -185,7 +185,7 @@ async fn deletion(n: u64, with: With) -> bool {
     s.gone(&id, with).await;
     s.audit(with).await;
     s.audit_empty().await;
-    s.kit.committed() < life
+    s.kit.lives() > lives
 }
 
 /// Each power action, one after another, with one crash somewhere.
@@ -194,7 +194,7 @@ async fn power(n: u64, with: With) -> bool {
     let id = s.create("one", with).await;
     s.state(&id, VmState::Active, with).await;
     s.kit.rest().await;
-    let life = s.kit.committed();
+    let lives = s.kit.lives();
     s.kit.crash_after(n);
     let path = format!("/compute/v2.1/servers/{id}/action");
     for (action, state) in [
@@ -210,7 +210,7 @@ async fn power(n: u64, with: With) -> bool {
         s.state(&id, state, with).await;
     }
     s.audit(with).await;
-    s.kit.committed() < life
+    s.kit.lives() > lives
 }
 
 /// The node refuses for good, so that creation is undone; with one crash somewhere.
@@ -223,12 +223,12 @@ async fn refusal(n: u64, with: With) -> bool {
             }
         });
     }
-    let life = s.kit.committed();
+    let lives = s.kit.lives();
     s.kit.crash_after(n);
     let id = s.create("one", with).await;
     s.state(&id, VmState::Error, with).await;
     s.audit(with).await;
-    let crashed = s.kit.committed() < life;
+    let crashed = s.kit.lives() > lives;
     s.kit
         .delete(&s.project.member, &format!("/compute/v2.1/servers/{id}"))
         .await;

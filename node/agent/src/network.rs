@@ -14,7 +14,7 @@ use maru_agent_api::{
     observed::{PortState, Report, ServerEvent},
     slice::{ItemKey, Network, Port, Router},
 };
-use maru_base::{Error, Result};
+use maru_base::{Error, Result, panics};
 use maru_firewall::FirewallInput;
 use maru_link::{NetworkLinks, RouterLinks};
 use maru_metadata::Directory;
@@ -76,7 +76,18 @@ pub(crate) async fn run(inner: &Arc<Inner>) {
             made.session = session;
             made.reported.clear();
         }
-        let troubles = pass(inner, &view, &mut made).await;
+        let troubles = match panics::catch(pass(inner, &view, &mut made)).await {
+            Ok(troubles) => troubles,
+            Err(panicked) => {
+                tracing::error!(
+                    error = %panicked, backtrace = panicked.backtrace,
+                    "the agent panicked over its networks; this is a bug; it will try again"
+                );
+                // What was made is not known any more: look at the machine anew.
+                made = Made::default();
+                Troubles(1)
+            }
+        };
         failed = troubles.0 > 0;
         wait = if failed {
             (wait * 2).min(Duration::from_secs(10))

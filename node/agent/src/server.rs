@@ -23,7 +23,7 @@ use maru_agent_api::{
     observed::{PowerState, Report, ServerEvent, ServerState},
     slice::{DiskSource, Item, ItemKey, Power, Server},
 };
-use maru_base::{Error, ErrorKind, Result};
+use maru_base::{Error, ErrorKind, Result, panics};
 use maru_qemu::{Backing, DiskFormat, GuestConfig, GuestDisk, GuestNic, GuestStatus, tap_name};
 use std::{
     collections::{BTreeMap, HashMap, HashSet},
@@ -31,6 +31,7 @@ use std::{
     time::Duration,
 };
 use tokio::{sync::Semaphore, task::JoinSet};
+use tracing::Instrument;
 
 /// Servers worked on at once; most of the time a worker waits for a guest or for bytes.
 const WORKERS: usize = 64;
@@ -69,7 +70,14 @@ pub(crate) async fn run(inner: &Arc<Inner>) {
         tasks.spawn(async move {
             let permit = permits.acquire().await;
             let begun = micros();
-            let outcome = reconcile(&inner, &id).await;
+            // Every line that comes from here names the request that set the intent.
+            let span = tracing::info_span!("server", server = id, request_id = request_of(&inner, &id));
+            // A bug met with one server must not leave it, or the others, without anyone who looks after them.
+            let outcome = panics::catch(reconcile(&inner, &id)).instrument(span.clone()).await;
+            let outcome = outcome.unwrap_or_else(|panicked| {
+                span.in_scope(|| tracing::error!(backtrace = panicked.backtrace, "the agent panicked; this is a bug"));
+                Err(Error::internal("The agent met a bug of its own.", panicked))
+            });
             drop(permit);
             let again = match outcome {
                 Ok(next) => {
@@ -83,8 +91,10 @@ pub(crate) async fn run(inner: &Arc<Inner>) {
                         *n += 1;
                         *n
                     };
-                    tracing::warn!(server = id, error = %error.chain(), attempt = n, "server not as it shall be, will try again");
-                    fault(&inner, &id, &error, n, begun).await;
+                    span.in_scope(|| {
+                        tracing::warn!(error = %error.chain(), attempt = n, "server not as it shall be, will try again");
+                    });
+                    fault(&inner, &id, &error, n, begun).instrument(span).await;
                     let wait = Duration::from_millis(100 << n.min(8)).min(Duration::from_secs(20));
                     Some(wait + Duration::from_millis(maru_base::random::below(100)))
                 }
@@ -118,6 +128,17 @@ pub(crate) async fn follow_events(inner: &Arc<Inner>) {
                 }
             }
         }
+    }
+}
+
+/// The request that last changed a server's intent; empty when it is gone.
+fn request_of(inner: &Inner, id: &str) -> String {
+    match inner.desired().server(id) {
+        Intent::Set(_, item) => match &*item {
+            Item::Server(server) => server.request_id.clone(),
+            _ => String::new(),
+        },
+        _ => String::new(),
     }
 }
 
@@ -370,6 +391,12 @@ fn story(inner: &Inner, server: &Server, event: &str, start: i64, finish: i64) {
 
 /// Adds to the server's story what was done, or tried, from when to when.
 fn tell(inner: &Inner, server: &Server, event: &str, (start_us, finish_us): (i64, i64), failure: Option<&Error>) {
+    let request_id = &server.request_id;
+    let took_us = finish_us - start_us;
+    match failure {
+        None => tracing::info!(server = server.id, request_id, event, took_us, "done"),
+        Some(error) => tracing::warn!(server = server.id, request_id, event, took_us, error = %error.chain(), "failed"),
+    }
     inner.reporter.send(Report::Event(ServerEvent {
         server: server.id.clone(),
         request_id: server.request_id.clone(),

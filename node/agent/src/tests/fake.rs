@@ -47,7 +47,7 @@ pub(crate) struct State {
     pub journal: Vec<String>,
     /// The call to crash at, and whether after its effect; counts down.
     pub crash: Option<(usize, bool)>,
-    /// Calls that fail: name and how often.
+    /// Calls that fail: name, how often and how; `Gone` is a panic.
     pub fail: BTreeMap<String, (usize, ErrorKind)>,
     /// How long a graceful stop takes.
     pub stubborn: Option<Duration>,
@@ -81,11 +81,13 @@ impl Fake {
     }
     /// One changing call: it may fail, crash before its effect, or after it.
     async fn call<T>(&self, name: String, effect: impl FnOnce(&mut State) -> Result<T> + Send) -> Result<T> {
+        let panics = name.clone();
         enum Now<T> {
             Done(Result<T>),
             Crash,
+            Panic,
         }
-        let now = {
+        let now = 'now: {
             let mut s = self.state();
             let crash = match &mut s.crash {
                 Some((0, after)) => Some(*after),
@@ -101,6 +103,9 @@ impl Fake {
                     let failing = s.fail.get_mut(name.split(' ').next().unwrap()).filter(|f| f.0 > 0);
                     if let Some(f) = failing {
                         f.0 -= 1;
+                        if f.1 == ErrorKind::Gone {
+                            break 'now Now::Panic;
+                        }
                         Now::Done(Err(Error::new(f.1, format!("{name} was told to fail"))))
                     } else {
                         s.journal.push(name);
@@ -112,6 +117,7 @@ impl Fake {
         };
         match now {
             Now::Done(done) => done,
+            Now::Panic => panic!("{panics} was told to panic"),
             Now::Crash => {
                 self.crashed.notify_one();
                 std::future::pending().await

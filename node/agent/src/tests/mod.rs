@@ -484,3 +484,55 @@ async fn a_new_session_gets_all_states_again() {
         })
         .await;
 }
+
+/// A bug met at any call is a failure like any other: told, tried again, and nothing else stands still for it.
+#[tokio::test(start_paused = true)]
+async fn a_panic_at_any_call_is_survived() {
+    for call in ["network", "tap", "firewall", "up", "base", "disk", "define", "start"] {
+        let (fake, plane) = (Fake::new(), plane());
+        fake.state().fail.insert(call.into(), (2, ErrorKind::Gone));
+        let _agent = run(&fake, &plane).await;
+        running(&plane, 1).await;
+        assert_eq!(fake.state().fail[call].0, 0, "{call} was never reached");
+    }
+}
+
+/// Log lines of this process.
+#[derive(Clone, Default)]
+struct Lines(Arc<std::sync::Mutex<Vec<u8>>>);
+
+impl std::io::Write for Lines {
+    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+        self.0.lock().unwrap().extend_from_slice(bytes);
+        Ok(bytes.len())
+    }
+    fn flush(&mut self) -> std::io::Result<()> {
+        Ok(())
+    }
+}
+
+/// What the agent does for a request, and what goes wrong meanwhile, stands in its log under that request's id.
+#[tokio::test(start_paused = true)]
+async fn log_lines_about_a_server_name_the_request() {
+    let lines = Lines::default();
+    let log = lines.clone();
+    let subscriber = tracing_subscriber::fmt().json().with_writer(move || log.clone());
+    // Of the whole process: another test's thread may have seen these lines' places before.
+    tracing::subscriber::set_global_default(subscriber.finish()).unwrap();
+    let (fake, plane) = (Fake::new(), plane());
+    plane.set(
+        2,
+        Item::Server(Server {
+            request_id: "req-of-this-test".into(),
+            ..server()
+        }),
+    );
+    fake.state().fail.insert("start".into(), (1, ErrorKind::Unavailable));
+    let _agent = run(&fake, &plane).await;
+    running(&plane, 2).await;
+    let text = String::from_utf8(lines.0.lock().unwrap().clone()).unwrap();
+    let about: Vec<&str> = text.lines().filter(|l| l.contains("req-of-this-test")).collect();
+    for says in ["start vm was told to fail", "\"event\":\"disk\"", "will try again"] {
+        assert!(about.iter().any(|l| l.contains(says)), "no line with {says}: {about:?}");
+    }
+}

@@ -169,3 +169,40 @@ async fn a_sealed_upload_is_no_blob_until_it_is_placed() {
     assert_eq!(blobs.list().await.unwrap(), [info.digest]);
     assert_eq!(temporary_files(folder.path()), 0);
 }
+
+/// Buffers are used again: what a consumer still holds must not change under it.
+#[tokio::test]
+async fn chunks_that_are_kept_stay_as_they_were() {
+    let folder = tempfile::tempdir().unwrap();
+    let blobs = open(&folder).await;
+    let content = pattern(5_000_003);
+    let info = upload(&blobs, &content, 1 << 20).await;
+    // Once from the page cache, once from the disk, where the kernel lets go of it.
+    for cached in [true, false] {
+        let file = std::fs::File::open(blobs.path(&info.digest).unwrap()).unwrap();
+        if !cached {
+            rustix::fs::fadvise(&file, 0, None, rustix::fs::Advice::DontNeed).unwrap();
+        }
+        let mut stream = std::pin::pin!(blobs.open(&info.digest, None).await.unwrap().into_stream());
+        let (mut kept, mut at, mut n) = (Vec::new(), 0, 0);
+        while let Some(chunk) = stream.next().await {
+            let chunk = chunk.unwrap();
+            assert!(chunk[..] == content[at..at + chunk.len()]);
+            // Some are dropped at once, some held for a while, some to the end.
+            if n % 3 != 0 {
+                kept.push((at, chunk.clone()));
+            }
+            if n % 5 == 4 {
+                kept.swap_remove(0);
+            }
+            (at, n) = (at + chunk.len(), n + 1);
+        }
+        assert_eq!(at, content.len());
+        for (at, chunk) in kept {
+            assert!(
+                chunk[..] == content[at..at + chunk.len()],
+                "the chunk at {at} has changed"
+            );
+        }
+    }
+}

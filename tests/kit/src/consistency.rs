@@ -1,6 +1,7 @@
 //! What must always hold of a store, recounted from its objects.
 
 use crate::Kit;
+use maru_blob::Blobs;
 use maru_compute_model::{KeyPair, Server, ServerGroup, ServerId, VmState, quota, quota_of};
 use maru_control::Flow;
 use maru_image_model::{Image, usage};
@@ -10,7 +11,7 @@ use maru_network_model::{
 };
 use maru_placement_model::{Consumer, ConsumerId, usage_key};
 use maru_store::{Key, Kind, Snapshot};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 /// Something that does not hold, in words.
 pub type Fault = String;
@@ -316,7 +317,7 @@ impl Kit {
         self.rest().await;
         self.audit_consistency().await;
         let snapshot = self.snapshot();
-        let mut faults = Vec::new();
+        let mut faults = self.blob_faults(&snapshot).await;
         for (name, node) in self.nodes() {
             for id in node.guests().keys() {
                 let server = snapshot.get::<Server>(&ServerId::from(id.as_str()));
@@ -345,9 +346,30 @@ impl Kit {
         }
         assert!(
             faults.is_empty(),
-            "the nodes differ from the store:\n  {}",
+            "the nodes or blobs differ from the store:\n  {}",
             faults.join("\n  ")
         );
+    }
+    /// Every image with data has its blob, and every blob its image.
+    async fn blob_faults(&self, snapshot: &Snapshot) -> Vec<Fault> {
+        let there: BTreeSet<String> = self
+            .blobs()
+            .list()
+            .await
+            .expect("the blobs' list")
+            .into_iter()
+            .collect();
+        let named: BTreeSet<String> = snapshot
+            .list::<Image>()
+            .filter_map(|i| i.value.digest.clone())
+            .collect();
+        let lost = named
+            .difference(&there)
+            .map(|d| format!("blob {d} is named by an image and is not there"));
+        let loose = there
+            .difference(&named)
+            .map(|d| format!("blob {d} is there and no image names it"));
+        lost.chain(loose).collect()
     }
     /// A digest of all keys of the store: equal before and after what must change nothing.
     pub async fn keys(&self) -> Vec<String> {

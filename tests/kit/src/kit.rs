@@ -110,6 +110,7 @@ impl Builder {
             door: Arc::new(Door::default()),
             life: Mutex::default(),
             lives: AtomicU32::new(0),
+            blobs: Mutex::default(),
             nodes: Mutex::default(),
             admin: Mutex::default(),
         };
@@ -170,6 +171,7 @@ pub struct Kit {
     door: Arc<Door>,
     life: Mutex<Option<Arc<Life>>>,
     lives: AtomicU32,
+    blobs: Mutex<Option<Arc<DirBlobs>>>,
     nodes: Mutex<BTreeMap<String, Node>>,
     admin: Mutex<Option<Actor>>,
 }
@@ -229,9 +231,11 @@ impl Kit {
         let blobs = DirBlobs::open(self.dir.path().join("blobs"), "control")
             .await
             .unwrap_or_else(|e| panic!("blobs: {}", e.chain()));
+        let blobs = Arc::new(blobs);
+        *lock(&self.blobs) = Some(Arc::clone(&blobs));
         let parts = Parts {
             store,
-            blobs: Arc::new(blobs),
+            blobs,
             records: Arc::clone(&self.records) as Arc<dyn Records>,
             inspector: Arc::new(Believer),
         };
@@ -328,6 +332,12 @@ impl Kit {
     #[must_use]
     pub fn records(&self) -> &Arc<MemRecords> {
         &self.records
+    }
+    /// The images' bytes.
+    #[must_use]
+    pub fn blobs(&self) -> Arc<DirBlobs> {
+        let blobs = lock(&self.blobs).clone();
+        blobs.unwrap_or_else(|| panic!("not begun yet"))
     }
     /// The cloud's administrator, scoped to the project `admin`.
     #[must_use]

@@ -10,7 +10,7 @@ help:
 	@echo 'make demo    a cloud in namespaces of its own, a guest reached by SSH, a crash survived (KEEP=1 leaves it up)'
 	@echo 'make test    everything that must hold'
 	@echo 'make check   format, lints, invariants'
-	@echo 'make bench   figures against the promises of SPECIFICATION.md'
+	@echo 'make bench   figures against the promises of SPECIFICATION.md (QUICK=1: a minute; ONLY=up,boot: some)'
 	@echo 'make soak    long crash loops'
 	@echo 'make fuzz    each parser of foreign bytes, FUZZ_SECONDS each (600)'
 
@@ -30,6 +30,11 @@ FUZZ_SECONDS ?= 600
 fuzz:
 	@MAKECMD=fuzz scripts/bootstrap build
 	fuzz/run all --seconds $(FUZZ_SECONDS)
+
+bench: build guest
+	cargo build --release --locked -p maru-load-transfer
+	cargo build --release --locked -p maru-store --example bench_commit
+	@ONLY="$(ONLY)" QUICK="$(QUICK)" tests/load/bench
 
 check:
 	@scripts/bootstrap build

@@ -227,12 +227,15 @@ impl Step for Spawn {
     }
 }
 
+/// The step that only waits for the node's word.
+const LAST: &str = "running";
+
 struct Running;
 
 #[async_trait::async_trait]
 impl Step for Running {
     fn name(&self) -> &'static str {
-        "running"
+        LAST
     }
     async fn run(&self, snapshot: &Snapshot, flow: &Flow) -> Result<StepResult> {
         match alive(snapshot, &flow.subject) {
@@ -315,11 +318,16 @@ impl Reconciler for Creation {
             let server = snapshot.get::<Server>(&ServerId::from(key));
             let host = server.as_ref().and_then(|s| s.host.as_deref());
             let state = server.as_ref().map_or("gone", |s| s.vm_state.as_str());
-            let what = after.map_or_else(
-                || format!("creation over: {state}"),
-                |at| format!("{step} done, next {at}"),
-            );
-            record(self.records.as_ref(), key, &request_id, &what, host).await;
+            // One run may have taken several steps: each is told.
+            let steps = self.runner.spec().steps.iter().map(|s| s.name());
+            let last = after.as_deref().unwrap_or(if state == "active" { LAST } else { &step });
+            for done in steps.skip_while(|s| *s != step).take_while(|s| *s != last) {
+                record(self.records.as_ref(), key, &request_id, &format!("{done} done"), host).await;
+            }
+            if after.is_none() {
+                let what = format!("creation over: {state}");
+                record(self.records.as_ref(), key, &request_id, &what, host).await;
+            }
         }
         next
     }

@@ -15,7 +15,7 @@ use maru_store::{Registry, Snapshot, Store, Txn};
 use serde_json::{Value, json};
 use std::{collections::BTreeMap, sync::Arc};
 
-struct Tokens;
+pub struct Tokens;
 
 #[async_trait::async_trait]
 impl TokenVerifier for Tokens {

@@ -45,6 +45,11 @@ pub enum Ask {
     },
     /// Compare mirror and engine.
     Check,
+    /// What happened to a server.
+    Story {
+        /// Its id.
+        server: String,
+    },
 }
 
 /// Answers the requests of the socket.
@@ -215,6 +220,12 @@ pub async fn debug(options: Debug) -> Result<()> {
     match options.what {
         DebugWhat::Store { data, prefix } => {
             let list = ask(&data.data, &Ask::Dump { prefix }).await?;
+            for item in list.as_array().into_iter().flatten() {
+                println!("{item}");
+            }
+        }
+        DebugWhat::Story { data, server } => {
+            let list = ask(&data.data, &Ask::Story { server }).await?;
             for item in list.as_array().into_iter().flatten() {
                 println!("{item}");
             }

@@ -28,6 +28,7 @@ pub struct Cloud {
     compute: Arc<maru_compute::App>,
     network: Arc<maru_network::App>,
     metrics: Arc<Exporter>,
+    records: Arc<dyn Records>,
 }
 
 /// Every service's rules with their defaults.
@@ -169,7 +170,7 @@ impl Cloud {
         ));
 
         let metrics = Exporter::new(store.clone(), Arc::clone(&hub));
-        let audit: Arc<dyn Audit> = Arc::new(RecordedAudit(records));
+        let audit: Arc<dyn Audit> = Arc::new(RecordedAudit(Arc::clone(&records)));
         let gateway = Gateway::new(
             vec![
                 maru_identity::service(Arc::clone(&identity)),
@@ -192,6 +193,7 @@ impl Cloud {
             compute,
             network,
             metrics,
+            records,
         })
     }
 
@@ -387,6 +389,18 @@ impl Cloud {
             })
             .collect();
         Ok(Value::from(list))
+    }
+
+    /// What happened to a server, oldest first.
+    ///
+    /// # Errors
+    /// When the records cannot be read or have nothing of it.
+    pub async fn story(&self, server: &str) -> Result<Value> {
+        let story = self.records.of_subject("server-event", server, 10_000).await?;
+        if story.is_empty() {
+            bail!("there is no record of a server {server}; `openstack server list --all-projects` shows the ids");
+        }
+        Ok(story.into())
     }
 
     /// Compares the mirror with the engine.

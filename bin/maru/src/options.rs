@@ -185,6 +185,14 @@ pub enum DebugWhat {
         #[arg(default_value = "")]
         prefix: String,
     },
+    /// What happened to a server, as JSON lines: each step with its request, its node and its times, also when it is gone.
+    Story {
+        /// Where the data is.
+        #[command(flatten)]
+        data: Data,
+        /// The server's id.
+        server: String,
+    },
     /// Compare the mirror with the engine.
     Check {
         /// Where the data is.

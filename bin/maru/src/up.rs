@@ -334,6 +334,7 @@ impl Answer for Door {
             Ask::Unknown { what, id, adopt } => self.cloud.unknown(&what, &id, adopt).await,
             Ask::Dump { prefix } => self.cloud.dump(&prefix).await,
             Ask::Check => self.cloud.check().await,
+            Ask::Story { server } => self.cloud.story(&server).await,
         }
     }
 }

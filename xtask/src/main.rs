@@ -5,6 +5,7 @@
 //! - Only `core/store` touches an engine. `unsafe` only in the named node crates.
 //! - No clock and no randomness except through the seams of `core/base`.
 //! - No file over 800 lines.
+//! - Every promise of SPECIFICATION.md names a test or a figure that exists.
 
 #![allow(clippy::print_stdout, clippy::print_stderr)]
 
@@ -67,6 +68,8 @@ fn check() -> Result<Vec<String>> {
     for dir in ["core", "services", "node", "bin", "tests", "fuzz", "xtask"] {
         walk(&top.join(dir), &mut files)?;
     }
+    let promises = fs::read_to_string(top.join("SPECIFICATION.md")).context("cannot read SPECIFICATION.md")?;
+    specification(&promises, |path| fs::read_to_string(top.join(path)).ok(), &mut faults);
     for file in files {
         let name = file.strip_prefix(&top).unwrap_or(&file).display().to_string();
         let text = fs::read_to_string(&file).with_context(|| format!("cannot read {name}"))?;
@@ -139,6 +142,66 @@ fn source(name: &str, text: &str, faults: &mut Vec<String>) {
     }
 }
 
+/// Every row of a table of promises names at least one enforcer, or says that it has none; every named one exists: `path#test` is a
+/// function of that file that is a test (in core/store/src/conformance a case of the suite), `path#"figure"` a text in it.
+fn specification(text: &str, read: impl Fn(&str) -> Option<String>, faults: &mut Vec<String>) {
+    let mut rows = 0;
+    for (i, line) in text.lines().enumerate() {
+        if !line.starts_with("| ") || line.starts_with("| promise |") {
+            continue;
+        }
+        rows += 1;
+        let at = format!("SPECIFICATION.md:{}", i + 1);
+        let named: Vec<(&str, &str)> = line
+            .split('`')
+            .skip(1)
+            .step_by(2)
+            .filter_map(|code| code.split_once('#'))
+            .filter(|(path, _)| path.contains('/') && !path.contains(' '))
+            .collect();
+        if named.is_empty() && !line.contains("**not enforced**") {
+            faults.push(format!(
+                "{at}: names nothing that enforces it; say **not enforced** if nothing does"
+            ));
+        }
+        for (path, name) in named {
+            let Some(source) = read(path) else {
+                faults.push(format!("{at}: there is no file {path}"));
+                continue;
+            };
+            let there = match name.strip_prefix('"').and_then(|n| n.strip_suffix('"')) {
+                Some(figure) => source.contains(figure),
+                None => is_test(&source, name, path.contains("/conformance/")),
+            };
+            if !there {
+                faults.push(format!("{at}: {path} has no test or figure {name}"));
+            }
+        }
+    }
+    if rows == 0 {
+        faults.push("SPECIFICATION.md has no table of promises".to_owned());
+    }
+}
+
+/// Whether a file has a test of that name; a case of a suite is a plain function.
+fn is_test(source: &str, name: &str, suite: bool) -> bool {
+    let lines: Vec<&str> = source.lines().map(str::trim).collect();
+    let head = format!("fn {name}(");
+    lines.iter().enumerate().any(|(i, line)| {
+        let declared = line
+            .find(&head)
+            .is_some_and(|at| line[..at].is_empty() || line[..at].ends_with(' '));
+        // Attributes and comments stand between `#[test]` and the function.
+        declared
+            && (suite
+                || lines[..i]
+                    .iter()
+                    .rev()
+                    .take_while(|l| l.starts_with("#[") || l.starts_with("//"))
+                    .any(|l| l.contains("test")))
+    })
+}
+
 /// The rules on who may depend on whom.
 fn dependencies() -> Result<Vec<String>> {
     let output = std::process::Command::new(std::env::var("CARGO").unwrap_or_else(|_| "cargo".to_owned()))
@@ -201,7 +264,29 @@ fn allowed(from: &str, to: &str) -> bool {
 
 #[cfg(test)]
 mod tests {
-    use super::allowed;
+    use super::{allowed, specification};
+
+    #[test]
+    fn a_promise_names_what_enforces_it() {
+        let read = |path: &str| {
+            (path == "a/b.rs")
+                .then(|| "#[test]\n#[ignore]\nfn holds() {}\nfn helper() {}\nreport('speed, all')".to_owned())
+        };
+        let faults = |row: &str| {
+            let mut faults = Vec::new();
+            specification(row, read, &mut faults);
+            faults.len()
+        };
+        assert_eq!(faults("| it holds | `a/b.rs#holds` `a/b.rs#\"speed\"` |"), 0);
+        assert_eq!(faults("| not yet | **not enforced** |"), 0);
+        assert_eq!(faults("| `maru up` is good | nothing |"), 1);
+        assert_eq!(faults("| a helper is no test | `a/b.rs#helper` |"), 1);
+        assert_eq!(
+            faults("| misspelt | `a/b.rs#hold` `a/c.rs#holds` `a/b.rs#\"sped\"` |"),
+            3
+        );
+        assert_eq!(faults("no table"), 1);
+    }
 
     #[test]
     fn the_rooms_and_their_doors() {

@@ -36,6 +36,26 @@ struct Live {
     feeder: tokio::task::AbortHandle,
 }
 
+impl Live {
+    /// Keeps what a report says of what is not stored.
+    fn remember(&mut self, report: &Report) {
+        match report {
+            Report::Resources(r) => self.resources = Some(r.clone()),
+            Report::Unknown(thing) => {
+                self.unknown
+                    .insert((thing.what.clone(), thing.id.clone()), thing.clone());
+            }
+            Report::ServerRemoved(id) | Report::Removed(ItemKey::Server(id)) => self.forget("server", id),
+            Report::Removed(ItemKey::Network(id)) => self.forget("network", id),
+            Report::Removed(ItemKey::Router(id)) => self.forget("router", id),
+            _ => {}
+        }
+    }
+    fn forget(&mut self, what: &str, id: &str) {
+        self.unknown.remove(&(what.to_owned(), id.to_owned()));
+    }
+}
+
 /// A node as `maru status` shows it.
 #[derive(Debug, Clone, serde::Serialize)]
 pub struct NodeView {
@@ -51,6 +71,9 @@ pub struct NodeView {
     pub unknown: Vec<UnknownThing>,
 }
 
+/// A node's turn: whoever holds it is the only one that changes the node's session or stores its reports.
+type Turn = Arc<tokio::sync::Mutex<()>>;
+
 /// The sessions of all agents.
 pub struct Hub {
     store: Store,
@@ -59,6 +82,7 @@ pub struct Hub {
     nodes: Mutex<HashMap<NodeName, Live>>,
     /// How many nodes there are, for the feeders' pauses.
     count: Arc<AtomicUsize>,
+    turns: Mutex<HashMap<NodeName, Turn>>,
 }
 
 impl Hub {
@@ -71,7 +95,15 @@ impl Hub {
             records,
             nodes: Mutex::default(),
             count: Arc::default(),
+            turns: Mutex::default(),
         })
+    }
+
+    /// A node's turn. Sessions and reports of one node take turns, so that nothing of an ended session is stored after
+    /// a new one has begun, and a report that is sent twice is stored once even if both arrive at the same time.
+    fn turn(&self, node: &NodeName) -> Turn {
+        let mut turns = self.turns.lock().unwrap_or_else(PoisonError::into_inner);
+        Arc::clone(turns.entry(node.clone()).or_default())
     }
 
     fn nodes(&self) -> MutexGuard<'_, HashMap<NodeName, Live>> {
@@ -130,17 +162,23 @@ impl Hub {
     pub async fn discard(&self, node: &str, what: &str, id: &str) -> Result<()> {
         self.lanes(node)?.discard(what, id).await?;
         if let Some(live) = self.nodes().get_mut(&NodeName::from(node)) {
-            live.unknown.remove(&(what.to_owned(), id.to_owned()));
+            live.forget(what, id);
         }
         Ok(())
     }
 
     /// Checks a session and marks its node as heard of.
     fn enter(&self, session: &Session) -> Result<()> {
+        self.with(session, |_| ())
+    }
+
+    /// Checks a session, marks its node as heard of, and does something with it.
+    fn with(&self, session: &Session, change: impl FnOnce(&mut Live)) -> Result<()> {
         let mut nodes = self.nodes();
         match nodes.get_mut(&session.node) {
             Some(live) if live.session == session.id => {
                 live.seen = Instant::now();
+                change(live);
                 Ok(())
             }
             _ => Err(Error::new(
@@ -154,6 +192,8 @@ impl Hub {
 #[async_trait]
 impl ControlPlane for Hub {
     async fn connect(&self, hello: Hello) -> Result<(Session, mpsc::Receiver<Delivery>)> {
+        let turn = self.turn(&hello.node);
+        let _mine = turn.lock().await;
         report::node_up(&self.store, &hello).await?;
         let (sender, receiver) = mpsc::channel(STREAM);
         let session = Session {
@@ -185,36 +225,23 @@ impl ControlPlane for Hub {
     }
 
     async fn report(&self, session: &Session, sequence: u64, reports: Vec<Report>) -> Result<()> {
+        let turn = self.turn(&session.node);
+        let _mine = turn.lock().await;
         self.enter(session)?;
-        {
-            let mut nodes = self.nodes();
-            let Some(live) = nodes.get_mut(&session.node) else {
-                return Ok(());
-            };
+        if let Some(live) = self.nodes().get_mut(&session.node) {
             if sequence <= live.sequence {
                 return Ok(());
             }
             for r in &reports {
-                match r {
-                    Report::Resources(r) => live.resources = Some(r.clone()),
-                    Report::Unknown(thing) => {
-                        live.unknown
-                            .insert((thing.what.clone(), thing.id.clone()), thing.clone());
-                    }
-                    Report::ServerRemoved(id) => {
-                        live.unknown.remove(&("server".to_owned(), id.clone()));
-                    }
-                    _ => {}
-                }
+                live.remember(r);
             }
         }
+        // If one is not stored, the agent sends all of them again: each may be stored twice.
         for r in reports {
             report::apply(&self.store, self.records.as_ref(), session, r).await?;
         }
-        if let Some(live) = self.nodes().get_mut(&session.node)
-            && live.session == session.id
-        {
-            live.sequence = live.sequence.max(sequence);
+        if let Some(live) = self.nodes().get_mut(&session.node) {
+            live.sequence = sequence;
         }
         Ok(())
     }
@@ -236,11 +263,7 @@ impl ControlPlane for Hub {
     }
 
     async fn offer_lanes(&self, session: &Session, lanes: Arc<dyn Lanes>) -> Result<()> {
-        self.enter(session)?;
-        if let Some(live) = self.nodes().get_mut(&session.node) {
-            live.lanes = Some(lanes);
-        }
-        Ok(())
+        self.with(session, |live| live.lanes = Some(lanes))
     }
 }
 

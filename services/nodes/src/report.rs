@@ -83,7 +83,7 @@ pub(crate) async fn apply(
                 .await
         }
         Report::Removed(key) => removed(store, node, key).await,
-        Report::Event(event) => story(records, node, event).await,
+        Report::Event(event) => story(store, records, node, event).await,
         Report::Unknown(thing) => {
             tracing::warn!(%node, what = thing.what, id = thing.id, "unknown to the store, kept: {}", thing.description);
             Ok(())
@@ -159,7 +159,16 @@ async fn removed(store: &Store, node: &NodeName, key: ItemKey) -> Result<()> {
         .await
 }
 
-async fn story(records: &dyn Records, node: &NodeName, event: ServerEvent) -> Result<()> {
+async fn story(store: &Store, records: &dyn Records, node: &NodeName, event: ServerEvent) -> Result<()> {
+    // The last events of a server may come after it is gone or taken from the node; those of another node's never do.
+    let elsewhere = store
+        .snapshot()
+        .get::<compute::Server>(&compute::ServerId::from(event.server.as_str()))
+        .is_some_and(|s| s.host.as_deref().is_some_and(|host| host != node.as_str()));
+    if elsewhere {
+        tracing::warn!(%node, server = event.server, "an event of a server of another node, ignored");
+        return Ok(());
+    }
     let subject = event.server.clone();
     let mut record = serde_json::to_value(&event)
         .map_err(|e| Error::new(ErrorKind::Internal, "the event cannot be encoded").with_source(e))?;

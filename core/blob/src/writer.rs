@@ -21,6 +21,8 @@ use tokio::{
 const BATCH: usize = 512 << 10;
 /// Batches that may wait for the slowest thread.
 const BACKLOG: usize = 8;
+/// Bytes after which the disk is asked to begin, while more are coming.
+const EARLY: usize = 32 << 20;
 
 /// What a finished upload is.
 #[derive(Debug, Clone, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
@@ -88,17 +90,34 @@ fn hash<D: Digest>(mut batches: mpsc::Receiver<Batch>) -> String {
 }
 
 fn store(mut file: File, mut batches: mpsc::Receiver<Batch>) -> io::Result<File> {
+    let (sync, asked) = std::sync::mpsc::sync_channel::<()>(1);
+    let early = file.try_clone()?;
+    // What is on the disk already need not be waited for at the end. Its error is one of the upload: the kernel tells it once.
+    let syncer = std::thread::Builder::new()
+        .name("blob-sync".to_owned())
+        .spawn(move || asked.iter().try_for_each(|()| early.sync_data()))?;
+    let mut unsynced = 0;
     while let Some(batch) = batches.blocking_recv() {
         let mut slices: Vec<_> = batch.iter().map(|chunk| IoSlice::new(chunk)).collect();
         let mut rest = &mut slices[..];
         while !rest.is_empty() {
             match file.write_vectored(rest) {
                 Ok(0) => return Err(io::ErrorKind::WriteZero.into()),
-                Ok(n) => IoSlice::advance_slices(&mut rest, n),
+                Ok(n) => {
+                    unsynced += n;
+                    IoSlice::advance_slices(&mut rest, n);
+                }
                 Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
                 Err(e) => return Err(e),
             }
         }
+        if unsynced >= EARLY && sync.try_send(()).is_ok() {
+            unsynced = 0;
+        }
+    }
+    drop(sync);
+    if let Ok(synced) = syncer.join() {
+        synced?;
     }
     file.sync_all()?;
     Ok(file)

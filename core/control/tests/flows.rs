@@ -406,3 +406,58 @@ async fn a_hopeless_step_backs_off_and_ends_as_a_fault() {
         running.await.unwrap();
     }
 }
+
+/// Log lines of this process.
+#[derive(Clone, Default)]
+struct Lines(Arc<Mutex<Vec<u8>>>);
+
+impl std::io::Write for Lines {
+    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+        self.0.lock().unwrap().extend_from_slice(bytes);
+        Ok(bytes.len())
+    }
+    fn flush(&mut self) -> std::io::Result<()> {
+        Ok(())
+    }
+}
+
+/// Says something.
+struct Talks;
+
+#[async_trait::async_trait]
+impl Step for Talks {
+    fn name(&self) -> &'static str {
+        "talks"
+    }
+    async fn run(&self, _: &Snapshot, _: &Flow) -> Result<StepResult> {
+        tokio::task::yield_now().await;
+        tracing::info!("said by the step");
+        Ok(StepResult::Commit(Txn::new(), None))
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn lines_of_a_flow_name_the_request_that_began_it() {
+    let lines = Lines::default();
+    let log = lines.clone();
+    let subscriber = tracing_subscriber::fmt().json().with_writer(move || log.clone());
+    tracing::subscriber::set_global_default(subscriber.finish()).unwrap();
+    let mut talking = spec(&Shared::default(), Wrong::Nothing);
+    talking.steps = vec![Box::new(Talks)];
+    let store = store();
+    let mut txn = Txn::new();
+    flow::begin(&mut txn, &talking, "talker", "req-of-the-talker", json!({}));
+    store.commit(txn).await.unwrap();
+    FlowRunner::new(Arc::new(talking)).run(&store, "talker").await.unwrap();
+    let text = String::from_utf8(lines.0.lock().unwrap().clone()).unwrap();
+    for says in ["said by the step", "step ended"] {
+        let found = text.lines().any(|line| {
+            let line: serde_json::Value = serde_json::from_str(line).unwrap();
+            line["fields"]["message"] == says
+                && line["span"]["request_id"] == "req-of-the-talker"
+                && line["span"]["subject"] == "talker"
+                && line["span"]["step"] == "talks"
+        });
+        assert!(found, "no line '{says}' in:\n{text}");
+    }
+}

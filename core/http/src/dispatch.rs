@@ -11,6 +11,7 @@ use crate::{
     body::{RequestBody, Upload},
     error_body,
     reply::ReplyBody,
+    wire::Busy,
 };
 use bytes::Bytes;
 use futures_util::StreamExt;
@@ -18,7 +19,7 @@ use http::{HeaderMap, HeaderValue, Method, StatusCode, header};
 use http_body_util::{BodyExt, Empty, Full, StreamBody, combinators::UnsyncBoxBody};
 use maru_auth::{Audit, AuditRecord, Caller, Policy, Target, TokenVerifier};
 use maru_base::{Error, ErrorKind, RequestId, Result, panics};
-use std::{any::Any, collections::HashMap, net::SocketAddr, sync::Arc, task::Poll, time::Instant};
+use std::{collections::HashMap, net::SocketAddr, sync::Arc, task::Poll, time::Instant};
 use tracing::Instrument;
 
 /// The body of an answer on the wire.
@@ -45,7 +46,7 @@ pub(crate) struct Peer {
     /// How slowly it may send a body.
     pub pace: Pace,
     /// Held until the answer is on its way: the connection is not idle so long.
-    pub busy: Option<Box<dyn Any + Send>>,
+    pub busy: Option<Busy>,
 }
 
 impl Gateway {
@@ -195,6 +196,11 @@ impl Gateway {
             }
         };
         let status = reply.status;
+        let mut busy = busy;
+        if let Some(busy) = &mut busy {
+            // The handler has answered; what follows waits for the client.
+            busy.asked(false);
+        }
         let response = self.finish(reply, service, &seen, &id, &method, busy);
         let took = begun.elapsed();
         let micros = u64::try_from(took.as_micros()).unwrap_or(u64::MAX);
@@ -369,7 +375,7 @@ impl Gateway {
         seen: &Seen,
         id: &RequestId,
         method: &Method,
-        busy: Option<Box<dyn Any + Send>>,
+        busy: Option<Busy>,
     ) -> http::Response<WireBody> {
         let mut response = http::Response::new(match reply.body {
             ReplyBody::Empty => Empty::new().map_err(|e| match e {}).boxed_unsync(),
@@ -456,22 +462,25 @@ fn request_id(value: &HeaderValue) -> Option<String> {
 fn guarded(
     mut stream: crate::ByteStream,
     id: RequestId,
-    busy: Option<Box<dyn Any + Send>>,
+    mut busy: Option<Busy>,
 ) -> impl futures_util::Stream<Item = std::io::Result<Bytes>> + Send {
     let mut ended = false;
     futures_util::stream::poll_fn(move |context| {
-        let _held = &busy;
         if ended {
             return Poll::Ready(None);
         }
-        panics::run(|| stream.as_mut().poll_next(context)).unwrap_or_else(|panicked| {
+        let piece = panics::run(|| stream.as_mut().poll_next(context)).unwrap_or_else(|panicked| {
             ended = true;
             tracing::error!(
                 request_id = %id, panic = panicked.message, location = panicked.location,
                 backtrace = panicked.backtrace, "a streamed answer panicked; this is a bug"
             );
             Poll::Ready(Some(Err(std::io::Error::other(panicked))))
-        })
+        });
+        if let Some(busy) = &mut busy {
+            busy.asked(piece.is_pending());
+        }
+        piece
     })
 }
 

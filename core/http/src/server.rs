@@ -31,7 +31,7 @@ pub struct Limits {
     pub idle: Duration,
     /// How slowly a request's body may come; more slowly is answered 408.
     pub pace: Pace,
-    /// A client that takes no byte of its answer for this time is cut off.
+    /// A client that takes nothing of its answers for this time is cut off.
     pub write: Duration,
     /// Time that running requests have to finish once the listener is told to stop.
     pub drain: Duration,
@@ -48,7 +48,7 @@ impl Default for Limits {
                 grace: Duration::from_secs(30),
                 bytes_per_second: 1_024,
             },
-            write: Duration::from_secs(60),
+            write: Duration::from_secs(120),
             drain: Duration::from_secs(10),
         }
     }
@@ -192,19 +192,13 @@ impl Serving {
         let requests = Arc::clone(&activity);
         let service = hyper::service::service_fn(move |request| {
             let gateway = Arc::clone(&gateway);
-            let busy = requests.begin();
-            let requests = Arc::clone(&requests);
-            async move {
-                let peer = Peer {
-                    remote,
-                    scheme,
-                    pace: limits.pace,
-                    busy: Some(Box::new(requests.begin())),
-                };
-                let response = gateway.handle(request, peer).await;
-                drop(busy);
-                Ok::<_, std::convert::Infallible>(response)
-            }
+            let peer = Peer {
+                remote,
+                scheme,
+                pace: limits.pace,
+                busy: Some(requests.begin()),
+            };
+            async move { Ok::<_, std::convert::Infallible>(gateway.handle(request, peer).await) }
         });
         let mut builder = hyper_util::server::conn::auto::Builder::new(TokioExecutor::new());
         builder
@@ -227,6 +221,11 @@ impl Serving {
             () = stopped(&mut stop) => {
                 serving.as_mut().graceful_shutdown();
                 serving.await
+            }
+            // On HTTP/2 a client can stop one stream by granting it nothing: no write ever waits for that.
+            () = activity.stalled(limits.write) => {
+                tracing::debug!(%remote, "connection cut: the client takes nothing");
+                return;
             }
             () = activity.idle(limits.idle) => {
                 serving.as_mut().graceful_shutdown();

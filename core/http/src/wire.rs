@@ -84,21 +84,35 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for Deadlined<S> {
     }
 }
 
-/// How many requests of a connection are under way.
+/// What goes on in a connection.
+///
+/// A request is under way until its handler has answered and, if the answer is a stream, until that has ended. A stream waits for
+/// its source (a disk, a guest's console), which may take its time, or for the client, which may not.
 #[derive(Default)]
 pub(crate) struct Activity {
+    /// Handlers that run and streams that have not ended.
     running: AtomicUsize,
+    /// Of them: handlers, and streams that wait for their source.
+    waiting: AtomicUsize,
+    /// Changes of `running`, and pieces of streams that were taken.
+    moves: AtomicUsize,
     changed: Notify,
 }
 
-/// Counts a request of a connection until dropped.
-pub(crate) struct Busy(Arc<Activity>);
-
 impl Activity {
+    /// Counts a request, until what is returned is dropped. Its handler runs.
     pub(crate) fn begin(self: &Arc<Self>) -> Busy {
         self.running.fetch_add(1, Ordering::SeqCst);
+        self.waiting.fetch_add(1, Ordering::SeqCst);
+        self.moved();
+        Busy {
+            activity: Arc::clone(self),
+            waiting: true,
+        }
+    }
+    fn moved(&self) {
+        self.moves.fetch_add(1, Ordering::SeqCst);
         self.changed.notify_one();
-        Busy(Arc::clone(self))
     }
     /// Waits until no request has been under way for `limit`.
     pub(crate) async fn idle(&self, limit: Duration) {
@@ -112,11 +126,52 @@ impl Activity {
             }
         }
     }
+    /// Waits until for `limit` all that was under way were streams of which the client took nothing.
+    pub(crate) async fn stalled(&self, limit: Duration) {
+        let stands = || self.running.load(Ordering::SeqCst) > 0 && self.waiting.load(Ordering::SeqCst) == 0;
+        let mut at = (self.moves.load(Ordering::SeqCst), stands());
+        loop {
+            // No wake-up for each piece: looking now and then is exact enough, and costs a stream nothing.
+            tokio::time::sleep(limit / 2).await;
+            let now = (self.moves.load(Ordering::SeqCst), stands());
+            if now == at && now.1 {
+                tokio::time::sleep(limit / 2).await;
+                if (self.moves.load(Ordering::SeqCst), stands()) == at {
+                    return;
+                }
+            }
+            at = now;
+        }
+    }
+}
+
+/// A request that is under way.
+pub(crate) struct Busy {
+    activity: Arc<Activity>,
+    waiting: bool,
+}
+
+impl Busy {
+    /// A piece of the answer was asked for: it was there and is taken, or its source must be waited for.
+    pub(crate) fn asked(&mut self, source_waits: bool) {
+        if source_waits != self.waiting {
+            self.waiting = source_waits;
+            if source_waits {
+                self.activity.waiting.fetch_add(1, Ordering::SeqCst);
+            } else {
+                self.activity.waiting.fetch_sub(1, Ordering::SeqCst);
+            }
+        }
+        self.activity.moves.fetch_add(1, Ordering::SeqCst);
+    }
 }
 
 impl Drop for Busy {
     fn drop(&mut self) {
-        self.0.running.fetch_sub(1, Ordering::SeqCst);
-        self.0.changed.notify_one();
+        if self.waiting {
+            self.activity.waiting.fetch_sub(1, Ordering::SeqCst);
+        }
+        self.activity.running.fetch_sub(1, Ordering::SeqCst);
+        self.activity.moved();
     }
 }

@@ -177,3 +177,22 @@ async fn http2_is_closed_when_idle_and_finished_when_stopped() {
     assert_eq!(within("the answer", waiting).await.unwrap().1, "waited");
     within("the end", server.task).await.unwrap();
 }
+
+/// A client that grants its stream nothing holds neither the download nor the connection for ever.
+#[tokio::test]
+async fn http2_streams_that_nobody_reads_are_cut_off() {
+    let server = Server::with(short(), None).await;
+    let mut sender = h2(TcpStream::connect(server.address).await.unwrap()).await;
+    let request = http::Request::builder()
+        .uri("http://t:1/shop/download")
+        .body(Full::new(Bytes::new()))
+        .unwrap();
+    let response = within("the head", sender.send_request(request)).await.unwrap();
+    assert_eq!(response.status(), 200);
+    until("the download is dropped", || {
+        server.shop.dropped.load(Ordering::SeqCst) == 1
+    })
+    .await;
+    until("no connection is left", || server.gateway.metrics().connections() == 0).await;
+    drop(response);
+}

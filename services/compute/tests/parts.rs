@@ -357,6 +357,17 @@ async fn interfaces_are_attached_and_detached() {
     );
     assert_eq!(c.get(A, &p).await["interfaceAttachments"].as_array().unwrap().len(), 1);
     c.idle();
+    let done = c.get(A, &format!("/servers/{server}/os-instance-actions")).await["instanceActions"].clone();
+    let done: Vec<&str> = done
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|a| a["action"].as_str().unwrap())
+        .collect();
+    let mut want = vec!["detach_interface"; 2];
+    want.extend(["attach_interface"; 3]);
+    want.push("create");
+    assert_eq!(done, want);
     // Not while it is suspended, nor while something else is done.
     c.act(202, A, &server, json!({"suspend": null})).await;
     let message = c.refused(409, A, "POST", &p, attach(json!({}))).await;

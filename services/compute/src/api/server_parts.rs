@@ -7,6 +7,7 @@ use crate::{
         servers::{find, load, target},
         wire::{self, given, invalid, is_uuid, since},
     },
+    app::server_actions::note,
     app::servers::{check_metadata, check_metadata_count, check_tag, check_tags},
 };
 use maru_base::{Error, Result};
@@ -373,6 +374,7 @@ pub(crate) async fn attach(app: Arc<App>, mut request: Request) -> Result<Reply>
             }
         })?;
         made = port;
+        note(txn, server, &caller, &request, "attach_interface");
         Ok(new)
     })
     .await?;
@@ -386,6 +388,7 @@ pub(crate) async fn detach(app: Arc<App>, request: Request) -> Result<Reply> {
     let caller = request.caller()?.clone();
     change(&app, &request, |snapshot, txn, server| {
         rules::check_action(&caller, &server.id, server, "detach_interface")?;
+        note(txn, server, &caller, &request, "detach_interface");
         network::plan_detach(snapshot, txn, server, request.param("port"))
     })
     .await?;

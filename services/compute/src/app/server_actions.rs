@@ -181,7 +181,13 @@ pub(crate) async fn unlock(app: &App, request: &Request, id: &str) -> Result<Rep
 }
 
 /// Records an action that is over with its transaction.
-fn note(txn: &mut Txn, server: &Object<Server>, caller: &maru_auth::Caller, request: &Request, action: &str) {
+pub(crate) fn note(
+    txn: &mut Txn,
+    server: &Object<Server>,
+    caller: &maru_auth::Caller,
+    request: &Request,
+    action: &str,
+) {
     let now = maru_base::time::now();
     let record = maru_compute_model::ServerAction {
         server_id: server.id.clone(),

@@ -51,11 +51,12 @@ pub fn concerns(change: &Change, node: &NodeName, told: &BTreeMap<ItemKey, Item>
             let here = |s: Arc<compute::Server>| s.host.as_deref() == Some(node.as_str());
             change.old_as().is_some_and(here) || change.new_as().is_some_and(here)
         }
-        // A port of this node, of a network or a router that is here, or of a group whose members matter here.
+        // A port of this node, of a server, a network or a router that is here, or of a group whose members matter here.
         Some(&"port") => {
             let here = |p: Arc<network::Port>| {
                 p.host == node.as_str()
                     || told.contains_key(&ItemKey::Network(p.network_id.to_string()))
+                    || told.contains_key(&ItemKey::Server(p.device_id.clone()))
                     || told.contains_key(&ItemKey::Router(p.device_id.clone()))
                     || p.security_groups
                         .iter()

@@ -15,16 +15,21 @@ use maru_store::{Key, Op, Txn};
 use proptest::{collection::vec, prelude::*};
 use std::collections::BTreeSet;
 
+/// The first port that is a router's.
+const ROUTERS: u8 = 4;
+/// How many servers there are.
+const SERVERS: u8 = 3;
 /// How long an agent may have to wait for a delivery.
 const PATIENCE: std::time::Duration = std::time::Duration::from_secs(10);
 const HOSTS: [&str; 2] = ["here", "there"];
 
 /// One change of the world, over few ids, so that changes meet. Nothing keeps references whole: a slice is defined for any
-/// snapshot.
+/// snapshot. Only this holds as in a real one: a port below `ROUTERS` is a server's, and only the server that it names as
+/// its device lists it; the others are routers'.
 #[derive(Debug, Clone)]
 enum Change {
     Server(u8, Option<u8>, bool, bool, Vec<u8>, u8),
-    Port(u8, u8, u8, u8, bool, Vec<u8>),
+    Port(u8, u8, u8, u8, Vec<u8>),
     Network(u8, u32),
     Subnet(u8, u8, bool),
     Router(u8, Option<u8>, Option<u8>, bool),
@@ -47,8 +52,8 @@ fn change() -> impl Strategy<Value = Change> {
     prop_oneof![
         3 => (id.clone(), host(), any::<bool>(), prop::bool::weighted(0.2), vec(0..4_u8, 0..3), 0..3_u8)
             .prop_map(|(i, h, p, d, ports, n)| Change::Server(i, h, p, d, ports, n)),
-        4 => (0..4_u8, 0..3_u8, 0..3_u8, 0..4_u8, any::<bool>(), vec(0..3_u8, 0..3))
-            .prop_map(|(i, n, h, d, r, g)| Change::Port(i, n, h, d, r, g)),
+        4 => (0..7_u8, 0..3_u8, 0..3_u8, 0..4_u8, vec(0..3_u8, 0..3))
+            .prop_map(|(i, n, h, d, g)| Change::Port(i, n, h, d, g)),
         2 => (id.clone(), 1_400..1_402_u32).prop_map(|(i, m)| Change::Network(i, m)),
         1 => (0..2_u8, id.clone(), any::<bool>()).prop_map(|(i, n, d)| Change::Subnet(i, n, d)),
         2 => (id.clone(), host(), prop::option::of(0..3_u8), any::<bool>()).prop_map(|(i, h, g, s)| Change::Router(i, h, g, s)),
@@ -57,7 +62,7 @@ fn change() -> impl Strategy<Value = Change> {
         1 => (0..2_u8, prop::option::of(0..3_u8), prop::option::of(0..4_u8)).prop_map(|(i, r, p)| Change::FloatingIp(i, r, p)),
         2 => (0..3_u8, id.clone(), 0..2_u8).prop_map(|(k, i, h)| Change::Buried(k, i, h)),
         1 => (0..2_u8, any::<bool>()).prop_map(|(h, z)| Change::Aggregate(h, z)),
-        4 => (0..12_u8, 0..4_u8).prop_map(|(k, i)| Change::Removal(k, i)),
+        4 => (0..12_u8, 0..7_u8).prop_map(|(k, i)| Change::Removal(k, i)),
         2 => any::<u8>().prop_map(Change::Noise),
         1 => Just(Change::Reconnect),
         2 => Just(Change::Listen),
@@ -81,26 +86,20 @@ fn ip(at: u8) -> std::net::IpAddr {
 fn write(txn: &mut Txn, change: &Change) {
     match change.clone() {
         Change::Server(i, host, placed, deleting, ports, what) => {
+            let own: Vec<u8> = ports.into_iter().filter(|p| p % SERVERS == i).collect();
             let host = host.map(|h| HOSTS[usize::from(h)]);
-            let mut s = server(&format!("n{what}"), host, placed, &names("port", &ports));
+            let mut s = server(&format!("n{what}"), host, placed, &names("port", &own));
             s.task = deleting.then_some(compute::Task::Deleting);
             txn.put(&compute::ServerId::from(name("server", i)), &s);
         }
-        Change::Port(i, n, host, device, of_router, groups) => {
+        Change::Port(i, n, host, device, groups) => {
             let host = HOSTS.get(usize::from(host)).copied().unwrap_or("");
-            let (kind, owner) = if of_router {
-                ("router", "network:router_interface")
+            let (device, owner) = if i >= ROUTERS {
+                (name("router", device), "network:router_interface")
             } else {
-                ("server", "compute:nova")
+                (name("server", i % SERVERS), "compute:nova")
             };
-            let p = port(
-                &name("net", n),
-                host,
-                &name(kind, device),
-                owner,
-                &names("group", &groups),
-                i + 1,
-            );
+            let p = port(&name("net", n), host, &device, owner, &names("group", &groups), i + 1);
             txn.put(&network::PortId::from(name("port", i)), &p);
         }
         Change::Network(i, mtu) => {
@@ -410,8 +409,8 @@ async fn every_kind_is_told() {
         Change::Group(0, true),
         Change::Group(1, true),
         Change::Rule(0, 0, Some(1), 1),
-        Change::Port(0, 0, 0, 0, false, vec![0]),
-        Change::Port(1, 0, 2, 0, true, vec![]),
+        Change::Port(0, 0, 0, 0, vec![0]),
+        Change::Port(4, 0, 2, 0, vec![]),
         Change::Server(0, Some(0), true, false, vec![0], 0),
         Change::Router(0, Some(0), None, false),
     ];
@@ -426,8 +425,8 @@ async fn every_kind_is_told() {
         Change::Subnet(1, 0, true),
         Change::Group(0, false),
         Change::Rule(0, 0, Some(1), 2),
-        Change::Port(2, 0, 1, 1, false, vec![1]),
-        Change::Port(0, 0, 0, 0, false, vec![1]),
+        Change::Port(2, 0, 1, 1, vec![1]),
+        Change::Port(0, 0, 0, 0, vec![1]),
         Change::Server(0, Some(0), true, false, vec![0], 1),
         Change::Router(0, Some(0), Some(1), true),
         Change::FloatingIp(0, Some(0), Some(0)),

@@ -5,11 +5,12 @@ use maru_auth::Target;
 use maru_base::Result;
 use maru_http::Request;
 use maru_network_model::{
-    FixedIpRequest, Port, PortId, PortRequest, dhcp, errors, floating_ip, plan_create_port, plan_delete_port,
+    FixedIpRequest, NetworkId, Port, PortId, PortRequest, Subnet, dhcp, errors, floating_ip, plan_create_port,
+    plan_delete_port,
     port::{PortChange, plan_update_port},
     router,
 };
-use maru_store::Snapshot;
+use maru_store::{Object, Snapshot};
 
 /// Owners that only the cloud itself gives: a port that claimed one could pass for an interface of a foreign router.
 const RESERVED: &[&str] = &[router::INTERFACE, router::GATEWAY, floating_ip::OWNER, dhcp::OWNER];
@@ -59,6 +60,17 @@ impl Wants<'_> {
     }
 }
 
+/// A subnet of another network is refused by the planner; one that the caller may not see must not be told from none.
+fn hide_foreign(request: &Request, snapshot: &Snapshot, network: &NetworkId, fixed: &[FixedIpRequest]) -> Result<()> {
+    for id in fixed.iter().filter_map(|f| f.subnet_id.as_ref()) {
+        let elsewhere = |s: Object<Subnet>| s.value.network_id != *network;
+        if snapshot.get::<Subnet>(id).is_some_and(elsewhere) {
+            access::subnet(request, snapshot, id)?;
+        }
+    }
+    Ok(())
+}
+
 impl App {
     pub(crate) async fn create_ports(
         &self,
@@ -89,6 +101,12 @@ impl App {
                     pairs: !r.allowed_address_pairs.is_empty(),
                 }
                 .check(request, &target)?;
+                hide_foreign(
+                    request,
+                    snapshot,
+                    &network.id,
+                    r.fixed_ips.as_deref().unwrap_or_default(),
+                )?;
                 made.push(plan_create_port(
                     snapshot,
                     txn,
@@ -140,6 +158,8 @@ impl App {
                     .is_some_and(|p| *p != old.allowed_address_pairs),
             }
             .check(request, &target)?;
+            let fixed = change.fixed_ips.as_deref().unwrap_or_default();
+            hide_foreign(request, snapshot, &old.network_id, fixed)?;
             refuse_cloud_ports(snapshot, &read.id, old, &change)?;
             let port = plan_update_port(
                 snapshot,

@@ -200,3 +200,65 @@ async fn what_is_good_is_kept_with_the_proven_format() {
     }
     c.audit().await;
 }
+
+/// Headers changed at random (the same at each run): an answer of the API each time, and what is refused leaves nothing.
+#[tokio::test]
+async fn a_mutated_headers_never_break_the_service() {
+    let c = cloud().await;
+    let seeds = [
+        empty(1 << 30, None).unwrap(),
+        overlay(),
+        b"KDMV\x01\0\0\0".repeat(512),
+        b"vhdxfile".repeat(512),
+    ];
+    let mut state = 0x9e37_79b9_7f4a_7c15_u64;
+    let mut next = |below: usize| {
+        // Xorshift.
+        state ^= state << 13;
+        state ^= state >> 7;
+        state ^= state << 17;
+        usize::try_from(state % below as u64).unwrap()
+    };
+    let formats = ["qcow2", "raw", "vmdk", "vhdx", "gpt"];
+    let mut images = Vec::new();
+    for format in formats {
+        images.push(c.declared(A, format, json!({})).await);
+    }
+    let (mut taken, mut turned_down) = (0, 0);
+    for _ in 0..250 {
+        let mut data = seeds[next(seeds.len())].clone();
+        for _ in 0..=next(6) {
+            // Most of what matters stands in the first hundred bytes.
+            let reach = if next(4) == 0 { data.len() } else { 120 };
+            let at = next(reach.min(data.len()));
+            data[at] = [0, 1, 4, 0x7f, 0xff, u8::try_from(next(256)).unwrap()][next(6)];
+        }
+        if next(8) == 0 {
+            let length = next(data.len());
+            data.truncate(length);
+        }
+        let which = if next(3) == 0 { next(formats.len()) } else { 0 };
+        let answer = c.upload(A, &images[which], data.clone()).await;
+        match answer.status {
+            204 => {
+                taken += 1;
+                let stored = c
+                    .store
+                    .snapshot()
+                    .get::<maru_image_model::Image>(&images[which].as_str().into())
+                    .unwrap();
+                let found = maru_block::inspect(&mut std::io::Cursor::new(&data)).unwrap();
+                assert!(found.is_safe() && stored.proven_format.is_some(), "{found:?}");
+                images[which] = c.declared(A, formats[which], json!({})).await;
+            }
+            400 => {
+                turned_down += 1;
+                assert!(answer.text().contains("refused"), "{}", answer.text());
+                assert_eq!(c.status(&images[which]).await, "queued");
+            }
+            other => panic!("{other}: {}", answer.text()),
+        }
+    }
+    assert!(taken > 5 && turned_down > 50, "{taken} taken, {turned_down} refused");
+    c.audit().await;
+}

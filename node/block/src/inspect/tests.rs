@@ -14,7 +14,9 @@ fn look(bytes: &[u8]) -> Inspection {
 /// Checks that every claim is refused, and that the reason for `claim` has `why` in it.
 fn refused(bytes: &[u8], claim: &str, why: &str) {
     let found = look(bytes);
-    for declared in ["raw", "qcow2", "vmdk", "vhd", "vhdx", "vdi", "iso", "ami", "aki", "ari"] {
+    for declared in [
+        "raw", "gpt", "qcow2", "vmdk", "vhd", "vhdx", "vdi", "iso", "ami", "aki", "ari",
+    ] {
         assert!(
             check_claim(declared, &found).is_err(),
             "{declared} was accepted for {found:?}"
@@ -105,10 +107,12 @@ fn what_is_whole_is_accepted_under_its_own_name() {
     mbr(&mut disk);
     assert_eq!(look(&disk).format, Format::Mbr);
     assert_eq!(check_claim("raw", &look(&disk)), proven("raw", 8192));
+    assert_eq!(check_claim("gpt", &look(&disk)), proven("raw", 8192));
     put(&mut disk, 450, &[0xee]);
     put(&mut disk, 512, b"EFI PART");
     assert_eq!(look(&disk).format, Format::Gpt);
     assert_eq!(check_claim("raw", &look(&disk)), proven("raw", 8192));
+    assert_eq!(check_claim("gpt", &look(&disk)), proven("raw", 8192));
     let mut hybrid = iso();
     mbr(&mut hybrid);
     assert_eq!(check_claim("iso", &look(&hybrid)), proven("iso", 40 << 10));
@@ -442,7 +446,7 @@ proptest! {
         }
         let found = look(&image);
         prop_assert!(found.file_size == image.len() as u64);
-        for declared in ["raw", "qcow2", "vmdk", "vhd", "vhdx", "vdi", "iso"] {
+        for declared in ["raw", "gpt", "qcow2", "vmdk", "vhd", "vhdx", "vdi", "iso"] {
             if let Ok(proven) = check_claim(declared, &found) {
                 prop_assert!(found.backing_file.is_none() && found.data_file.is_none() && !found.encrypted);
                 prop_assert!(proven.virtual_size <= MAX_VIRTUAL_SIZE);

@@ -214,9 +214,9 @@ pub(crate) async fn delete(app: Arc<App>, request: Request) -> Result<Reply> {
             txn.release(<ComputeService as maru_store::Kind>::NAME, "", &service.host);
             txn.delete(&service);
             if let Some(provider) = snapshot.get::<ResourceProvider>(&service.provider) {
-                maru_placement_model::release_counters(&mut txn, &provider.id, &provider);
-                txn.release(<ResourceProvider as maru_store::Kind>::NAME, "", &provider.name);
-                txn.delete(&provider);
+                // Refused while a provider below it, or an allocation made through Placement's API, needs it.
+                maru_placement_model::plan_delete_provider(snapshot, &mut txn, &provider)
+                    .map_err(|e| Error::conflict(e.message().to_owned()))?;
             }
             Ok((txn, ()))
         })

@@ -387,12 +387,3 @@ pub fn plan_release(snapshot: &Snapshot, txn: &mut Txn, consumer: &ConsumerId) -
     };
     plan_set_allocations(snapshot, txn, consumer, &holder, &Allocations::new())
 }
-
-/// Removes a deleted provider's counters and guards that nobody holds anything of it.
-pub fn release_counters(txn: &mut Txn, id: &ProviderId, provider: &ResourceProvider) {
-    txn.guard(maru_store::Guard::RangeEmpty(children(id)));
-    for class in provider.inventories.keys() {
-        txn.op(maru_store::Op::Delete(usage_key(id, class)));
-    }
-    txn.op(maru_store::Op::Delete(generation_key(id)));
-}

@@ -15,7 +15,7 @@ mod upkeep;
 
 pub use allocation::{
     Allocations, Claim, Consumer, ConsumerId, Holder, Refusal, plan_allocate, plan_release, plan_replace,
-    plan_set_allocations, release_counters, usage, usage_key, usages,
+    plan_set_allocations, usage, usage_key, usages,
 };
 pub use class::{
     CustomClass, CustomClassId, CustomTrait, CustomTraitId, SHARES, is_custom, knows_class, knows_trait,

@@ -69,6 +69,15 @@ class Maru:
         fields = open(f'/proc/{self.process.pid}/stat').read().rsplit(')', 1)[1].split()
         return (int(fields[11]) + int(fields[12])) / HZ
 
+    def settle(self):
+        """Waits until it has nothing left to do: at most a tick of processor in a quarter of a second."""
+        for _ in range(80):
+            before = self.cpu()
+            time.sleep(0.25)
+            if self.cpu() - before < 0.015:
+                return
+        print('  maru does not come to rest within 20 s', flush=True)
+
     def memory(self):
         """Resident MB."""
         return int(re.search(r'VmRSS:\s+(\d+)', open(f'/proc/{self.process.pid}/status').read()).group(1)) / 1024 * 1.048576

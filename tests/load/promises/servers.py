@@ -23,6 +23,7 @@ def bench_servers(work):
     active = lambda: len(maru.want('GET', '/compute/v2.1/servers?status=ACTIVE&limit=1000')['servers'])
     wait(lambda: active() == 1000, what=lambda: f'{active()} of 1,000 servers are ACTIVE')
     note('servers with a port to ACTIVE on simulated nodes', 1000 / (time.perf_counter() - begun), '1/s')
+    maru.settle()
     report('resident memory, 1,000 servers on 20 simulated nodes', maru.memory(), 'MB', 200, noisy=False)
     connection = maru.connect()
     ask = lambda: maru.ask('GET', '/compute/v2.1/servers/detail?limit=1000', connection=connection)

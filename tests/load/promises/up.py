@@ -1,7 +1,7 @@
 """How soon a cloud answers, and what it weighs when it does nothing."""
 import os, statistics, time
 
-from cloud import simulated, wait
+from cloud import simulated
 from figure import QUICK, note, report, spread
 
 
@@ -13,7 +13,7 @@ def bench_up(work):
         os.makedirs(f'{work}/{n}')
         times.append(maru.start())
         if n == 0:
-            wait(lambda: maru.memory() > 0)
+            maru.settle()
             report('resident memory, idle (simulated node)', maru.memory(), 'MB', 100, noisy=False)
         maru.kill()
     report('maru up to first answer, empty store', statistics.median(times), 's', 1, of=spread(times))

@@ -33,6 +33,9 @@ struct Made {
     networks: HashMap<String, (Network, Option<Port>, NetworkLinks)>,
     ports: HashMap<String, Port>,
     routers: HashMap<String, (RouterParts, RouterLinks)>,
+    /// Ports that became ready and whose server was not yet told: when their links and rules were begun, the links made, the
+    /// rules in force.
+    fresh: HashMap<String, [i64; 3]>,
     /// Port states as reported in this session: up, and the fault.
     reported: HashMap<String, (bool, Option<String>)>,
     session: u64,
@@ -176,7 +179,6 @@ async fn ports(inner: &Arc<Inner>, view: &NetworkView, made: &mut Made, begun: i
             "left out of the firewall"
         );
     }
-    let mut fresh: BTreeSet<&str> = BTreeSet::new();
     for entry in ports {
         let port = &entry.1;
         if made.ports.get(&port.id) != Some(port) {
@@ -187,17 +189,26 @@ async fn ports(inner: &Arc<Inner>, view: &NetworkView, made: &mut Made, begun: i
             made.ports.insert(port.id.clone(), port.clone());
         }
         if inner.ready().insert(port.id.clone()) {
-            fresh.insert(&port.id);
+            made.fresh.insert(port.id.clone(), [begun, linked, filtered]);
         }
         let fault = broken.get(&port.id).cloned();
         report_port(inner, made, entry, port.admin_up && fault.is_none(), fault);
     }
     *inner.broken() = broken;
-    for server in view
-        .servers
-        .iter()
-        .filter(|s| s.ports.iter().any(|p| fresh.contains(p.as_str())))
-    {
+    tell_servers(inner, made);
+}
+
+/// Tells and kicks the servers whose ports became ready. These are the servers of now, not those of the pass: the slice may have
+/// brought a server while the pass was busy with its port, and that server found the port not ready and waits. One that comes
+/// later still finds it ready, and the pass that it asks for tells it.
+fn tell_servers(inner: &Inner, made: &mut Made) {
+    if made.fresh.is_empty() {
+        return;
+    }
+    for server in inner.desired().network_view().servers {
+        let Some([begun, linked, filtered]) = server.ports.iter().filter_map(|p| made.fresh.remove(p)).last() else {
+            continue;
+        };
         for (event, start, finish) in [("link", begun, linked), ("firewall", linked, filtered)] {
             inner.reporter.send(Report::Event(ServerEvent {
                 server: server.id.clone(),
@@ -316,6 +327,7 @@ async fn removals(inner: &Inner, view: &NetworkView, made: &mut Made, troubles: 
             inner.ready().remove(id);
             made.ports.remove(id);
             made.reported.remove(id);
+            made.fresh.remove(id);
             if troubles.note("port", id, gone).is_some() {
                 removed(inner, key);
             }

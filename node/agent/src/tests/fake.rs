@@ -51,6 +51,8 @@ pub(crate) struct State {
     pub fail: BTreeMap<String, (usize, ErrorKind)>,
     /// How long a graceful stop takes.
     pub stubborn: Option<Duration>,
+    /// How long a change of the firewall takes.
+    pub firewall_takes: Option<Duration>,
 }
 
 pub(crate) struct Fake {
@@ -189,6 +191,10 @@ impl Wires for Fake {
     }
     async fn apply(&self, input: FirewallInput<'_>) -> Result<Applied> {
         let ports: BTreeSet<String> = input.ports.iter().map(|p| p.id.clone()).collect();
+        let takes = self.state().firewall_takes;
+        if let Some(takes) = takes {
+            tokio::time::sleep(takes).await;
+        }
         self.call("firewall".into(), move |s| {
             let changed = s.filtered != ports;
             s.filtered = ports;

@@ -102,6 +102,26 @@ async fn running(plane: &Plane, revision: u64) {
         .await;
 }
 
+/// The slice is told item by item, ports before servers: the pass over the port is usually under way when its server comes.
+#[tokio::test(start_paused = true)]
+async fn a_server_that_comes_while_its_port_is_made_does_not_wait() {
+    let (fake, plane) = (Fake::new(), Arc::new(Plane::default()));
+    plane.set(1, network());
+    fake.state().firewall_takes = Some(Duration::from_millis(50));
+    let _agent = run(&fake, &plane).await;
+    plane.set(2, port("port"));
+    let tapped = |_: &Plane| fake.state().journal.iter().any(|j| j == "tap port");
+    plane.until("the tap is made", tapped).await;
+    let asked = tokio::time::Instant::now();
+    plane.set(3, Item::Server(server()));
+    running(&plane, 3).await;
+    let took = asked.elapsed();
+    assert!(took < Duration::from_secs(1), "it waited for its port: {took:?}");
+    let told = plane.reports.lock().unwrap();
+    let linked = |r: &&Report| matches!(r, Report::Event(e) if e.event == "link" || e.event == "firewall");
+    assert_eq!(told.iter().filter(linked).count(), 2);
+}
+
 #[tokio::test(start_paused = true)]
 async fn a_server_is_made_in_order_and_then_left_alone() {
     let (fake, plane) = (Fake::new(), plane());

@@ -19,7 +19,7 @@ use tokio::sync::watch;
 
 /// How many commits are kept for watchers, and about how many bytes of values they may hold.
 const LOG_COMMITS: usize = 16_384;
-const LOG_BYTES: usize = 32 << 20;
+const LOG_BYTES: usize = 8 << 20;
 /// Key of the incarnation, see [`crate::Snapshot::incarnation`].
 pub(crate) const INCARNATION: &str = "incarnation";
 

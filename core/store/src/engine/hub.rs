@@ -1,7 +1,7 @@
 //! Hands commits to those who follow an engine of this process: sinks in order and at once, watchers over bounded
 //! channels. A watcher that falls behind is let go; the writer never waits.
 
-use super::{Commit, Sink};
+use super::{Commit, Entry, Sink};
 use crate::Revision;
 use std::{
     collections::VecDeque,
@@ -9,8 +9,9 @@ use std::{
 };
 use tokio::sync::mpsc;
 
-/// How many commits are kept in memory for those who resume.
+/// How many commits are kept in memory for those who resume, and about how many bytes of values they may hold.
 const HISTORY: usize = 8_192;
+const HISTORY_BYTES: usize = 8 << 20;
 /// How far a watcher may fall behind beyond what it was handed at first.
 const BACKLOG: usize = 4_096;
 
@@ -19,8 +20,20 @@ struct State {
     /// Everything after this revision is in `history`.
     floor: Revision,
     history: VecDeque<Arc<Commit>>,
+    /// See [`weight`], of all of `history`.
+    bytes: usize,
     sinks: Vec<Sink>,
     watchers: Vec<mpsc::Sender<Arc<Commit>>>,
+}
+
+/// About how much memory a commit holds, in bytes.
+fn weight(commit: &Commit) -> usize {
+    let of = |e: &Option<Entry>| e.as_ref().map_or(0, |e| e.value.len());
+    commit
+        .changes
+        .iter()
+        .map(|(key, old, new)| 64 + key.as_str().len() + of(old) + of(new))
+        .sum()
 }
 
 /// See the module.
@@ -48,10 +61,12 @@ impl Hub {
     pub(crate) fn publish(&self, commits: &[Arc<Commit>]) {
         let mut state = self.lock();
         for commit in commits {
+            state.bytes += weight(commit);
             state.history.push_back(Arc::clone(commit));
         }
-        while state.history.len() > HISTORY {
+        while state.history.len() > HISTORY || (state.bytes > HISTORY_BYTES && state.history.len() > 1) {
             if let Some(gone) = state.history.pop_front() {
+                state.bytes -= weight(&gone);
                 state.floor = gone.revision;
             }
         }
@@ -102,7 +117,9 @@ impl Hub {
     pub(crate) fn compact(&self, revision: Revision) {
         let mut state = self.lock();
         while state.history.front().is_some_and(|c| c.revision <= revision) {
-            state.history.pop_front();
+            if let Some(gone) = state.history.pop_front() {
+                state.bytes -= weight(&gone);
+            }
         }
         state.floor = state.floor.max(revision);
     }

@@ -180,7 +180,7 @@ impl Load {
                 5..=6 => self.rename(),
                 7 => self.upload(),
                 8..=9 => self.power(),
-                _ => self.remove(),
+                _ => self.remove(None),
             };
             match step {
                 Some(true) => done += 1,
@@ -203,6 +203,17 @@ impl Load {
     /// `None`: no answer; else whether something changed.
     fn create(&mut self) -> Option<bool> {
         let kind = Kind::ALL[usize::try_from(self.random.below(8)).unwrap()];
+        // The simulated nodes have room for all; a run of any length looks at no more than this.
+        let most = if kind == Kind::Server { 20 } else { 40 };
+        if self
+            .objects
+            .iter()
+            .filter(|o| o.kind == kind && o.known != Known::Gone)
+            .count()
+            >= most
+        {
+            return self.remove(Some(kind));
+        }
         self.made += 1;
         let label = format!("t{}-{}", self.n, self.made);
         let network = self
@@ -372,12 +383,8 @@ impl Load {
         }
     }
 
-    fn remove(&mut self) -> Option<bool> {
-        // Not more than half of what is there goes, so that there is something to lose.
-        if self.random.below(2) == 0 {
-            return Some(false);
-        }
-        let Some(i) = self.pick(Self::there) else {
+    fn remove(&mut self, kind: Option<Kind>) -> Option<bool> {
+        let Some(i) = self.pick(|o| Self::there(o) && kind.is_none_or(|k| o.kind == k)) else {
             return Some(false);
         };
         let (kind, path) = (

@@ -16,6 +16,8 @@ use std::time::Duration;
 const TRIES: u32 = 3;
 /// Time between two tries.
 const PAUSE: Duration = Duration::from_millis(500);
+/// Time between two looks at a saving of memory that is being given up.
+const LOOK: Duration = Duration::from_millis(20);
 /// How long a monitor that another client just left may take to greet.
 const PATIENCE: Duration = Duration::from_secs(5);
 
@@ -107,11 +109,11 @@ impl Vm {
             .connect("qmp.sock")
             .map_err(|e| Error::unavailable("the monitor's socket is not answered").with_source(e))?;
         let (qmp, events) = Qmp::negotiate(socket, PATIENCE).await?;
-        let status = qmp.call("query-status", json!({})).await?;
+        let status = settled(&qmp).await?;
         self.qmp = Some(qmp.clone());
         self.qmp_events = Some(events);
         let saved = self.home.memory().exists();
-        match status["status"].as_str().unwrap_or_default() {
+        match status.as_str() {
             "running" => self.power = PowerState::Running,
             "prelaunch" | "inmigrate" => {
                 self.discard_process().await;
@@ -126,10 +128,6 @@ impl Vm {
                 qmp.call("cont", json!({})).await?;
                 let _ = std::fs::remove_file(self.home.memory_used());
                 self.power = PowerState::Running;
-            }
-            "finish-migrate" | "save-vm" => {
-                let _ = qmp.call("migrate_cancel", json!({})).await;
-                self.power = PowerState::Paused;
             }
             "io-error" => {
                 self.power = PowerState::Paused;
@@ -182,5 +180,33 @@ impl Vm {
             }
         }
         Ok(())
+    }
+}
+
+/// What the guest does once the saving of its memory that its last owner had begun, if any, is given up. Until that is over QEMU
+/// refuses to let it go on.
+async fn settled(qmp: &Qmp) -> Result<String> {
+    let end = tokio::time::Instant::now() + PATIENCE;
+    loop {
+        let migration = qmp.call("query-migrate", json!({})).await?;
+        let status = qmp.call("query-status", json!({})).await?;
+        let status = status["status"].as_str().unwrap_or_default().to_owned();
+        let idle = matches!(
+            migration["status"].as_str().unwrap_or("none"),
+            "none" | "completed" | "failed" | "cancelled"
+        );
+        // One that never ran is not saved but loaded: it is discarded.
+        if status == "inmigrate" || (idle && status != "finish-migrate" && status != "save-vm") {
+            return Ok(status);
+        }
+        if tokio::time::Instant::now() > end {
+            return Err(Error::unavailable(format!(
+                "a saving of the server's memory does not end within {} s",
+                PATIENCE.as_secs()
+            )));
+        }
+        // It may be over before this arrives.
+        let _ = qmp.call("migrate_cancel", json!({})).await;
+        tokio::time::sleep(LOOK).await;
     }
 }

@@ -350,13 +350,44 @@ impl Cloud {
             bail!("no node reports an unknown {what} {id}; `maru status` lists what is unknown");
         };
         if adopt {
-            bail!(
-                "this release cannot adopt a {what} yet; it is kept on node {} until it is discarded",
-                view.node
-            );
+            if what != "server" {
+                bail!("a {what} is not adopted by itself: adopt the servers that use it, or discard the {what}");
+            }
+            return self.adopt(&view.node, id).await;
         }
         self.hub.discard(&view.node, what, id).await?;
         Ok(json!({ "discarded": format!("{what} {id}"), "node": view.node }))
+    }
+
+    /// Takes a guest back into the store as its node remembers it (docs/adr/0004).
+    async fn adopt(&self, node: &str, id: &str) -> Result<Value> {
+        let text = self.hub.lanes(node)?.origin(id).await?;
+        let origin: maru_compute_model::Origin = serde_json::from_str(&text).with_context(|| {
+            format!("node {node} does not remember where server {id} comes from; it can only be discarded")
+        })?;
+        let (project, user) = (origin.server.project_id.clone(), origin.server.user_id.clone());
+        let request = maru_base::RequestId::generate();
+        let server = maru_compute_model::ServerId::from(id);
+        let adopted = self
+            .store
+            .plan(|snapshot| {
+                if snapshot.get::<maru_identity_model::Project>(&project).is_none() {
+                    return Err(maru_base::Error::not_found(format!(
+                        "Server {id} belongs to project {project}, which the store does not have; restore a later backup, or \
+                         discard the server."
+                    )));
+                }
+                let mut txn = maru_store::Txn::new();
+                let made = maru_compute_model::plan_adopt(snapshot, &mut txn, &server, &origin, node, &request, &user)?;
+                Ok((txn, made))
+            })
+            .await?;
+        self.hub.known(node, "server", id);
+        tracing::info!(server = id, node, request_id = %request, "adopted");
+        let mut value = serde_json::to_value(&adopted)?;
+        value["adopted"] = format!("server {id}").into();
+        value["node"] = node.into();
+        Ok(value)
     }
 
     /// Objects whose key begins so, as JSON; secrets are left out.

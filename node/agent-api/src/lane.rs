@@ -34,6 +34,8 @@ pub trait Lanes: Send + Sync + 'static {
         let _ = server;
         Ok(())
     }
+    /// What the last slice item of a server said of its origin ([`crate::slice::Server::origin`]); empty when it said nothing.
+    async fn origin(&self, server: &str) -> Result<String>;
     /// Removes a thing that the store does not know from the machine: what an [`crate::observed::UnknownThing`] named.
     async fn discard(&self, what: &str, id: &str) -> Result<()>;
 }

@@ -44,6 +44,10 @@ pub struct Session {
     pub node: NodeName,
     /// A random number of this connection.
     pub id: u64,
+    /// The store's incarnation. A restore begins a new one, in which revisions count anew: what was seen of older ones compares with
+    /// nothing in it, and orders of older ones are void.
+    #[serde(default)]
+    pub incarnation: String,
 }
 
 /// What the agent calls. One implementation in process (services/nodes), one over the wire later.

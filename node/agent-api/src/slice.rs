@@ -99,6 +99,10 @@ pub struct Server {
     pub metadata: GuestMetadata,
     /// Seconds a graceful stop may take before the hard one; 0 is hard at once.
     pub stop_timeout: u32,
+    /// Where it comes from, in the control plane's words: kept with the guest, obeyed in nothing, given back by
+    /// [`crate::lane::Lanes::origin`] when the store no longer knows the server.
+    #[serde(default)]
+    pub origin: String,
 }
 
 /// A counted reboot request.

@@ -17,6 +17,8 @@ pub(crate) struct Desired {
     /// Keys of the full set that is being received.
     arriving: BTreeSet<ItemKey>,
     synced: bool,
+    /// The store's incarnation that `seen` and `gone` are of.
+    incarnation: String,
 }
 
 /// What a server's task needs to know of its intent.
@@ -31,7 +33,12 @@ pub(crate) enum Intent {
 
 impl Desired {
     /// A new session: a full set will arrive.
-    pub(crate) fn begin(&mut self) {
+    pub(crate) fn begin(&mut self, incarnation: &str) {
+        if self.incarnation != incarnation {
+            incarnation.clone_into(&mut self.incarnation);
+            self.seen.clear();
+            self.gone.clear();
+        }
         self.synced = false;
         self.arriving.clear();
     }
@@ -171,13 +178,36 @@ mod tests {
     }
 
     #[test]
+    fn in_a_new_incarnation_revisions_count_anew_and_old_orders_are_void() {
+        let mut d = Desired::default();
+        d.begin("one");
+        d.set(900, router("a"));
+        d.set(900, router("b"));
+        d.synced();
+        d.gone(901, ItemKey::Router("b".into()));
+        d.begin("two");
+        assert!(
+            d.set(5, router("a")),
+            "5 of this incarnation is not older than 900 of the one before"
+        );
+        d.synced();
+        assert!(
+            d.network_view().gone.is_empty(),
+            "nobody has ordered that in this incarnation"
+        );
+        // The same incarnation again, after a broken connection.
+        d.begin("two");
+        assert!(!d.set(4, router("a")));
+    }
+
+    #[test]
     fn a_new_full_set_forgets_what_it_lacks_and_orders_no_removal() {
         let mut d = Desired::default();
-        d.begin();
+        d.begin("");
         d.set(1, router("a"));
         d.set(1, router("b"));
         d.synced();
-        d.begin();
+        d.begin("");
         d.set(2, router("a"));
         d.synced();
         assert!(!d.knows(&ItemKey::Router("b".into())));

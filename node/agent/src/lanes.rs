@@ -67,6 +67,12 @@ impl Lanes for NodeLanes {
     async fn clear_password(&self, server: &str) -> Result<()> {
         self.0.register.forget(server).await
     }
+    async fn origin(&self, server: &str) -> Result<String> {
+        let config = self.0.hypervisor.status(server).await?.config;
+        Ok(config
+            .and_then(|c| c.notes.get(crate::server::ORIGIN).cloned())
+            .unwrap_or_default())
+    }
     async fn discard(&self, what: &str, id: &str) -> Result<()> {
         let key = match what {
             "network" => ItemKey::Network(id.to_owned()),

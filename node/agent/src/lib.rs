@@ -218,7 +218,7 @@ impl Agent {
         let (session, mut stream) = inner.control.connect(self.hello()?).await?;
         let lanes = Arc::new(lanes::NodeLanes(Arc::clone(&self.inner)));
         inner.control.offer_lanes(&session, lanes).await?;
-        inner.desired().begin();
+        inner.desired().begin(&session.incarnation);
         inner.told().clear();
         inner.sessions.send_modify(|n| *n += 1);
         *inner.session.lock().unwrap_or_else(PoisonError::into_inner) = Some(session.clone());

@@ -175,6 +175,9 @@ async fn status(inner: &Inner, id: &str) -> Result<Option<GuestStatus>> {
     }
 }
 
+/// Name of the note that holds a guest's origin.
+pub(crate) const ORIGIN: &str = "origin";
+
 /// What the agent keeps with a guest.
 #[derive(Clone, Default, PartialEq, Eq)]
 struct Notes {
@@ -182,6 +185,8 @@ struct Notes {
     rebuilds: u64,
     /// The request whose power intent was carried out.
     carried_out: String,
+    /// See [`Server::origin`].
+    origin: String,
 }
 
 impl Notes {
@@ -192,6 +197,7 @@ impl Notes {
             reboots: number("reboots"),
             rebuilds: number("rebuilds"),
             carried_out: notes.get("carried_out").cloned().unwrap_or_default(),
+            origin: notes.get(ORIGIN).cloned().unwrap_or_default(),
         })
     }
     fn map(&self) -> BTreeMap<String, String> {
@@ -199,6 +205,7 @@ impl Notes {
             ("reboots".to_owned(), self.reboots.to_string()),
             ("rebuilds".to_owned(), self.rebuilds.to_string()),
             ("carried_out".to_owned(), self.carried_out.clone()),
+            (ORIGIN.to_owned(), self.origin.clone()),
         ])
     }
 }
@@ -236,7 +243,9 @@ async fn make_so(inner: &Arc<Inner>, revision: u64, server: &Server) -> Result<O
         reboots: server.reboot.count,
         rebuilds: server.rebuild,
         carried_out: String::new(),
+        origin: String::new(),
     });
+    notes.origin.clone_from(&server.origin);
     if !inner.ready_for(server) {
         inner.network.notify_one();
         let why = {
@@ -446,6 +455,7 @@ async fn fault(inner: &Inner, id: &str, error: &Error, attempt: u32, begun: i64)
             reboots: server.reboot.count,
             rebuilds: server.rebuild,
             carried_out: String::new(),
+            origin: String::new(),
         });
         let last = match error.kind() {
             // What the request itself makes impossible will not become possible by trying again.

@@ -62,6 +62,7 @@ impl ControlPlane for Fake {
             Session {
                 node: hello.node,
                 id: hello.session,
+                incarnation: String::new(),
             },
             rx,
         ))
@@ -246,6 +247,7 @@ fn slice(digest: &str, key: &str) -> Vec<Item> {
                 ..GuestMetadata::default()
             },
             stop_timeout: 30,
+            origin: String::new(),
         }),
     ]
 }

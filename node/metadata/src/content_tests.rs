@@ -77,6 +77,7 @@ pub(crate) fn guest() -> GuestView {
             files: vec![("/etc/motd".into(), "aGk=".into())],
         },
         stop_timeout: 60,
+        origin: String::new(),
     };
     GuestView {
         server,

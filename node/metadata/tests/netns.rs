@@ -109,6 +109,7 @@ impl Directory for One {
                 ..GuestMetadata::default()
             },
             stop_timeout: 0,
+            origin: String::new(),
         };
         Some(Arc::new(GuestView {
             server,

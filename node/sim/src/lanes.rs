@@ -92,6 +92,16 @@ impl Lanes for SimLanes {
             "memory_details": { "maximum": guest.memory_mib, "used": guest.memory_mib },
         }))
     }
+    async fn origin(&self, server: &str) -> Result<String> {
+        self.check(server)?;
+        Ok(self
+            .0
+            .world()
+            .guests
+            .get(server)
+            .map(|g| g.origin.clone())
+            .unwrap_or_default())
+    }
     async fn discard(&self, what: &str, id: &str) -> Result<()> {
         let mut world = self.0.world();
         let known = world.items.contains_key(&ItemKey::Server(id.to_owned()));

@@ -179,7 +179,7 @@ impl SimNode {
             .control
             .offer_lanes(&session, Arc::new(lanes::SimLanes(Arc::clone(inner))))
             .await?;
-        inner.world().begin();
+        inner.world().begin(&session.incarnation);
         let (sender, mut done) = mpsc::unbounded_channel();
         let mut work = Work {
             inner,

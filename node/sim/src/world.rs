@@ -25,6 +25,10 @@ pub struct SimGuest {
     pub disks: Vec<String>,
     /// Memory in MiB.
     pub memory_mib: u64,
+    /// What the last slice item said of where it comes from.
+    pub origin: String,
+    /// How often it was started.
+    pub starts: u64,
 }
 
 impl Default for SimGuest {
@@ -37,6 +41,8 @@ impl Default for SimGuest {
             ports: Vec::new(),
             disks: Vec::new(),
             memory_mib: 0,
+            origin: String::new(),
+            starts: 0,
         }
     }
 }
@@ -48,6 +54,7 @@ pub(crate) struct World {
     pub items: BTreeMap<ItemKey, (u64, Arc<Item>)>,
     pub gone: BTreeMap<ItemKey, u64>,
     seen: HashMap<ItemKey, u64>,
+    incarnation: String,
     arriving: BTreeSet<ItemKey>,
     pub synced: bool,
     /// Keys to look at although the slice did not change.
@@ -56,7 +63,12 @@ pub(crate) struct World {
 }
 
 impl World {
-    pub(crate) fn begin(&mut self) {
+    pub(crate) fn begin(&mut self, incarnation: &str) {
+        if self.incarnation != incarnation {
+            incarnation.clone_into(&mut self.incarnation);
+            self.seen.clear();
+            self.gone.clear();
+        }
         self.synced = false;
         self.arriving.clear();
     }
@@ -153,6 +165,7 @@ pub(crate) async fn server(inner: &Arc<Inner>, revision: u64, server: &Server, i
         guest.disks = server.disks.iter().map(|d| d.name.clone()).collect();
         guest.request_id.clone_from(&server.request_id);
         guest.memory_mib = server.memory_mib;
+        guest.origin.clone_from(&server.origin);
         reports.push(state(id, revision, &guest, None));
         let mut world = inner.world();
         // A guest that left its power meanwhile keeps it, and is looked at again.
@@ -199,6 +212,7 @@ async fn steps(
             // What was asked before it existed is moot.
             reboots: server.reboot.count,
             rebuilds: server.rebuild,
+            starts: 1,
             ..SimGuest::default()
         });
         return Ok(());
@@ -214,6 +228,7 @@ async fn steps(
     let stays = off && (server.power != Power::Running || now.request_id == server.request_id);
     if now.power != target && !stays {
         step(inner, Step::Power, id).await?;
+        now.starts += u64::from(off && target == PowerState::Running);
         now.power = target;
     }
     if now.reboots < server.reboot.count {

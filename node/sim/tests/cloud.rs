@@ -35,6 +35,7 @@ impl ControlPlane for Plane {
             Session {
                 node: hello.node,
                 id: hello.session,
+                incarnation: String::new(),
             },
             receiver,
         ))
@@ -118,6 +119,7 @@ fn server(id: &str, power: Power) -> Server {
         config_drive: false,
         metadata: GuestMetadata::default(),
         stop_timeout: 0,
+        origin: String::new(),
     }
 }
 

@@ -167,6 +167,13 @@ impl Hub {
         Ok(())
     }
 
+    /// An unknown thing of a node has become known.
+    pub fn known(&self, node: &str, what: &str, id: &str) {
+        if let Some(live) = self.nodes().get_mut(&NodeName::from(node)) {
+            live.forget(what, id);
+        }
+    }
+
     /// Checks a session and marks its node as heard of.
     fn enter(&self, session: &Session) -> Result<()> {
         self.with(session, |_| ())
@@ -199,6 +206,7 @@ impl ControlPlane for Hub {
         let session = Session {
             node: hello.node.clone(),
             id: hello.session,
+            incarnation: self.store.snapshot().incarnation(),
         };
         let count = Arc::clone(&self.count);
         let feeder = tokio::spawn(feed(self.store.clone(), hello.node.clone(), sender, count)).abort_handle();

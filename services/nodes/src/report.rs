@@ -58,7 +58,7 @@ pub(crate) async fn set_alive(store: &Store, node: &str, up: bool) -> Result<()>
 pub(crate) async fn apply(
     store: &Store,
     records: &dyn Records,
-    Session { node, id: session }: &Session,
+    Session { node, id: session, .. }: &Session,
     report: Report,
 ) -> Result<()> {
     let session = *session;

@@ -222,6 +222,7 @@ fn server_item(intent: compute::GuestIntent) -> api::Server {
             files: m.files,
         },
         stop_timeout: intent.stop_timeout,
+        origin: intent.origin,
     }
 }
 

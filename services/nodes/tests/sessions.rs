@@ -103,6 +103,7 @@ async fn only_the_newest_session_is_heard() {
     let nobody = Session {
         node: "here".into(),
         id: 1,
+        incarnation: String::new(),
     };
     let refused = world.hub.heartbeat(&nobody).await.unwrap_err();
     assert_eq!(refused.kind(), ErrorKind::Gone);

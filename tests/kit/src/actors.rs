@@ -95,6 +95,11 @@ impl Kit {
         text(&made["role"]["id"])
     }
 
+    /// Signs a user in anew: tokens of before a restore are not taken after it.
+    pub async fn sign_in_again(&self, who: &Actor, project: &str) -> Actor {
+        sign_in(self, &who.name, &who.password, project).await
+    }
+
     /// Makes a user with a role on a project, and signs it in.
     pub async fn user_of(&self, project: &str, project_id: &str, role: &str) -> Actor {
         let admin = self.admin();

@@ -103,7 +103,7 @@ impl Builder {
         };
         let kit = Kit {
             dir,
-            base,
+            base: Mutex::new(base),
             settings,
             controllers: self.controllers,
             records: Arc::new(MemRecords::new()),
@@ -134,6 +134,7 @@ impl Builder {
 }
 
 /// Where the objects are between the lives.
+#[derive(Clone)]
 enum Base {
     Mem(Arc<Mem>),
     Redb(PathBuf),
@@ -164,7 +165,7 @@ struct Node {
 /// A cloud in this process. See the crate.
 pub struct Kit {
     dir: tempfile::TempDir,
-    base: Base,
+    base: Mutex<Base>,
     settings: Settings,
     controllers: bool,
     records: Arc<MemRecords>,
@@ -220,9 +221,10 @@ impl Kit {
     }
 
     async fn begin(&self) {
-        let engine: Arc<dyn Engine> = match &self.base {
-            Base::Mem(engine) => Arc::clone(engine) as Arc<dyn Engine>,
-            Base::Redb(file) => open_redb(file).await,
+        let base = lock(&self.base).clone();
+        let engine: Arc<dyn Engine> = match base {
+            Base::Mem(engine) => engine as Arc<dyn Engine>,
+            Base::Redb(file) => open_redb(&file).await,
         };
         let gate = Gate::new(engine);
         let store = Store::open(Arc::clone(&gate) as Arc<dyn Engine>, registry())
@@ -266,6 +268,23 @@ impl Kit {
     /// The control plane dies where it stands and is opened again on what it had stored. Nodes and guests go on.
     pub async fn restart(&self) {
         self.crash();
+        self.begin().await;
+    }
+    /// Writes a backup; the file to restore from.
+    pub async fn backup(&self) -> PathBuf {
+        let file = self.dir.path().join("backup");
+        let written = self.cloud().backup(&file).await;
+        written.unwrap_or_else(|e| panic!("the backup is not written: {e:#}"));
+        file
+    }
+    /// The control plane dies and is opened again on a backup. Nodes and guests go on. For a store in memory.
+    pub async fn restore(&self, file: &Path) {
+        self.crash();
+        let fresh = Arc::new(Mem::new());
+        let engine: Arc<dyn Engine> = Arc::clone(&fresh) as Arc<dyn Engine>;
+        let restored = Store::restore(&engine, file).await;
+        restored.unwrap_or_else(|e| panic!("the backup is not restored: {}", e.chain()));
+        *lock(&self.base) = Base::Mem(fresh);
         self.begin().await;
     }
     /// The control plane dies where it stands.

@@ -559,6 +559,7 @@ impl ControlPlane for Plane {
             Session {
                 node: hello.node,
                 id: hello.session,
+                incarnation: String::new(),
             },
             receiver,
         ))

@@ -79,6 +79,7 @@ fn server() -> Server {
         config_drive: true,
         metadata: GuestMetadata::default(),
         stop_timeout: 60,
+        origin: "made for a test".into(),
     }
 }
 

@@ -105,6 +105,35 @@ pub fn begin_action(
     );
 }
 
+/// Records an action that is done already, with its one event.
+pub fn done_action(
+    txn: &mut Txn,
+    server: &ServerId,
+    project: &ProjectId,
+    user: &UserId,
+    request_id: &str,
+    action: &str,
+    event: ActionEvent,
+) {
+    let now = maru_base::time::now();
+    txn.put(
+        &action_id(server, request_id),
+        &ServerAction {
+            server_id: server.clone(),
+            request_id: request_id.to_owned(),
+            action: action.to_owned(),
+            user_id: user.clone(),
+            project_id: project.clone(),
+            start: event.start,
+            updated: now,
+            message: None,
+            events: vec![event],
+            finished: true,
+            deleted: None,
+        },
+    );
+}
+
 /// A finished event that began at `start`.
 #[must_use]
 pub fn event(name: &str, start: jiff::Timestamp, host: Option<&str>, error: Option<&str>) -> ActionEvent {

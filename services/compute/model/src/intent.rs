@@ -43,6 +43,8 @@ pub struct GuestIntent {
     pub metadata: GuestMetadata,
     /// Seconds a graceful stop may take.
     pub stop_timeout: u32,
+    /// What the node keeps with the guest, so that it can be adopted ([`crate::Origin`]).
+    pub origin: String,
 }
 
 /// A disk.
@@ -185,6 +187,7 @@ pub fn guest_intent(snapshot: &Snapshot, server: &Object<Server>) -> Option<Gues
             files: server.files.clone(),
         },
         stop_timeout: STOP_TIMEOUT,
+        origin: crate::adopt::origin(snapshot, server),
         host,
     })
 }

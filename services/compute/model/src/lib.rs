@@ -5,6 +5,7 @@
 //! [`plan_server_removed`].
 
 mod action;
+mod adopt;
 mod aggregate;
 mod flavor;
 mod group;
@@ -20,6 +21,7 @@ mod server;
 mod states;
 
 pub use action::{ActionEvent, ActionId, ServerAction, action_id, begin_action, event, finish_action, mark_deleted};
+pub use adopt::{Adopted, Origin, plan_adopt};
 pub use aggregate::{Aggregate, AggregateId, DEFAULT_ZONE, numeric_id, zone_of, zones};
 pub use flavor::{Flavor, FlavorId, find_visible as find_visible_flavor, plan_create_flavor, plan_delete_flavor};
 pub use group::{GroupId, ServerGroup};

@@ -154,7 +154,11 @@ fn check_network(snapshot: &Snapshot, caller: &Caller, id: &str, ip: Option<IpAd
 }
 
 /// A security group of a project by its name or id.
-fn find_group(snapshot: &Snapshot, project: &ProjectId, name: &str) -> Result<Option<Object<SecurityGroup>>> {
+pub(crate) fn find_group(
+    snapshot: &Snapshot,
+    project: &ProjectId,
+    name: &str,
+) -> Result<Option<Object<SecurityGroup>>> {
     if let Some(group) = snapshot
         .get::<SecurityGroup>(&SecurityGroupId::from(name))
         .filter(|g| g.project_id == *project)

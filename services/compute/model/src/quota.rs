@@ -95,6 +95,11 @@ pub fn consume(snapshot: &Snapshot, txn: &mut Txn, project: &str, resource: &str
     );
 }
 
+/// Counts `amount` of a resource that is in use already, whatever the limit.
+pub fn count(txn: &mut Txn, project: &str, resource: &str, amount: i64) {
+    txn.add(used_key(project, resource), amount, None);
+}
+
 /// How much of a resource is free for a project; `None` for no limit.
 #[must_use]
 pub fn headroom(snapshot: &Snapshot, project: &str, resource: &str) -> Option<i64> {

@@ -48,7 +48,8 @@ pub use meta::Meta;
 pub use network::{Network, NetworkId, NetworkRequest, plan_create_network, plan_delete_network};
 pub use observed::{ObservedPort, plan_observe_port, port_is_up};
 pub use port::{
-    AddressPair, DhcpOption, FixedIp, FixedIpRequest, Port, PortId, PortRequest, plan_create_port, plan_delete_port,
+    AddressPair, DhcpOption, FixedIp, FixedIpRequest, Port, PortId, PortRequest, plan_adopt_port, plan_create_port,
+    plan_delete_port,
 };
 pub use quota::{Quota, over_quota};
 pub use router::{Gateway, Route, Router, RouterId, pick_host, plan_host_routers};

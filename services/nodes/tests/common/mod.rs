@@ -333,6 +333,9 @@ impl Lanes for Discards {
     async fn diagnostics(&self, _: &str) -> Result<Value> {
         no_lane()
     }
+    async fn origin(&self, _: &str) -> Result<String> {
+        Ok(String::new())
+    }
     async fn discard(&self, what: &str, id: &str) -> Result<()> {
         self.0.lock().unwrap().push(format!("{what} {id}"));
         Ok(())

@@ -10,7 +10,7 @@
 //! ```
 //!
 //! `MARU_CLOUD_KILLS` (10) is the number of kills, `MARU_SEED` repeats the choices of a run, and `MARU_SOAK` names a directory
-//! that is kept: a run that was cut short goes on from there, and `kills.txt` in it has a line for each kill.
+//! that is kept: a run that was cut short goes on from there, and `cloud-kills.txt` in it has a line for each kill.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::print_stdout)]
 
 mod load;
@@ -89,7 +89,7 @@ fn nothing_acknowledged_is_lost_and_nothing_is_stuck() {
     let kept = std::env::var_os("MARU_SOAK").map(PathBuf::from);
     let folder = kept.clone().unwrap_or_else(|| own.path().to_owned());
     std::fs::create_dir_all(&folder).unwrap();
-    let journal = folder.join("kills.txt");
+    let journal = folder.join("cloud-kills.txt");
     let before = std::fs::read_to_string(&journal).map_or(0, |t| t.lines().count() as u64);
     let mut journal = std::fs::File::options()
         .create(true)

@@ -5,6 +5,7 @@
 
 mod durations;
 mod error;
+mod hex;
 mod id;
 pub mod panics;
 pub mod random;
@@ -12,4 +13,5 @@ pub mod time;
 
 pub use durations::Durations;
 pub use error::{BoxError, Error, ErrorKind, Result};
+pub use hex::{hex, unhex};
 pub use id::{DomainId, ProjectId, RequestId, UserId};

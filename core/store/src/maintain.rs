@@ -7,7 +7,7 @@ use crate::{
     mirror::{INCARNATION, hash_of},
 };
 use bytes::Bytes;
-use maru_base::{Error, Result};
+use maru_base::{Error, Result, hex, unhex};
 use serde::{Deserialize, Serialize};
 use sha2::{Digest as _, Sha256};
 use std::{
@@ -79,17 +79,6 @@ pub struct Backup {
     pub revision: Revision,
     /// How many keys it has.
     pub entries: usize,
-}
-
-fn hex(bytes: &[u8]) -> String {
-    bytes.iter().map(|b| format!("{b:02x}")).collect()
-}
-
-fn unhex(text: &str) -> Option<Vec<u8>> {
-    (0..text.len())
-        .step_by(2)
-        .map(|i| u8::from_str_radix(text.get(i..i + 2)?, 16).ok())
-        .collect()
 }
 
 fn digest_of(mut prints: Vec<(Key, Revision, Revision, u64)>) -> String {

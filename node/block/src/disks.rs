@@ -221,7 +221,7 @@ impl Disks {
         let (file, hash) = state;
         let (digest, path) = (digest.to_owned(), path.to_owned());
         blocking(move || {
-            let got: String = hash.finalize().iter().map(|b| format!("{b:02x}")).collect();
+            let got = maru_base::hex(&hash.finalize());
             if got != digest {
                 let _ = std::fs::remove_file(&temporary);
                 return Err(Error::new(

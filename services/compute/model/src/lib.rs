@@ -29,7 +29,7 @@ pub use intent::{DiskSource, GuestDisk, GuestIntent, GuestMetadata, guest_intent
 pub use keypair::{KeyKind, KeyPair, KeyPairId, keypair_id};
 pub use node::{ComputeService, NodeFacts, ServiceId, find_service, plan_node_down, plan_node_up, plan_upsert_service};
 pub use observe::{
-    Observation, ObservedServer, ObservedServerId, observed, plan_delete_server, plan_observe_server,
+    Observation, ObservedServer, ObservedServerId, observed_power, plan_delete_server, plan_observe_server,
     plan_server_removed, quota_of,
 };
 pub use quota::{QuotaClass, QuotaClassId, QuotaSet, QuotaSetId};

@@ -48,12 +48,12 @@ impl Kind for ObservedServer {
 /// A report; the same as what is stored.
 pub type Observation = ObservedServer;
 
-/// What was last observed of a server; all empty before the first report.
+/// The power state that was last observed of a server.
 #[must_use]
-pub fn observed(snapshot: &Snapshot, server: &str) -> ObservedServer {
+pub fn observed_power(snapshot: &Snapshot, server: &str) -> PowerState {
     snapshot
         .get::<ObservedServer>(&ObservedServerId::from(server))
-        .map(|o| (*o.value).clone())
+        .map(|o| o.power)
         .unwrap_or_default()
 }
 

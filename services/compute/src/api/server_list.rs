@@ -8,13 +8,13 @@ use crate::{
     },
 };
 use maru_base::{Error, Result};
-use maru_compute_model::{Server, ServerId, Task, VmState, network, observed};
+use maru_compute_model::{Server, ServerId, Task, VmState, network, observed_power};
 use maru_http::{
     Reply, Request,
     paging::{Page, next_link},
 };
 use maru_store::{Object, Snapshot};
-use serde::Serialize;
+use serde::{Serialize, Serializer};
 use std::{cmp::Ordering, net::IpAddr, sync::Arc};
 
 /// Most servers of one page.
@@ -152,17 +152,26 @@ const IGNORED_SORT_KEYS: &[&str] = &[
 ];
 
 #[derive(Serialize)]
-struct List<T> {
-    servers: Vec<T>,
+struct List<S> {
+    servers: S,
     #[serde(skip_serializing_if = "Vec::is_empty")]
     servers_links: Vec<Link>,
+}
+
+/// A list whose items are made one by one as they are written: a thousand views at once would be megabytes.
+struct Each<F>(F);
+
+impl<T: Serialize, I: Iterator<Item = T>, F: Fn() -> I> Serialize for Each<F> {
+    fn serialize<S: Serializer>(&self, serializer: S) -> std::result::Result<S::Ok, S::Error> {
+        serializer.collect_seq((self.0)())
+    }
 }
 
 /// `GET /servers`.
 pub(crate) async fn index(app: Arc<App>, request: Request) -> Result<Reply> {
     let snapshot = app.store.current().await?;
     let (found, links) = select(&snapshot, &request, "os_compute_api:servers:index:get_all_tenants")?;
-    let servers = found.iter().map(|s| server_view::brief(&request.base, s)).collect();
+    let servers = Each(|| found.iter().map(|s| server_view::brief(&request.base, s)));
     Reply::json(
         200,
         &List {
@@ -177,7 +186,7 @@ pub(crate) async fn detail(app: Arc<App>, request: Request) -> Result<Reply> {
     let snapshot = app.store.current().await?;
     let (found, links) = select(&snapshot, &request, "os_compute_api:servers:detail:get_all_tenants")?;
     let shape = Shape::of(&request, false);
-    let servers = found.iter().map(|s| server_view::full(&snapshot, &shape, s)).collect();
+    let servers = Each(|| found.iter().map(|s| server_view::full(&snapshot, &shape, s)));
     Reply::json(
         200,
         &List {
@@ -327,10 +336,9 @@ fn compare(snapshot: &Snapshot, keys: &[SortKey], a: &Object<Server>, b: &Object
             "image_ref" => a.image.as_ref().map(|i| &i.id).cmp(&b.image.as_ref().map(|i| &i.id)),
             "instance_type_id" => a.flavor.id.cmp(&b.flavor.id),
             "locked" => a.lock.is_some().cmp(&b.lock.is_some()),
-            "power_state" => observed(snapshot, &a.id)
-                .power
+            "power_state" => observed_power(snapshot, &a.id)
                 .number()
-                .cmp(&observed(snapshot, &b.id).power.number()),
+                .cmp(&observed_power(snapshot, &b.id).number()),
             _ => Ordering::Equal,
         };
         let order = if key.descending { order.reverse() } else { order };
@@ -515,7 +523,7 @@ fn exact(snapshot: &Snapshot, s: &Object<Server>, key: &str, value: &str) -> boo
         }
         "config_drive" => s.config_drive == matches!(value.to_ascii_lowercase().as_str(), "true" | "1"),
         "key_name" => s.key.as_ref().is_some_and(|k| k.name == value),
-        "power_state" => observed(snapshot, &s.id).power.number().to_string() == value,
+        "power_state" => observed_power(snapshot, &s.id).number().to_string() == value,
         "task_state" => s.task.is_some_and(|t| t.as_str() == value),
         "vm_state" => s.vm_state == VmState::Building && value == "building" || s.vm_state.as_str() == value,
         "user_id" => s.user_id == *value,

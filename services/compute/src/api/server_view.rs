@@ -2,7 +2,7 @@
 
 use crate::api::wire::{Link, bookmark, links};
 use maru_base::time::{micros_bare, seconds_z};
-use maru_compute_model::{Server, ServerGroup, VmState, find_service, network, observed};
+use maru_compute_model::{Server, ServerGroup, VmState, find_service, network, observed_power};
 use maru_http::Request;
 use maru_store::{Object, Snapshot};
 use serde::{Serialize, Serializer, ser::SerializeMap};
@@ -55,7 +55,7 @@ pub(crate) fn host_id(project: &str, host: Option<&str>) -> String {
             let mut hash = Sha224::new();
             hash.update(project.as_bytes());
             hash.update(host.as_bytes());
-            hash.finalize().iter().map(|b| format!("{b:02x}")).collect()
+            maru_base::hex(&hash.finalize())
         }
     }
 }
@@ -343,7 +343,7 @@ pub(crate) fn full<'a>(snapshot: &Snapshot, shape: &Shape, server: &'a Object<Se
         user_data: (extended && minor >= 3).then_some(s.user_data.as_deref()),
         task_state: all.then_some(s.task.map(maru_compute_model::Task::as_str)),
         vm_state: all.then_some(s.vm_state.as_str()),
-        power_state: all.then(|| observed(snapshot, &server.id).power.number()),
+        power_state: all.then(|| observed_power(snapshot, &server.id).number()),
         volumes: all.then_some([]),
         host_status: (all && minor >= 16 && shape.host_status).then(|| host_status(snapshot, s.host.as_deref())),
         locked: (minor >= 9).then_some(s.lock.is_some()),

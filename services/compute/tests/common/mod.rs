@@ -436,7 +436,7 @@ pub async fn obey(store: &Store, id: &m::ServerId) -> Result<()> {
                     ..m::Observation::default()
                 };
                 // A node says nothing twice.
-                if server.task.is_some() || m::observed(snapshot, id).power != seen.power {
+                if server.task.is_some() || m::observed_power(snapshot, id) != seen.power {
                     m::plan_observe_server(snapshot, &mut txn, id, &seen)?;
                 }
             }

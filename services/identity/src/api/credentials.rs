@@ -76,9 +76,7 @@ fn id_for(kind: &str, blob: &str) -> Result<CredentialId> {
         .and_then(serde_json::Value::as_str)
         .ok_or_else(bad)?;
     let digest = sha2::Sha256::digest(access.as_bytes());
-    Ok(CredentialId::from(
-        digest.iter().map(|b| format!("{b:02x}")).collect::<String>(),
-    ))
+    Ok(CredentialId::from(maru_base::hex(&digest)))
 }
 
 pub(super) async fn create(app: Arc<App>, mut request: Request) -> Result<Reply> {

@@ -127,6 +127,9 @@ impl Desired {
     }
 }
 
+/// The revision of ports that the slice does not know: taken from memory for a guest that it has forgotten.
+pub(crate) const RECALLED: u64 = 0;
+
 /// The network part of the slice.
 #[derive(Default)]
 pub(crate) struct NetworkView {

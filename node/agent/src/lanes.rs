@@ -87,7 +87,11 @@ impl Lanes for NodeLanes {
         match what {
             "server" => {
                 self.0.hypervisor.destroy(id).await?;
-                self.0.disks.remove_server(id).await
+                self.0.disks.remove_server(id).await?;
+                self.0.register.forget(id).await?;
+                // Its taps go in the next pass.
+                self.0.network.notify_one();
+                Ok(())
             }
             "disk" => self.0.disks.remove_server(id).await,
             "network" => self.0.wires.remove_network(id).await,

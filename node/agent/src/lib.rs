@@ -1,7 +1,7 @@
 //! The node agent: makes one machine match its slice.
 //!
 //! ```text
-//!  ControlPlane ──Set/Gone/Synced──► desired ──kick──► network pass (one)   links, firewall, routers, responders
+//!  ControlPlane ──Set/Gone/Synced──► desired ──kick──► network pass (one)   links, firewall, routers, responders, memory
 //!                                      │                    │ ports ready
 //!                                      └──────kick──────────┴──► servers (one task a server) disks, config drive, guest
 //!  ControlPlane ◄──── reports ◄──────── reporter ◄───────────────┘
@@ -14,6 +14,7 @@ mod config;
 mod desired;
 mod drivers;
 mod lanes;
+mod memory;
 mod network;
 mod queue;
 mod reporter;

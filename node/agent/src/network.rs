@@ -1,13 +1,14 @@
 //! The network pass: networks, taps, firewall, routers, responders; one at a time, over the whole slice.
 //!
 //! ```text
-//!  networks ─► taps (down) ─► firewall, one transaction ─► taps up ─► routers ─► responders ─► removals
+//!  memory ─► networks ─► taps (down) ─► firewall, one transaction ─► taps up ─► routers ─► responders ─► removals
 //! ```
 //! What is already as it shall be is not touched: each item is remembered as it was last made. What fails is that item's own
 //! misfortune: it is reported and tried again, and all others go on. Only the firewall is one for all, and without it no tap
 //! goes up.
 
-use crate::desired::NetworkView;
+use crate::desired::{NetworkView, RECALLED};
+use crate::memory::Memory;
 use crate::responders::{advertised, guests};
 use crate::{Inner, RESYNC};
 use maru_agent_api::{
@@ -59,6 +60,7 @@ impl Troubles {
 /// Runs passes until dropped.
 pub(crate) async fn run(inner: &Arc<Inner>) {
     let mut made = Made::default();
+    let mut memory = Memory::open(&inner.config.data_dir.join("guests")).await;
     let mut wait = Duration::from_millis(100);
     let mut failed = false;
     loop {
@@ -70,7 +72,7 @@ pub(crate) async fn run(inner: &Arc<Inner>) {
                 made = Made { reported: made.reported, session: made.session, ..Made::default() };
             }
         }
-        let view = inner.desired().network_view();
+        let mut view = inner.desired().network_view();
         if !view.synced {
             continue;
         }
@@ -79,7 +81,7 @@ pub(crate) async fn run(inner: &Arc<Inner>) {
             made.session = session;
             made.reported.clear();
         }
-        let troubles = match panics::catch(pass(inner, &view, &mut made)).await {
+        let troubles = match panics::catch(pass(inner, &mut view, &mut memory, &mut made)).await {
             Ok(troubles) => troubles,
             Err(panicked) => {
                 tracing::error!(
@@ -105,8 +107,16 @@ fn has_tap(port: &Port, node: &str) -> bool {
     port.host.as_deref() == Some(node) && port.device_owner.starts_with("compute:")
 }
 
-async fn pass(inner: &Arc<Inner>, view: &NetworkView, made: &mut Made) -> Troubles {
+async fn pass(inner: &Arc<Inner>, view: &mut NetworkView, memory: &mut Memory, made: &mut Made) -> Troubles {
     let mut troubles = Troubles::default();
+    // Without the guests it cannot be known whose rules must stay.
+    let Some(guests) = troubles.note("guests", "", inner.hypervisor.list().await) else {
+        return troubles;
+    };
+    let guests = guests.into_iter().map(|g| g.id).collect();
+    let remembered = remember(inner, &guests, view, memory, made).await;
+    troubles.note("memory", "", remembered);
+    let view = &*view;
     let begun = micros();
     for network in view.networks.values() {
         let dhcp = view.dhcp_port(&network.id).cloned();
@@ -130,6 +140,23 @@ async fn pass(inner: &Arc<Inner>, view: &NetworkView, made: &mut Made) -> Troubl
     respond(inner, view, made, &mut troubles);
     removals(inner, view, made, &mut troubles).await;
     troubles
+}
+
+/// Adds to the view what guests need that the slice does not know, removes the taps of those that were discarded, and keeps
+/// what all of them need.
+async fn remember(
+    inner: &Inner,
+    guests: &BTreeSet<String>,
+    view: &mut NetworkView,
+    memory: &mut Memory,
+    made: &mut Made,
+) -> Result<()> {
+    for port in memory.recall(guests, view) {
+        inner.wires.remove_port(&port).await?;
+        inner.ready().remove(&port);
+        made.ports.remove(&port);
+    }
+    memory.keep(view).await
 }
 
 /// Taps, firewall, taps up; kicks the servers whose ports became ready.
@@ -188,7 +215,7 @@ async fn ports(inner: &Arc<Inner>, view: &NetworkView, made: &mut Made, begun: i
             }
             made.ports.insert(port.id.clone(), port.clone());
         }
-        if inner.ready().insert(port.id.clone()) {
+        if inner.ready().insert(port.id.clone()) && entry.0 != RECALLED {
             made.fresh.insert(port.id.clone(), [begun, linked, filtered]);
         }
         let fault = broken.get(&port.id).cloned();
@@ -225,6 +252,9 @@ fn tell_servers(inner: &Inner, made: &mut Made) {
 }
 
 fn report_port(inner: &Inner, made: &mut Made, (revision, port): &(u64, Port), up: bool, fault: Option<String>) {
+    if *revision == RECALLED {
+        return;
+    }
     let now = (up, fault);
     if made.reported.get(&port.id) == Some(&now) {
         return;

@@ -58,6 +58,8 @@ pub(crate) struct State {
 pub(crate) struct Fake {
     pub state: Mutex<State>,
     pub crashed: Notify,
+    /// The agent's own directory.
+    pub dir: tempfile::TempDir,
     events: broadcast::Sender<GuestEvent>,
 }
 
@@ -66,6 +68,7 @@ impl Fake {
         Arc::new(Self {
             state: Mutex::default(),
             crashed: Notify::new(),
+            dir: tempfile::tempdir().unwrap(),
             events: broadcast::channel(64).0,
         })
     }
@@ -540,6 +543,8 @@ pub(crate) struct Plane {
     pub stream: Mutex<Option<mpsc::Sender<Delivery>>>,
     pub reports: Mutex<Vec<Report>>,
     pub changed: Notify,
+    /// The lanes that the agent offered last.
+    pub lanes: Mutex<Option<Arc<dyn Lanes>>>,
     /// `Synced` is not sent.
     pub never_synced: bool,
 }
@@ -575,7 +580,8 @@ impl ControlPlane for Plane {
     async fn pull(&self, _: &Session, _: &str) -> Result<ByteStream> {
         Ok(Box::new(tokio::io::empty()))
     }
-    async fn offer_lanes(&self, _: &Session, _: Arc<dyn Lanes>) -> Result<()> {
+    async fn offer_lanes(&self, _: &Session, lanes: Arc<dyn Lanes>) -> Result<()> {
+        *self.lanes.lock().unwrap() = Some(lanes);
         Ok(())
     }
 }
@@ -600,6 +606,9 @@ impl Plane {
     }
     pub(crate) fn gone(&self, revision: u64, key: ItemKey) {
         self.tell(Delivery::Gone(revision, key));
+    }
+    pub(crate) fn lanes(&self) -> Arc<dyn Lanes> {
+        self.lanes.lock().unwrap().clone().unwrap()
     }
     /// Ends the session.
     pub(crate) fn hang_up(&self) {
@@ -651,8 +660,8 @@ impl Running {
 }
 
 pub(crate) async fn run(fake: &Arc<Fake>, plane: &Arc<Plane>) -> Running {
-    let dir = std::env::temp_dir().join(format!("maru-agent-test-{}", std::process::id()));
-    let config = AgentConfig::new(NodeName::from(NODE), dir, "test".into());
+    std::fs::create_dir_all(fake.dir.path().join("guests")).unwrap();
+    let config = AgentConfig::new(NodeName::from(NODE), fake.dir.path().into(), "test".into());
     let agent = Agent::over(config, plane.clone(), fake.drivers()).await.unwrap();
     Running(tokio::spawn(async move { agent.run().await }))
 }

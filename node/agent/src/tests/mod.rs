@@ -10,7 +10,7 @@ use maru_base::ErrorKind;
 use std::sync::Arc;
 use std::time::Duration;
 
-fn network() -> Item {
+pub(crate) fn network() -> Item {
     Item::Network(Network {
         id: "net".into(),
         vni: 1,
@@ -32,7 +32,7 @@ fn network() -> Item {
     })
 }
 
-fn port(id: &str) -> Item {
+pub(crate) fn port(id: &str) -> Item {
     Item::Port(Port {
         id: id.into(),
         network_id: "net".into(),
@@ -51,7 +51,7 @@ fn port(id: &str) -> Item {
     })
 }
 
-fn server() -> Server {
+pub(crate) fn server() -> Server {
     Server {
         id: "vm".into(),
         project_id: "p".into(),
@@ -118,9 +118,12 @@ async fn a_server_that_comes_while_its_port_is_made_does_not_wait() {
     running(&plane, 3).await;
     let took = asked.elapsed();
     assert!(took < Duration::from_secs(1), "it waited for its port: {took:?}");
-    let told = plane.reports.lock().unwrap();
     let linked = |r: &&Report| matches!(r, Report::Event(e) if e.event == "link" || e.event == "firewall");
-    assert_eq!(told.iter().filter(linked).count(), 2);
+    plane
+        .until("its links are in its story", |p| {
+            p.reports.lock().unwrap().iter().filter(linked).count() == 2
+        })
+        .await;
 }
 
 #[tokio::test(start_paused = true)]
@@ -268,6 +271,56 @@ async fn what_the_slice_does_not_know_is_kept_and_told() {
     let s = fake.state();
     assert_eq!(s.guests["vm"].power, PowerState::Running);
     assert!(s.disks.contains("vm/root") && s.ports.contains_key("port") && s.networks.contains("net"));
+}
+
+/// A guest that a restored store has forgotten keeps its network, and what it needs to be adopted, over restarts of the agent.
+#[tokio::test(start_paused = true)]
+async fn a_forgotten_guest_keeps_its_network_until_it_is_discarded() {
+    let (fake, plane) = (Fake::new(), plane());
+    let agent = run(&fake, &plane).await;
+    running(&plane, 1).await;
+    assert_eq!(plane.lanes().origin("vm").await.unwrap(), "made for a test");
+    agent.crash().await;
+    let starts_and_stops = |fake: &Fake| fake.state().journal.iter().filter(|j| j.ends_with(" vm")).count();
+    let before = starts_and_stops(&fake);
+    // Twice: what is remembered must not be lost by being recalled. The second control plane knows the network by now.
+    for knows_network in [false, true] {
+        let restored = Arc::new(Plane::default());
+        if knows_network {
+            restored.set(1, network());
+        }
+        fake.state().answering.clear();
+        fake.state().filtered.clear();
+        let agent = run(&fake, &restored).await;
+        restored
+            .until("its network is there", |_| {
+                let s = fake.state();
+                s.filtered.contains("port") && s.answering.contains("net") && s.ports.get("port") == Some(&true)
+            })
+            .await;
+        tokio::time::sleep(Duration::from_secs(600)).await;
+        assert_eq!(
+            starts_and_stops(&fake),
+            before,
+            "it is touched: {:?}",
+            fake.state().journal
+        );
+        assert_eq!(restored.lanes().origin("vm").await.unwrap(), "made for a test");
+        let told = |r: &Report| matches!(r, Report::Port(_) | Report::Server(_) | Report::Event(_));
+        assert!(
+            !restored.reports.lock().unwrap().iter().any(told),
+            "nobody asked for it"
+        );
+        if knows_network {
+            restored.lanes().discard("server", "vm").await.unwrap();
+            restored
+                .until("its tap is gone", |_| fake.state().ports.is_empty())
+                .await;
+            let s = fake.state();
+            assert!(s.guests.is_empty() && s.disks.is_empty() && s.networks.contains("net"));
+        }
+        agent.crash().await;
+    }
 }
 
 #[tokio::test(start_paused = true)]

@@ -4,13 +4,14 @@ export PATH := $(HOME)/.cargo/bin:$(PATH)
 # One optimised build serves the demo, the bench and the system tests.
 RELEASE := target/release/maru
 
-.PHONY: demo test check bench soak fuzz build guest clean help
+.PHONY: demo test check bench soak fuzz conformance build guest clean help
 
 help:
 	@echo 'make demo    a cloud in namespaces of its own, a guest reached by SSH, a crash survived (KEEP=1 leaves it up)'
 	@echo 'make test    everything that must hold'
 	@echo 'make check   format, lints, invariants'
 	@echo 'make bench   figures against the promises of SPECIFICATION.md (QUICK=1: a minute; ONLY=up,boot: some)'
+	@echo 'make conformance LIST=file  the unmodified tempest against a fresh cloud (the interop list; REGEX= some of it)'
 	@echo 'make soak    long crash loops'
 	@echo 'make fuzz    each parser of foreign bytes, FUZZ_SECONDS each (600)'
 
@@ -35,6 +36,11 @@ bench: build guest
 	cargo build --release --locked -p maru-load-transfer
 	cargo build --release --locked -p maru-store --example bench_commit
 	@ONLY="$(ONLY)" QUICK="$(QUICK)" tests/load/bench
+
+LIST ?= tests/conformance/lists/interop-compute-identity-image-network-volume.txt
+conformance: build guest
+	@scripts/bootstrap client tempest
+	@tests/conformance/run $(LIST)
 
 check:
 	@scripts/bootstrap build

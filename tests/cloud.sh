@@ -2,7 +2,7 @@
 # proof that nothing is left. Sourced, with `script` naming the one that runs.
 #   NAME, WORK            instance and directory (DEMO_NAME, DEMO_DIR)
 #   MARU, GUEST           other binary, other guest image
-cd "$(dirname "${BASH_SOURCE[0]}")/../.."
+cd "$(dirname "${BASH_SOURCE[0]}")/.."
 top=$PWD
 
 MARU=${MARU:-$top/target/release/maru}
@@ -48,13 +48,13 @@ stop_all() {
 }
 cleanup() {
   local status=$?
-  if [ "$status" != 0 ]; then
+  if [ "$status" != 0 ] && [ -z "${judged:-}" ]; then
     printf '\n--- end of the log of maru (%s)\n' "$WORK/maru.log" >&2
     tail -n 40 "$WORK/maru.log" >&2 || true
   fi
   if [ -n "$KEEP" ] && [ "$status" = 0 ]; then return; fi
   stop_all
-  [ "$status" != 0 ] || rm -rf "$WORK"
+  if [ "$status" = 0 ] || [ -n "${judged:-}" ]; then rm -rf "$WORK"; fi
 }
 trap cleanup EXIT
 trap 'exit 130' INT TERM

@@ -3,7 +3,10 @@
 //! One request a connection: a line of JSON (`{"do": "status"}`), answered by a line of JSON or, where the answer is
 //! long, by several. There is no token: who may open the socket owns the machine.
 
-use crate::options::{Backup, Data, Debug, DebugWhat, Unknown};
+use crate::{
+    options::{Backup, Debug, DebugWhat, Status, Unknown},
+    show,
+};
 use anyhow::{Context, Result, bail};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
@@ -35,6 +38,9 @@ pub enum Ask {
         what: String,
         /// Its id.
         id: String,
+        /// The node, if several have one.
+        #[serde(default)]
+        node: Option<String>,
         /// Adopt rather than discard.
         adopt: bool,
     },
@@ -134,103 +140,58 @@ pub async fn ask(data: &Path, ask: &Ask) -> Result<Value> {
     Ok(reply.get_mut("ok").map(Value::take).unwrap_or_default())
 }
 
-/// `maru status`.
+/// `maru status`: what to print.
 ///
 /// # Errors
 /// When no cloud runs.
-pub async fn status(options: Data) -> Result<()> {
-    let status = ask(&options.data, &Ask::Status).await?;
-    show("", &status);
-    Ok(())
+pub async fn status(options: Status) -> Result<String> {
+    let status = ask(&options.data.data, &Ask::Status).await?;
+    Ok(show::status(status, options.all))
 }
 
-/// Prints nested JSON as indented lines.
-fn show(indent: &str, value: &Value) {
-    match value {
-        Value::Object(map) => {
-            for (name, value) in map {
-                match value {
-                    Value::Object(m) if !m.is_empty() => {
-                        println!("{indent}{name}:");
-                        show(&format!("{indent}  "), value);
-                    }
-                    Value::Array(list) if !list.is_empty() => {
-                        println!("{indent}{name}:");
-                        for item in list {
-                            match item {
-                                Value::Object(_) => {
-                                    println!("{indent}  -");
-                                    show(&format!("{indent}    "), item);
-                                }
-                                other => println!("{indent}  - {}", plain(other)),
-                            }
-                        }
-                    }
-                    other => println!("{indent}{name}: {}", plain(other)),
-                }
-            }
-        }
-        other => println!("{indent}{}", plain(other)),
-    }
-}
-
-fn plain(value: &Value) -> String {
-    match value {
-        Value::String(s) => s.clone(),
-        Value::Null => "-".to_owned(),
-        Value::Array(_) | Value::Object(_) => "none".to_owned(),
-        other => other.to_string(),
-    }
-}
-
-/// `maru backup`.
+/// `maru backup`: what to print.
 ///
 /// # Errors
 /// When no cloud runs or the file cannot be written.
-pub async fn backup(options: Backup) -> Result<()> {
+pub async fn backup(options: Backup) -> Result<String> {
     let file = std::path::absolute(&options.file)?;
     let done = ask(&options.data.data, &Ask::Backup { file }).await?;
-    show("", &done);
-    Ok(())
+    Ok(show::nested(&done))
 }
 
-/// `maru adopt` and `maru discard`.
+/// `maru adopt` and `maru discard`: what to print.
 ///
 /// # Errors
-/// When no cloud runs or there is no such thing.
-pub async fn adopt(options: Unknown, adopt: bool) -> Result<()> {
+/// When no cloud runs, there is no such thing, or it cannot come back.
+pub async fn adopt(options: Unknown, adopt: bool) -> Result<String> {
     let done = ask(
         &options.data.data,
         &Ask::Unknown {
             what: options.what,
             id: options.id,
+            node: options.node,
             adopt,
         },
     )
     .await?;
-    show("", &done);
-    Ok(())
+    Ok(show::nested(&done))
 }
 
-/// `maru debug`.
+/// `maru debug`: what to print.
 ///
 /// # Errors
 /// When no cloud runs, or the mirror differs from the engine.
-pub async fn debug(options: Debug) -> Result<()> {
-    match options.what {
-        DebugWhat::Store { data, prefix } => {
-            let list = ask(&data.data, &Ask::Dump { prefix }).await?;
-            for item in list.as_array().into_iter().flatten() {
-                println!("{item}");
-            }
-        }
-        DebugWhat::Story { data, server } => {
-            let list = ask(&data.data, &Ask::Story { server }).await?;
-            for item in list.as_array().into_iter().flatten() {
-                println!("{item}");
-            }
-        }
-        DebugWhat::Check { data } => show("", &ask(&data.data, &Ask::Check).await?),
-    }
-    Ok(())
+pub async fn debug(options: Debug) -> Result<String> {
+    let (data, question) = match options.what {
+        DebugWhat::Store { data, prefix } => (data, Ask::Dump { prefix }),
+        DebugWhat::Story { data, server } => (data, Ask::Story { server }),
+        DebugWhat::Check { data } => return Ok(show::nested(&ask(&data.data, &Ask::Check).await?)),
+    };
+    let list = ask(&data.data, &question).await?;
+    Ok(list
+        .as_array()
+        .into_iter()
+        .flatten()
+        .map(|item| format!("{item}\n"))
+        .collect())
 }

@@ -1,5 +1,8 @@
 //! One control plane: the store, the services over it, the gateway in front, the controllers behind.
 
+mod nodes;
+mod unknown;
+
 use crate::{
     adapters::{LaneConsoles, RecordedAudit, SandboxInspector},
     metrics::Exporter,
@@ -17,7 +20,10 @@ use maru_store::{
     record::{FileRecords, Records, Retention},
 };
 use serde_json::{Value, json};
-use std::{path::Path, sync::Arc};
+use std::{
+    path::{Path, PathBuf},
+    sync::Arc,
+};
 use tokio::sync::watch;
 
 /// A running control plane.
@@ -29,6 +35,8 @@ pub struct Cloud {
     network: Arc<maru_network::App>,
     metrics: Arc<Exporter>,
     records: Arc<dyn Records>,
+    /// See [`Settings::data`].
+    data: Option<PathBuf>,
 }
 
 /// Every service's rules with their defaults.
@@ -114,6 +122,8 @@ pub struct Settings {
     pub external_cidr: ipnet::Ipv4Net,
     /// Its gateway; the first address unless given.
     pub external_gateway: Option<std::net::Ipv4Addr>,
+    /// Data directory that a command line must name to reach this cloud; `None` for the default one.
+    pub data: Option<PathBuf>,
 }
 
 impl Cloud {
@@ -194,6 +204,7 @@ impl Cloud {
             network,
             metrics,
             records,
+            data: settings.data.clone(),
         })
     }
 
@@ -334,60 +345,6 @@ impl Cloud {
         std::fs::rename(&fresh, &store).with_context(|| format!("cannot put {} in place", store.display()))?;
         std::fs::File::open(data)?.sync_all()?;
         Ok(())
-    }
-
-    /// Takes an unknown thing back into the store, or removes it from its node.
-    ///
-    /// # Errors
-    /// When no node reports such a thing.
-    pub async fn unknown(&self, what: &str, id: &str, adopt: bool) -> Result<Value> {
-        let view = self
-            .hub
-            .views()
-            .into_iter()
-            .find(|n| n.unknown.iter().any(|u| u.what == what && u.id == id));
-        let Some(view) = view else {
-            bail!("no node reports an unknown {what} {id}; `maru status` lists what is unknown");
-        };
-        if adopt {
-            if what != "server" {
-                bail!("a {what} is not adopted by itself: adopt the servers that use it, or discard the {what}");
-            }
-            return self.adopt(&view.node, id).await;
-        }
-        self.hub.discard(&view.node, what, id).await?;
-        Ok(json!({ "discarded": format!("{what} {id}"), "node": view.node }))
-    }
-
-    /// Takes a guest back into the store as its node remembers it (docs/adr/0004).
-    async fn adopt(&self, node: &str, id: &str) -> Result<Value> {
-        let text = self.hub.lanes(node)?.origin(id).await?;
-        let origin: maru_compute_model::Origin = serde_json::from_str(&text).with_context(|| {
-            format!("node {node} does not remember where server {id} comes from; it can only be discarded")
-        })?;
-        let (project, user) = (origin.server.project_id.clone(), origin.server.user_id.clone());
-        let request = maru_base::RequestId::generate();
-        let server = maru_compute_model::ServerId::from(id);
-        let adopted = self
-            .store
-            .plan(|snapshot| {
-                if snapshot.get::<maru_identity_model::Project>(&project).is_none() {
-                    return Err(maru_base::Error::not_found(format!(
-                        "Server {id} belongs to project {project}, which the store does not have; restore a later backup, or \
-                         discard the server."
-                    )));
-                }
-                let mut txn = maru_store::Txn::new();
-                let made = maru_compute_model::plan_adopt(snapshot, &mut txn, &server, &origin, node, &request, &user)?;
-                Ok((txn, made))
-            })
-            .await?;
-        self.hub.known(node, "server", id);
-        tracing::info!(server = id, node, request_id = %request, "adopted");
-        let mut value = serde_json::to_value(&adopted)?;
-        value["adopted"] = format!("server {id}").into();
-        value["node"] = node.into();
-        Ok(value)
     }
 
     /// Objects whose key begins so, as JSON; secrets are left out.

@@ -46,11 +46,11 @@ impl Admin {
     }
 }
 
-/// Prints the shell lines.
+/// The shell lines.
 ///
 /// # Errors
 /// When there is no cloud in the data directory.
-pub fn print_openrc(options: &Data) -> Result<()> {
+pub fn openrc(options: &Data) -> Result<String> {
     let admin = Admin::load(&options.data)?;
     let mut lines = vec![
         ("OS_AUTH_URL", admin.auth_url.as_str()),
@@ -65,29 +65,27 @@ pub fn print_openrc(options: &Data) -> Result<()> {
     if let Some(ca) = &admin.ca {
         lines.push(("OS_CACERT", ca));
     }
-    for (name, value) in lines {
-        println!("export {name}='{}'", value.replace('\'', r"'\''"));
-    }
-    Ok(())
+    let line = |(name, value): (&str, &str)| format!("export {name}='{}'\n", value.replace('\'', r"'\''"));
+    Ok(lines.into_iter().map(line).collect())
 }
 
-/// Prints the YAML.
+/// The YAML.
 ///
 /// # Errors
 /// When there is no cloud in the data directory.
-pub fn print_clouds_yaml(options: &Data) -> Result<()> {
+pub fn clouds_yaml(options: &Data) -> Result<String> {
     let admin = Admin::load(&options.data)?;
     // JSON strings are YAML strings, quoted safely.
     let quote = |s: &str| serde_json::Value::from(s).to_string();
-    println!(
-        "clouds:\n  maru:\n    auth:\n      auth_url: {}",
-        quote(&admin.auth_url)
+    let mut text = format!(
+        "clouds:\n  maru:\n    auth:\n      auth_url: {}\n      username: admin\n      password: {}\n      project_name: admin\n      \
+         user_domain_name: Default\n      project_domain_name: Default\n    region_name: {}\n    identity_api_version: 3\n",
+        quote(&admin.auth_url),
+        quote(&admin.password),
+        quote(&admin.region)
     );
-    println!("      username: admin\n      password: {}", quote(&admin.password));
-    println!("      project_name: admin\n      user_domain_name: Default\n      project_domain_name: Default");
-    println!("    region_name: {}\n    identity_api_version: 3", quote(&admin.region));
     if let Some(ca) = &admin.ca {
-        println!("    cacert: {}", quote(ca));
+        text.push_str(&format!("    cacert: {}\n", quote(ca)));
     }
-    Ok(())
+    Ok(text)
 }

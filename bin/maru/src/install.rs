@@ -4,11 +4,11 @@ use crate::options::{Cli, Install};
 use anyhow::{Context, Result, bail};
 use clap::Parser;
 
-/// Writes the unit and says what to do next.
+/// Writes the unit; what to print says what to do next.
 ///
 /// # Errors
 /// When the unit cannot be written or an option holds a line break.
-pub fn run(options: &Install) -> Result<()> {
+pub fn run(options: &Install) -> Result<String> {
     let binary = std::env::current_exe().context("cannot find this binary")?;
     let data = std::path::absolute(&options.data.data)?.display().to_string();
     let mut words = vec![binary.display().to_string(), "up".to_owned(), "--data".to_owned(), data];
@@ -33,9 +33,8 @@ pub fn run(options: &Install) -> Result<()> {
     );
     let path = options.unit_dir.join("maru.service");
     std::fs::write(&path, unit).with_context(|| format!("cannot write {}; run this as root", path.display()))?;
-    println!(
-        "Wrote {}. Start it with: systemctl daemon-reload && systemctl enable --now maru",
+    Ok(format!(
+        "Wrote {}. Start it with: systemctl daemon-reload && systemctl enable --now maru\n",
         path.display()
-    );
-    Ok(())
+    ))
 }

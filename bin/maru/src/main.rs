@@ -3,19 +3,21 @@
 //! `up` runs the control plane and, in the same process, this machine's node agent; the other commands talk to a
 //! running `up` over a socket in its data directory that only root may open ([`admin`]).
 
-#![allow(clippy::print_stdout, clippy::print_stderr)] // a command line talks to people
-
 mod admin;
 mod credentials;
 mod install;
 mod logging;
 mod options;
+mod show;
 mod tls;
 mod up;
 
 use clap::{CommandFactory, FromArgMatches};
 use options::{Cli, Command};
-use std::process::ExitCode;
+use std::{
+    io::{ErrorKind, Write},
+    process::ExitCode,
+};
 
 fn main() -> ExitCode {
     // The sandboxed parser is this binary again; it must lock itself down before anything else starts.
@@ -30,7 +32,7 @@ fn main() -> ExitCode {
     let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
         Ok(runtime) => runtime,
         Err(e) => {
-            eprintln!("maru: the async runtime cannot start: {e}");
+            complain(&format!("the async runtime cannot start: {e}"));
             return ExitCode::FAILURE;
         }
     };
@@ -38,12 +40,12 @@ fn main() -> ExitCode {
         match cli.command {
             Command::Up(o) => {
                 let origins = options::origins(&matches, "up");
-                up::run(*o, origins).await
+                up::run(*o, origins).await.map(|()| String::new())
             }
-            Command::Down(o) => up::down(o).await,
+            Command::Down(o) => up::down(o).await.map(|()| String::new()),
             Command::Status(o) => admin::status(o).await,
-            Command::Openrc(o) => credentials::print_openrc(&o),
-            Command::CloudsYaml(o) => credentials::print_clouds_yaml(&o),
+            Command::Openrc(o) => credentials::openrc(&o),
+            Command::CloudsYaml(o) => credentials::clouds_yaml(&o),
             Command::Install(o) => install::run(&o),
             Command::Backup(o) => admin::backup(o).await,
             Command::Restore(o) => up::restore(o).await,
@@ -54,11 +56,26 @@ fn main() -> ExitCode {
     });
     // Blocking work (a hash, a disk) must not hold up the end of the process.
     runtime.shutdown_background();
-    match outcome {
+    match outcome.and_then(|text| print(&text)) {
         Ok(()) => ExitCode::SUCCESS,
         Err(e) => {
-            eprintln!("maru: {e:#}");
+            complain(&format!("{e:#}"));
             ExitCode::FAILURE
         }
     }
+}
+
+/// Prints what a command has to say: the one place that writes to standard output. A reader that has read enough (`| head -1`) is no
+/// error; a full disk is.
+fn print(text: &str) -> anyhow::Result<()> {
+    let mut out = std::io::stdout().lock();
+    match out.write_all(text.as_bytes()).and_then(|()| out.flush()) {
+        Err(e) if e.kind() != ErrorKind::BrokenPipe => Err(anyhow::anyhow!("the output cannot be written: {e}")),
+        _ => Ok(()),
+    }
+}
+
+/// Says on standard error what went wrong; the exit code says so as well, so nothing is lost if nobody listens.
+fn complain(text: &str) {
+    let _ = writeln!(std::io::stderr(), "maru: {text}");
 }

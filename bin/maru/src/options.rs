@@ -21,7 +21,7 @@ pub enum Command {
     /// Stop a running cloud; with --guests, its guests and everything it made on this machine too.
     Down(Down),
     /// Show the health of each part, versions, the hypervisor chosen and where each option's value came from.
-    Status(Data),
+    Status(Status),
     /// Print shell lines that let the openstack client log in: eval "$(maru openrc)".
     Openrc(Data),
     /// Print a clouds.yaml for the openstack client.
@@ -40,11 +40,14 @@ pub enum Command {
     Debug(Debug),
 }
 
+/// Where the data is unless it is said.
+pub const DATA: &str = "/var/lib/maru";
+
 /// Where the data is.
 #[derive(Args, Clone)]
 pub struct Data {
     /// Data directory.
-    #[arg(long, env = "MARU_DATA", default_value = "/var/lib/maru")]
+    #[arg(long, env = "MARU_DATA", default_value = DATA)]
     pub data: PathBuf,
 }
 
@@ -119,6 +122,17 @@ pub struct Down {
     pub instance: String,
 }
 
+/// Options of `maru status`.
+#[derive(Args, Clone)]
+pub struct Status {
+    /// Where the data is.
+    #[command(flatten)]
+    pub data: Data,
+    /// Every node and every unknown thing, not only the first few and what is not well.
+    #[arg(long)]
+    pub all: bool,
+}
+
 /// Options of `maru install`.
 #[derive(Args, Clone)]
 pub struct Install {
@@ -159,7 +173,11 @@ pub struct Unknown {
     /// Where the data is.
     #[command(flatten)]
     pub data: Data,
-    /// `server`, `disk`, `network` or `router`.
+    /// The node that it is on, if several have one.
+    #[arg(long)]
+    pub node: Option<String>,
+    /// What it is.
+    #[arg(value_parser = ["server", "disk", "network", "router"])]
     pub what: String,
     /// Its id, as `maru status` lists it.
     pub id: String,

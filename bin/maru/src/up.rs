@@ -202,6 +202,7 @@ fn settings(options: &Up, url: &str, password: &str) -> Result<Settings> {
         bcrypt_cost: options.bcrypt_cost,
         external_cidr: options.external_cidr,
         external_gateway: options.external_gateway,
+        data: (options.data.data != Path::new(crate::options::DATA)).then(|| options.data.data.clone()),
     })
 }
 
@@ -236,19 +237,19 @@ pub async fn down(options: Down) -> Result<()> {
     Ok(())
 }
 
-/// Puts a backup in place of the store.
+/// Puts a backup in place of the store; gives what to print.
 ///
 /// # Errors
 /// When a cloud runs on the data, or the backup is not one.
-pub async fn restore(options: Restore) -> Result<()> {
+pub async fn restore(options: Restore) -> Result<String> {
     let Data { data } = &options.data;
     let _lock = lock(data)?;
     Cloud::restore(data, &options.file).await?;
-    println!(
+    Ok(
         "Restored. A new incarnation begins with the next `maru up`; what runs here and the backup does not know is \
-         kept and listed by `maru status` until it is adopted or discarded."
-    );
-    Ok(())
+        kept and listed by `maru status` until it is adopted or discarded.\n"
+            .to_owned(),
+    )
 }
 
 /// Answers the administrator's socket.
@@ -314,7 +315,7 @@ impl Door {
         });
         status["parts"] = self.cloud.health().await?;
         status["sandbox"] = layers;
-        status["nodes"] = serde_json::to_value(self.cloud.hub().views())?;
+        status["nodes"] = self.cloud.nodes().into();
         status["options"] = Value::Object(used);
         Ok(status)
     }
@@ -331,7 +332,7 @@ impl Answer for Door {
                 Ok(json!({"stopping": true, "guests": guests}))
             }
             Ask::Backup { file } => self.cloud.backup(&file).await,
-            Ask::Unknown { what, id, adopt } => self.cloud.unknown(&what, &id, adopt).await,
+            Ask::Unknown { what, id, node, adopt } => self.cloud.unknown(&what, &id, node.as_deref(), adopt).await,
             Ask::Dump { prefix } => self.cloud.dump(&prefix).await,
             Ask::Check => self.cloud.check().await,
             Ask::Story { server } => self.cloud.story(&server).await,

@@ -125,11 +125,18 @@ impl SimNode {
 
     /// The guest powers itself off, or its process ends (`crash`). It is reported when the node is connected.
     pub fn power_off(&self, id: &str, crash: bool) {
-        let power = if crash {
-            PowerState::Crashed
-        } else {
-            PowerState::Shutdown
-        };
+        self.set_power(
+            id,
+            if crash {
+                PowerState::Crashed
+            } else {
+                PowerState::Shutdown
+            },
+        );
+    }
+
+    /// The guest does this, whatever was asked of it. It is reported when the node is connected.
+    pub fn set_power(&self, id: &str, power: PowerState) {
         let mut world = self.inner.world();
         if let Some(guest) = world.guests.get_mut(id) {
             guest.power = power;

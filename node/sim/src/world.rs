@@ -156,7 +156,11 @@ fn state(id: &str, revision: u64, guest: &SimGuest, fault: Option<Fault>) -> Rep
 /// Brings a server to its intent, a step at a time; the reports of all steps.
 pub(crate) async fn server(inner: &Arc<Inner>, revision: u64, server: &Server, id: &str) -> Vec<Report> {
     let mut reports = Vec::new();
-    let mut guest = inner.world().guests.get(id).cloned();
+    // Kept before anything is done, as the real agent does: what is half done must not be forgotten with the control plane.
+    let mut guest = inner.world().guests.get_mut(id).map(|guest| {
+        guest.origin.clone_from(&server.origin);
+        guest.clone()
+    });
     let begun = maru_base::time::now().as_microsecond();
     let outcome = steps(inner, server, &mut guest, begun, &mut reports).await;
     let mut guest = guest.unwrap_or_default();

@@ -100,6 +100,7 @@ impl Builder {
             bcrypt_cost: 4,
             external_cidr: "203.0.113.0/24".parse().expect("a block"),
             external_gateway: None,
+            data: None,
         };
         let kit = Kit {
             dir,

@@ -17,6 +17,7 @@
 //! | `fips:<port>` | floating IPs of a port | deletion of the port, change of its addresses |
 
 pub mod address;
+mod adopt;
 pub mod agent;
 mod bind;
 pub mod default_group;
@@ -38,6 +39,7 @@ pub mod security_group_rule;
 pub mod subnet;
 pub mod tombstone;
 
+pub use adopt::plan_adopt_port;
 pub use agent::{Agent, AgentId, plan_upsert_agent};
 pub use bind::{plan_bind_port, plan_unbind_port};
 pub use default_group::{default_group, ensure_default_group};
@@ -48,8 +50,7 @@ pub use meta::Meta;
 pub use network::{Network, NetworkId, NetworkRequest, plan_create_network, plan_delete_network};
 pub use observed::{ObservedPort, plan_observe_port, port_is_up};
 pub use port::{
-    AddressPair, DhcpOption, FixedIp, FixedIpRequest, Port, PortId, PortRequest, plan_adopt_port, plan_create_port,
-    plan_delete_port,
+    AddressPair, DhcpOption, FixedIp, FixedIpRequest, Port, PortId, PortRequest, plan_create_port, plan_delete_port,
 };
 pub use quota::{Quota, over_quota};
 pub use router::{Gateway, Route, Router, RouterId, pick_host, plan_host_routers};

@@ -8,7 +8,7 @@
 //! ```
 
 pub use crate::port_plan::{
-    DhcpOptionChange, PortChange, plan_adopt_port, plan_create_port, plan_delete_port, plan_drop_port, plan_update_port,
+    DhcpOptionChange, PortChange, plan_create_port, plan_delete_port, plan_drop_port, plan_update_port,
 };
 use crate::{Meta, NetworkId, SecurityGroupId, SubnetId};
 use ipnet::IpNet;

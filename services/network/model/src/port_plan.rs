@@ -122,52 +122,6 @@ pub fn plan_create_port(snapshot: &Snapshot, txn: &mut Txn, request: PortRequest
     Ok((id, port))
 }
 
-/// Plans a port that exists on its node and that the store forgot: under its id, with its MAC and addresses, counted but not held to
-/// the quota. Gives the security groups that the store does not know; the port comes back without them.
-///
-/// # Errors
-/// 404 for a network or subnet that is not there; 409 for a port, address or MAC that is there already.
-pub fn plan_adopt_port(snapshot: &Snapshot, txn: &mut Txn, id: &PortId, mut port: Port) -> Result<Vec<String>> {
-    if snapshot.get::<Port>(id).is_some() {
-        return Err(errors::conflict(
-            "PortInUse",
-            format!("The store knows port {id} already; delete it first."),
-        ));
-    }
-    let network_id = port.network_id.clone();
-    if snapshot.get::<Network>(&network_id).is_none() {
-        return Err(errors::network_not_found(&network_id));
-    }
-    keys::alive::<Network>(txn, &network_id);
-    txn.bump_epoch(&format!("ports:{network_id}"));
-    quota::count(txn, &port.project_id, "port");
-    claim_mac(snapshot, txn, &network_id, Some(&port.mac_address), id)?;
-    let mut taking = Taking {
-        snapshot,
-        txn,
-        network_id: &network_id,
-        mac: &port.mac_address,
-        owner: &port.device_owner,
-        port: id,
-    };
-    for fixed in &port.fixed_ips {
-        let subnet = snapshot
-            .get::<Subnet>(&fixed.subnet_id)
-            .ok_or_else(|| errors::subnet_not_found(&fixed.subnet_id))?;
-        taking.take(&fixed.subnet_id, &subnet, fixed.ip_address)?;
-    }
-    let (known, missing): (Vec<_>, Vec<_>) = port
-        .security_groups
-        .into_iter()
-        .partition(|g| keys::look::<SecurityGroup>(snapshot, txn, g).is_some());
-    port.security_groups = known;
-    // Whom it may belong to was checked when it joined.
-    join_groups(snapshot, txn, &port.project_id, &port.security_groups, true)?;
-    mark_host(txn, &port);
-    txn.create(id, &port);
-    Ok(missing.iter().map(ToString::to_string).collect())
-}
-
 /// Plans a change of a port and gives what it will be.
 ///
 /// # Errors
@@ -343,7 +297,7 @@ fn bytes_of(text: &'static str) -> bytes::Bytes {
     bytes::Bytes::from_static(text.as_bytes())
 }
 
-fn claim_mac(
+pub(crate) fn claim_mac(
     snapshot: &Snapshot,
     txn: &mut Txn,
     network: &NetworkId,
@@ -366,7 +320,7 @@ fn claim_mac(
     Ok(mac)
 }
 
-fn join_groups(
+pub(crate) fn join_groups(
     snapshot: &Snapshot,
     txn: &mut Txn,
     project: &ProjectId,

@@ -9,6 +9,7 @@ mod install;
 mod logging;
 mod options;
 mod show;
+mod simulation;
 mod tls;
 mod up;
 

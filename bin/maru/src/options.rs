@@ -94,7 +94,8 @@ pub struct Up {
     /// token of an administrator or a system reader, /metrics is on the APIs' address, too.
     #[arg(long, env = "MARU_METRICS")]
     pub metrics: Option<SocketAddr>,
-    /// Run this many simulated nodes instead of the real one: no guest runs, everything else does.
+    /// Run this many simulated nodes instead of the real one: no guest runs, everything else does. What they have is kept when this is
+    /// stopped, and lost when it is killed.
     #[arg(long, env = "MARU_SIMULATE")]
     pub simulate: Option<u32>,
     /// Cost of the passwords' bcrypt hash, 4 to 31; Keystone's default is 12.

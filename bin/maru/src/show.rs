@@ -60,8 +60,8 @@ fn plain(value: &Value) -> String {
     }
 }
 
-/// A cloud's status: what is unknown, how many nodes are how, those that are not well, and the first few that are. `all` leaves
-/// nothing out.
+/// A cloud's status: its parts, what is unknown, how many nodes are how, those that are not well, and the first few that are; the
+/// rest. `all` leaves nothing out.
 #[must_use]
 pub fn status(mut status: Value, all: bool) -> String {
     let nodes = status.as_object_mut().and_then(|s| s.remove("nodes"));
@@ -69,7 +69,13 @@ pub fn status(mut status: Value, all: bool) -> String {
         Some(Value::Array(nodes)) => nodes,
         _ => Vec::new(),
     };
-    let mut out = nested(&status);
+    let mut out = String::new();
+    // What is asked for most often first; where the options came from last.
+    for name in ["version", "url", "parts"] {
+        if let Some(value) = status.as_object_mut().and_then(|s| s.remove(name)) {
+            lines(&mut out, "", &serde_json::json!({ name: value }));
+        }
+    }
     out.push_str(&unknown(&mut nodes, all));
     let (well, sick): (Vec<_>, Vec<_>) = nodes.into_iter().partition(|n| n["well"] == true);
     out.push_str(&match (well.len(), sick.len()) {
@@ -93,6 +99,7 @@ pub fn status(mut status: Value, all: bool) -> String {
             out.push_str(&format!("  and {left} more that are {kind}: maru status --all\n"));
         }
     }
+    lines(&mut out, "", &status);
     out
 }
 

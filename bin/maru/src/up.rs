@@ -5,7 +5,7 @@ use crate::{
     credentials::Admin,
     logging,
     options::{Data, Down, Restore, Up},
-    tls,
+    simulation, tls,
 };
 use anyhow::{Context, Result, bail};
 use maru::cloud::{Cloud, Parts, Settings};
@@ -132,11 +132,15 @@ pub async fn run(options: Up, origins: Vec<(String, &'static str)>) -> Result<()
     tracing::info!(url = shown, micros = begun.elapsed().as_micros(), "the APIs answer");
 
     let link: Arc<dyn maru_agent_api::ControlPlane> = cloud.hub().clone();
+    let mut simulated = Vec::new();
     let agent = if let Some(nodes) = options.simulate {
-        // Their guests live as long as this process.
+        let mut guests = simulation::load(&data)?;
         for n in 1..=nodes {
-            let name = NodeName::from(format!("{node}-{n}"));
-            let sim = maru_sim::SimNode::new(maru_sim::SimConfig::new(name), Arc::clone(&link));
+            let name = format!("{node}-{n}");
+            let config = maru_sim::SimConfig::new(NodeName::from(name.as_str()));
+            let sim = maru_sim::SimNode::new(config, Arc::clone(&link));
+            sim.take_up(guests.remove(&name).unwrap_or_default());
+            simulated.push((name, sim.clone()));
             tokio::spawn(async move { sim.run().await });
         }
         None
@@ -169,6 +173,9 @@ pub async fn run(options: Up, origins: Vec<(String, &'static str)>) -> Result<()
         && let Some(agent) = agent
     {
         agent.teardown().await?;
+    }
+    if options.simulate.is_some() && !with_guests.load(Ordering::Relaxed) {
+        simulation::save(&data, &simulated)?;
     }
     std::fs::remove_file(admin::socket(&data)).ok();
     Ok(())
@@ -233,6 +240,7 @@ pub async fn down(options: Down) -> Result<()> {
         // No control plane: the guests and links of its instance are stopped from here.
         let config = AgentConfig::new(NodeName::from("-"), data.clone(), options.instance.clone());
         Agent::teardown_offline(config).await?;
+        simulation::load(data)?;
     }
     Ok(())
 }

@@ -157,6 +157,54 @@ fn log_in(openrc: &str, curl: &[&str]) -> (String, Value) {
     )
 }
 
+/// Asks an API; head and body of the answer.
+fn call(url: &str, method: &str, path: &str, token: &str, body: &Value) -> (String, Value) {
+    let out = Command::new("curl")
+        .args(["-sS", "-i", "--max-time", "20", "-X", method])
+        .args([
+            "-H",
+            "Content-Type: application/json",
+            "-H",
+            &format!("X-Auth-Token: {token}"),
+        ])
+        .args(["-H", "OpenStack-API-Version: compute 2.90", "-d"])
+        .arg(body.to_string())
+        .arg(format!("{url}{path}"))
+        .output()
+        .unwrap();
+    let text = String::from_utf8(out.stdout).unwrap();
+    let (head, body) = text.split_once("\r\n\r\n").unwrap_or((&text, ""));
+    (head.to_owned(), serde_json::from_str::<Value>(body).unwrap_or_default())
+}
+
+/// The token of an answer.
+fn token_of(head: &str) -> String {
+    let line = head
+        .lines()
+        .find(|l| l.to_ascii_lowercase().starts_with("x-subject-token:"));
+    let line = line.unwrap_or_else(|| panic!("no token: {head}"));
+    line.split_once(':').unwrap().1.trim().to_owned()
+}
+
+/// What to log in with.
+fn auth(user: &str, password: &str) -> Value {
+    serde_json::json!({"auth": {
+        "identity": {"methods": ["password"], "password": {"user": {"name": user, "domain": {"id": "default"}, "password": password}}},
+        "scope": {"project": {"name": "admin", "domain": {"id": "default"}}}}})
+}
+
+/// Waits until something is there.
+fn soon<T>(what: &str, mut look: impl FnMut() -> Option<T>) -> T {
+    let deadline = Instant::now() + Duration::from_secs(20);
+    loop {
+        if let Some(found) = look() {
+            return found;
+        }
+        assert!(Instant::now() < deadline, "not within 20 s: {what}");
+        std::thread::yield_now();
+    }
+}
+
 #[test]
 fn a_cloud_starts_is_asked_and_stops() {
     let (_dir, data) = data();
@@ -165,20 +213,17 @@ fn a_cloud_starts_is_asked_and_stops() {
     let mut up = Up::start(&data, "127.0.0.1:0", &["--region", "North"]);
     assert!(up.url.starts_with("http://127.0.0.1:"));
     // The node connects a moment after the APIs answer.
-    let deadline = Instant::now() + Duration::from_secs(20);
-    let status = loop {
-        let status = ok(&data, &["status"]);
-        if status.contains("accelerator: simulated") {
-            break status;
-        }
-        assert!(Instant::now() < deadline, "no node:\n{status}");
-    };
+    let status = soon("the node", || {
+        Some(ok(&data, &["status"])).filter(|s| s.contains("accelerator: simulated"))
+    });
     for part in [
         "version:",
         "store: ok, redb",
         "region: North (command line)",
         "log: info (default)",
         "accelerator: simulated",
+        "nodes: 1, all well",
+        "unknown: nothing",
     ] {
         assert!(status.contains(part), "{part} is not in the status:\n{status}");
     }
@@ -355,49 +400,7 @@ fn no_secret_is_logged_or_recorded() {
     let admin: Value = serde_json::from_str(&std::fs::read_to_string(data.join("admin.json")).unwrap()).unwrap();
     let admin_password = admin["password"].as_str().unwrap().to_owned();
     let mut secrets = vec![admin_password.clone()];
-    let call = |method: &str, path: &str, token: &str, body: Value| {
-        let out = Command::new("curl")
-            .args([
-                "-sS",
-                "-i",
-                "--max-time",
-                "20",
-                "-X",
-                method,
-                "-H",
-                "Content-Type: application/json",
-            ])
-            .args([
-                "-H",
-                &format!("X-Auth-Token: {token}"),
-                "-H",
-                "OpenStack-API-Version: compute 2.90",
-                "-d",
-            ])
-            .arg(body.to_string())
-            .arg(format!("{}{path}", up.url))
-            .output()
-            .unwrap();
-        let text = String::from_utf8(out.stdout).unwrap();
-        let (head, body) = text.split_once("\r\n\r\n").unwrap_or((&text, ""));
-        (head.to_owned(), serde_json::from_str::<Value>(body).unwrap_or_default())
-    };
-    let token_of = |head: &str| {
-        let line = head
-            .lines()
-            .find(|l| l.to_ascii_lowercase().starts_with("x-subject-token:"));
-        line.unwrap_or_else(|| panic!("no token: {head}"))
-            .split_once(':')
-            .unwrap()
-            .1
-            .trim()
-            .to_owned()
-    };
-    let auth = |user: &str, password: &str| {
-        serde_json::json!({"auth": {
-            "identity": {"methods": ["password"], "password": {"user": {"name": user, "domain": {"id": "default"}, "password": password}}},
-            "scope": {"project": {"name": "admin", "domain": {"id": "default"}}}}})
-    };
+    let call = |method: &str, path: &str, token: &str, body: Value| call(&up.url, method, path, token, &body);
     let (head, _) = call("POST", "/identity/v3/auth/tokens", "", auth("admin", &admin_password));
     let token = token_of(&head);
     secrets.push(token.clone());
@@ -481,4 +484,237 @@ fn no_secret_is_logged_or_recorded() {
             assert!(!text.contains(secret.as_str()), "{place} holds {secret}");
         }
     }
+}
+
+/// The commands that the status gives for a thing, as they are printed.
+fn way<'a>(status: &'a str, thing: &str, way: &str) -> &'a str {
+    let mut lines = status.lines().skip_while(|l| !l.contains(thing)).skip(1);
+    let line = lines.find(|l| l.trim_start().starts_with(way));
+    let line = line.unwrap_or_else(|| panic!("{thing}: no '{way}' in\n{status}"));
+    line.split_once(": ").unwrap().1
+}
+
+/// Gives a command that was printed to a shell, without MARU_DATA: it must say all that it needs.
+fn shell(command: &str) -> Output {
+    let folder = Path::new(MARU).parent().unwrap();
+    let path = format!("{}:{}", folder.display(), std::env::var("PATH").unwrap());
+    Command::new("sh")
+        .args(["-c", command])
+        .env("PATH", path)
+        .env_remove("MARU_DATA")
+        .output()
+        .unwrap()
+}
+
+#[test]
+fn what_a_restore_forgot_is_adopted_or_discarded() {
+    let (dir, data) = data();
+    // A path that a shell would take apart.
+    let data = data.with_file_name("my cloud's data");
+    let file = dir.path().join("backup");
+    let mut up = Up::start(&data, "127.0.0.1:0", &[]);
+    let admin: Value = serde_json::from_str(&std::fs::read_to_string(data.join("admin.json")).unwrap()).unwrap();
+    let password = admin["password"].as_str().unwrap().to_owned();
+    let sign_in = |url: &str| token_of(&call(url, "POST", "/identity/v3/auth/tokens", "", &auth("admin", &password)).0);
+    let token = sign_in(&up.url);
+    ok(&data, &["backup", file.to_str().unwrap()]);
+    // Two servers that the backup does not know, of an image that it does not know.
+    let body = serde_json::json!({"name": "i", "disk_format": "raw", "container_format": "bare"});
+    let image = call(&up.url, "POST", "/image/v2/images", &token, &body).1["id"].clone();
+    let sent = Command::new("curl")
+        .args(["-sSf", "-X", "PUT", "-H", "Content-Type: application/octet-stream"])
+        .args([
+            "-H",
+            &format!("X-Auth-Token: {token}"),
+            "--data-binary",
+            &"x".repeat(4096),
+        ])
+        .arg(format!("{}/image/v2/images/{}/file", up.url, image.as_str().unwrap()))
+        .output()
+        .unwrap();
+    assert!(sent.status.success(), "{sent:?}");
+    let flavor = call(&up.url, "GET", "/compute/v2.1/flavors", &token, &Value::Null).1["flavors"][0]["id"].clone();
+    let shown = |url: &str, token: &str, id: &str| {
+        let (head, body) = call(url, "GET", &format!("/compute/v2.1/servers/{id}"), token, &Value::Null);
+        (
+            head.lines().next().unwrap().to_owned(),
+            body["server"]["status"].clone(),
+        )
+    };
+    let make = |name: &str| {
+        let body =
+            serde_json::json!({"server": {"name": name, "flavorRef": flavor, "imageRef": image, "networks": "none"}});
+        let (head, made) = call(&up.url, "POST", "/compute/v2.1/servers", &token, &body);
+        let id = made["server"]["id"]
+            .as_str()
+            .unwrap_or_else(|| panic!("{head}"))
+            .to_owned();
+        soon("the server is ACTIVE", || {
+            (shown(&up.url, &token, &id).1 == "ACTIVE").then_some(())
+        });
+        id
+    };
+    let (kept, dropped) = (make("kept"), make("dropped"));
+    up.signal("-TERM");
+    assert!(up.wait().success());
+
+    ok(&data, &["restore", file.to_str().unwrap()]);
+    let mut up = Up::start(&data, "127.0.0.1:0", &[]);
+    let token = sign_in(&up.url);
+    assert!(shown(&up.url, &token, &kept).0.contains("404"));
+    let status = soon("the guests are listed", || {
+        Some(ok(&data, &["status"])).filter(|s| s.contains(&kept) && s.contains(&dropped))
+    });
+    assert!(
+        status.contains("unknown: 2 things on the nodes that the store does not know"),
+        "{status}"
+    );
+    // What the status says is done to the letter.
+    let quoted = format!("'{}'", data.display().to_string().replace('\'', r"'\''"));
+    let adopt = way(&status, &kept, "to take it back");
+    assert_eq!(adopt, format!("maru adopt server {kept} --data {quoted}"));
+    let out = shell(adopt);
+    let said = String::from_utf8(out.stdout).unwrap();
+    assert!(out.status.success(), "{}", String::from_utf8_lossy(&out.stderr));
+    for line in [
+        format!("adopted: server {kept}"),
+        "name: kept".to_owned(),
+        "status: ACTIVE".to_owned(),
+    ] {
+        assert!(said.lines().any(|l| l == line), "{line} is not in\n{said}");
+    }
+    assert_eq!(shown(&up.url, &token, &kept).1, "ACTIVE");
+    let out = shell(way(&status, &dropped, "to remove it for good"));
+    let said = String::from_utf8(out.stdout).unwrap();
+    assert!(
+        out.status.success() && said.contains(&format!("discarded: server {dropped}")),
+        "{said}"
+    );
+    assert!(shown(&up.url, &token, &dropped).0.contains("404"));
+    assert!(ok(&data, &["status"]).contains("unknown: nothing"));
+    // Again: what is known, what is gone, what is no kind of thing.
+    for verb in ["adopt", "discard"] {
+        let error = refused(&data, &[verb, "server", &kept]);
+        assert!(
+            error.contains(&format!("server {kept} (kept) is known to the cloud")),
+            "{error}"
+        );
+        let error = refused(&data, &[verb, "server", &dropped]);
+        assert!(error.contains("no node reports an unknown server"), "{error}");
+        let error = refused(&data, &[verb, "flavor", "x"]);
+        assert!(error.contains("server, disk, network, router"), "{error}");
+    }
+    up.signal("-TERM");
+    assert!(up.wait().success());
+    for verb in ["adopt", "discard"] {
+        assert!(refused(&data, &[verb, "server", &kept]).contains("no cloud runs on"));
+    }
+    // The next process knows the server, and its node has the guest.
+    assert!(data.join("simulated.json").exists());
+    let mut up = Up::start(&data, "127.0.0.1:0", &[]);
+    let token = sign_in(&up.url);
+    soon("the node", || {
+        ok(&data, &["status"]).contains("nodes: 1, all well").then_some(())
+    });
+    assert_eq!(shown(&up.url, &token, &kept).1, "ACTIVE");
+    assert!(ok(&data, &["status"]).contains("unknown: nothing"));
+    // Whoever stops them, the guests go.
+    up.signal("-TERM");
+    assert!(up.wait().success());
+    ok(&data, &["down", "--guests", "--instance", "clitest"]);
+    assert!(!data.join("simulated.json").exists());
+    let _up = Up::start(&data, "127.0.0.1:0", &[]);
+    ok(&data, &["down", "--guests"]);
+    assert!(!data.join("simulated.json").exists());
+}
+
+/// A pipe that nobody reads.
+fn unread() -> Stdio {
+    let (reader, writer) = std::io::pipe().unwrap();
+    drop(reader);
+    Stdio::from(writer)
+}
+
+#[test]
+fn a_reader_that_goes_away_is_no_error_and_a_full_disk_is() {
+    let (dir, data) = data();
+    let mut up = Up::start(&data, "127.0.0.1:0", &[]);
+    let backup = dir.path().join("backup");
+    let backup = backup.to_str().unwrap();
+    let all: [&[&str]; 9] = [
+        &["status"],
+        &["status", "--all"],
+        &["openrc"],
+        &["clouds-yaml"],
+        &["debug", "store"],
+        &["debug", "check"],
+        &["backup", backup],
+        &["install", "--unit-dir", dir.path().to_str().unwrap()],
+        &["--help"],
+    ];
+    let run = |args: &[&str], stdout: Stdio| {
+        let mut command = Command::new(MARU);
+        command
+            .args(args)
+            .env("MARU_DATA", &data)
+            .stdout(stdout)
+            .stderr(Stdio::piped());
+        command.spawn().unwrap().wait_with_output().unwrap()
+    };
+    for args in all {
+        let out = run(args, unread());
+        let error = String::from_utf8_lossy(&out.stderr).into_owned();
+        assert!(out.status.success() && error.is_empty(), "maru {args:?}: {error}");
+    }
+    for args in &all[..6] {
+        let out = run(args, std::fs::File::create("/dev/full").unwrap().into());
+        let error = String::from_utf8_lossy(&out.stderr).into_owned();
+        assert!(!out.status.success(), "maru {args:?}");
+        assert!(
+            error.starts_with("maru: the output cannot be written: "),
+            "maru {args:?}: {error}"
+        );
+    }
+    up.signal("-TERM");
+    assert!(up.wait().success());
+    // Restore prints after its work is done; and errors find nobody to read them.
+    let out = run(&["restore", backup], unread());
+    assert!(out.status.success(), "{}", String::from_utf8_lossy(&out.stderr));
+    let mut command = Command::new(MARU);
+    command
+        .arg("status")
+        .env("MARU_DATA", &data)
+        .stdout(unread())
+        .stderr(unread());
+    assert_eq!(command.status().unwrap().code(), Some(1), "an error, no panic");
+}
+
+#[test]
+fn a_cloud_whose_log_nobody_reads_goes_on() {
+    let (_dir, data) = data();
+    let mut up = Command::new(MARU)
+        .args([
+            "up",
+            "--listen",
+            "127.0.0.1:0",
+            "--simulate",
+            "1",
+            "--bcrypt-cost",
+            "4",
+            "--log",
+            "debug",
+        ])
+        .env("MARU_DATA", &data)
+        .stderr(unread())
+        .spawn()
+        .unwrap();
+    let status = soon("the node", || {
+        let out = maru(&data, &["status"]);
+        let text = String::from_utf8(out.stdout).unwrap();
+        text.contains("nodes: 1, all well").then_some(text)
+    });
+    assert!(status.starts_with("version: "), "{status}");
+    ok(&data, &["debug", "check"]);
+    ok(&data, &["down"]);
+    assert!(up.wait().unwrap().success());
 }

@@ -7,7 +7,7 @@
 //! It obeys what the real agent obeys (nothing before `Synced`, nothing older than seen, `Gone` is an order, counted reboots and
 //! rebuilds, what the slice does not know is kept), costs a task and a map, and waits only on tokio's clock: thousands fit in one
 //! process, and under paused time a cloud's week passes in a moment. Its guests live as long as the [`SimNode`], so a test can
-//! drop [`SimNode::run`] and begin it again as a restart of the agent.
+//! drop [`SimNode::run`] and begin it again as a restart of the agent; [`SimNode::take_up`] gives them to another process.
 
 mod lanes;
 mod script;
@@ -110,6 +110,11 @@ impl SimNode {
     #[must_use]
     pub fn guests(&self) -> BTreeMap<String, SimGuest> {
         self.inner.world().guests.clone()
+    }
+
+    /// Puts guests on the node that were there before this process.
+    pub fn take_up(&self, guests: BTreeMap<String, SimGuest>) {
+        self.inner.world().guests.extend(guests);
     }
 
     /// Puts a guest on the node that no slice asked for.

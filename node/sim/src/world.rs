@@ -3,13 +3,14 @@
 use crate::{Fault, Inner, Step, event, step, wanted};
 use maru_agent_api::observed::{PortState, PowerState, Report, ServerState, UnknownThing};
 use maru_agent_api::slice::{Item, ItemKey, Port, Power, Router, Server};
+use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::Notify;
 
 /// A guest that is there.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct SimGuest {
     /// What it does.
     pub power: PowerState,

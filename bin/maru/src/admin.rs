@@ -62,7 +62,9 @@ pub enum Ask {
 #[async_trait::async_trait]
 pub trait Answer: Send + Sync + 'static {
     /// Answers one request.
-    async fn answer(&self, ask: Ask) -> Result<Value>;
+    async fn answer(&self, ask: &Ask) -> Result<Value>;
+    /// Does what may only begin when the answer has left: what ends the process would take the answer along.
+    fn answered(&self, ask: &Ask);
 }
 
 /// Path of the socket.
@@ -103,16 +105,20 @@ async fn one(stream: UnixStream, answer: std::sync::Arc<dyn Answer>) -> Result<(
     let (read, mut write) = stream.into_split();
     let mut line = String::new();
     BufReader::new(read.take(64 << 10)).read_line(&mut line).await?;
-    let outcome = match serde_json::from_str::<Ask>(&line) {
+    let asked = serde_json::from_str::<Ask>(&line);
+    let outcome = match &asked {
         Ok(ask) => answer.answer(ask).await,
-        Err(e) => Err(e).context("not a request that this version knows"),
+        Err(e) => Err(anyhow::anyhow!("not a request that this version knows: {e}")),
     };
     let reply = match outcome {
         Ok(value) => serde_json::json!({ "ok": value }),
         Err(e) => serde_json::json!({ "error": format!("{e:#}") }),
     };
-    write.write_all(format!("{reply}\n").as_bytes()).await?;
-    Ok(())
+    let written = write.write_all(format!("{reply}\n").as_bytes()).await;
+    if let Ok(ask) = &asked {
+        answer.answered(ask);
+    }
+    Ok(written?)
 }
 
 /// Asks a running cloud.

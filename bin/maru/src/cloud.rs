@@ -37,6 +37,8 @@ pub struct Cloud {
     records: Arc<dyn Records>,
     /// See [`Settings::data`].
     data: Option<PathBuf>,
+    /// Whoever holds it adopts or discards: one at a time, so that nothing is discarded that was adopted a moment ago.
+    unknown_turn: tokio::sync::Mutex<()>,
 }
 
 /// Every service's rules with their defaults.
@@ -205,6 +207,7 @@ impl Cloud {
             metrics,
             records,
             data: settings.data.clone(),
+            unknown_turn: tokio::sync::Mutex::default(),
         })
     }
 

@@ -85,14 +85,8 @@ pub fn status(mut status: Value, all: bool) -> String {
     });
     for (list, shown, kind) in [(&sick, SICK, "not well"), (&well, NODES, "well")] {
         let shown = if all { list.len() } else { shown.min(list.len()) };
-        for node in &list[..shown] {
-            out.push_str("  -\n");
-            let mut node = node.clone();
-            if let Some(map) = node.as_object_mut() {
-                map.remove("well");
-                map.remove("silent_s");
-            }
-            lines(&mut out, "    ", &node);
+        for one in &list[..shown] {
+            node(&mut out, one);
         }
         if list.len() > shown {
             let left = list.len() - shown;
@@ -101,6 +95,42 @@ pub fn status(mut status: Value, all: bool) -> String {
     }
     lines(&mut out, "", &status);
     out
+}
+
+/// A node in a few lines.
+fn node(out: &mut String, node: &Value) {
+    out.push_str(&format!("  {}: {}\n", plain(&node["node"]), plain(&node["state"])));
+    let hello = &node["hello"];
+    let of = |name: &str| plain(&hello[name]);
+    if hello.is_object() {
+        let version = hello["hypervisor_version"].as_u64().unwrap_or_default();
+        let (major, minor, micro) = (version / 1_000_000, version / 1_000 % 1_000, version % 1_000);
+        out.push_str(&format!(
+            "    accelerator: {}\n    machine: {} processors ({}, {}), {} MiB of memory, {} GiB for disks, at {}\n    \
+             runs: Maru {}, {} {major}.{minor}.{micro}\n",
+            of("accelerator"),
+            of("vcpus"),
+            of("cpu_model"),
+            of("arch"),
+            of("memory_mib"),
+            of("disk_gib"),
+            of("address"),
+            of("version"),
+            of("hypervisor_type"),
+        ));
+    }
+    let used = &node["resources"];
+    let of = |name: &str| plain(&used[name]);
+    if used.is_object() {
+        out.push_str(&format!(
+            "    in use: {} guests, {} MiB of memory, {} GiB of disk ({} free), load {}\n",
+            of("running"),
+            of("memory_used_mib"),
+            of("disk_used_gib"),
+            of("disk_free_gib"),
+            of("load"),
+        ));
+    }
 }
 
 /// What is unknown on all nodes, with what can be done; taken from the nodes.
@@ -159,32 +189,50 @@ mod tests {
     use super::*;
     use serde_json::json;
 
-    fn node(n: usize, well: bool) -> Value {
-        json!({"node": format!("n{n}"), "well": well, "state": if well { "up" } else { "down: silent for 61 s" },
-            "silent_s": 0, "hello": {"accelerator": "kvm"}, "resources": null, "unknown": []})
+    fn of(n: usize, well: bool) -> Value {
+        json!({"node": format!("n{n}"), "well": well, "state": if well { "up" } else { "down: silent for 61 s" }, "silent_s": 0,
+            "hello": {"accelerator": "kvm: /dev/kvm", "vcpus": 8, "cpu_model": "fast", "arch": "x86_64", "memory_mib": 1024,
+                "disk_gib": 10, "address": "192.0.2.1", "version": "1.2.3", "hypervisor_type": "QEMU", "hypervisor_version": 10_000_002},
+            "resources": {"running": 3, "memory_used_mib": 512, "disk_used_gib": 4, "disk_free_gib": 6, "load": "0.1, 0.2, 0.3"},
+            "unknown": []})
+    }
+
+    #[test]
+    fn a_node_is_a_few_lines() {
+        let text = status(json!({"nodes": [of(1, true)]}), false);
+        let expected = "unknown: nothing\nnodes: 1, all well\n  n1: up\n    accelerator: kvm: /dev/kvm\n    \
+             machine: 8 processors (fast, x86_64), 1024 MiB of memory, 10 GiB for disks, at 192.0.2.1\n    \
+             runs: Maru 1.2.3, QEMU 10.0.2\n    in use: 3 guests, 512 MiB of memory, 4 GiB of disk (6 free), load 0.1, 0.2, 0.3\n";
+        assert_eq!(text, expected);
+        let away = json!({"node": "n2", "well": false, "state": "has not connected", "unknown": []});
+        let text = status(json!({"nodes": [away]}), false);
+        assert_eq!(
+            text,
+            "unknown: nothing\nnodes: 1, of which 1 not well\n  n2: has not connected\n"
+        );
     }
 
     #[test]
     fn of_a_thousand_nodes_the_sick_ones_are_seen() {
-        let nodes: Vec<Value> = (1..=1000).map(|n| node(n, n != 500 && n != 700)).collect();
-        let of = |all| status(json!({"version": "1", "nodes": nodes}), all);
-        let short = of(false);
+        let nodes: Vec<Value> = (1..=1000).map(|n| of(n, n != 500 && n != 700)).collect();
+        let show = |all| status(json!({"version": "1", "nodes": nodes}), all);
+        let short = show(false);
         assert!(short.contains("nodes: 1000, of which 2 not well\n"), "{short}");
-        assert!(short.contains("node: n500\n") && short.contains("node: n700\n") && short.contains("node: n1\n"));
-        assert!(!short.contains("node: n4\n"), "{short}");
+        assert!(short.contains("  n500: down") && short.contains("  n700: down") && short.contains("  n1: up\n"));
+        assert!(!short.contains("  n4: "), "{short}");
         assert!(
             short.contains("and 995 more that are well: maru status --all\n"),
             "{short}"
         );
         assert!(short.lines().count() < 60, "{}", short.lines().count());
-        let long = of(true);
-        assert!((1..=1000).all(|n| long.contains(&format!("node: n{n}\n"))));
+        let long = show(true);
+        assert!((1..=1000).all(|n| long.contains(&format!("  n{n}: "))));
         assert!(!long.contains(" more "), "nothing is left out");
     }
 
     #[test]
     fn each_unknown_thing_is_told_with_what_can_be_done() {
-        let mut one = node(1, true);
+        let mut one = of(1, true);
         one["unknown"] = json!([
             {"what": "network", "id": "net", "description": "bridge", "discard": "maru discard network net"},
             {"what": "server", "id": "s", "description": "web is Running", "adopt": "maru adopt server s", "discard": "maru discard server s"},

@@ -331,19 +331,21 @@ impl Door {
 
 #[async_trait::async_trait]
 impl Answer for Door {
-    async fn answer(&self, ask: Ask) -> Result<Value> {
+    async fn answer(&self, ask: &Ask) -> Result<Value> {
         match ask {
             Ask::Status => self.status().await,
-            Ask::Stop { guests } => {
-                self.with_guests.store(guests, Ordering::Relaxed);
-                self.stop.send_replace(true);
-                Ok(json!({"stopping": true, "guests": guests}))
-            }
-            Ask::Backup { file } => self.cloud.backup(&file).await,
-            Ask::Unknown { what, id, node, adopt } => self.cloud.unknown(&what, &id, node.as_deref(), adopt).await,
-            Ask::Dump { prefix } => self.cloud.dump(&prefix).await,
+            Ask::Stop { guests } => Ok(json!({"stopping": true, "guests": guests})),
+            Ask::Backup { file } => self.cloud.backup(file).await,
+            Ask::Unknown { what, id, node, adopt } => self.cloud.unknown(what, id, node.as_deref(), *adopt).await,
+            Ask::Dump { prefix } => self.cloud.dump(prefix).await,
             Ask::Check => self.cloud.check().await,
-            Ask::Story { server } => self.cloud.story(&server).await,
+            Ask::Story { server } => self.cloud.story(server).await,
+        }
+    }
+    fn answered(&self, ask: &Ask) {
+        if let Ask::Stop { guests } = ask {
+            self.with_guests.store(*guests, Ordering::Relaxed);
+            self.stop.send_replace(true);
         }
     }
 }

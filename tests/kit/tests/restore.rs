@@ -428,6 +428,48 @@ async fn a_node_without_room_refuses_and_says_what_is_short() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn the_last_room_or_address_that_is_lost_at_the_last_moment_is_named_as_well() {
+    let kit = Kit::builder().nodes(1).node_size(4, 4_096, 1).start().await;
+    let (blue, image, network, _) = tenant(&kit).await;
+    let file = kit.backup().await;
+    let id = kit.server(&blue.member, "s", &image, &network).await;
+    kit.server_active(&id).await;
+    kit.rest().await;
+    let member = lose(&kit, &file, 1, &blue, &[&id]).await;
+    kit.rest().await;
+    // The adoption is planned while there is room, and arrives when another server has it.
+    kit.gate().mishap(1, Mishap::Slow);
+    let attempts = kit.gate().attempts();
+    let make = async {
+        while kit.gate().attempts() == attempts {
+            tokio::task::yield_now().await;
+        }
+        let other = kit.server(&member, "other", &image, &network).await;
+        kit.server_active(&other).await;
+        other
+    };
+    let cloud = kit.cloud();
+    let (outcome, other) = tokio::join!(cloud.unknown("server", &id, None, true), make);
+    let error = outcome.unwrap_err().to_string();
+    assert!(error.contains("1 of 1 are given away"), "{error}");
+    assert!(error.ends_with(&format!(" `maru discard server {id}`")), "{error}");
+    // Two at once: the second finds it known.
+    kit.delete(&member, &format!("/compute/v2.1/servers/{other}")).await;
+    kit.server_gone(&other).await;
+    let (first, second) = tokio::join!(
+        cloud.unknown("server", &id, None, true),
+        cloud.unknown("server", &id, None, false)
+    );
+    assert_eq!(first.unwrap()["status"], "ACTIVE");
+    let error = second.unwrap_err().to_string();
+    assert!(error.contains("is known to the cloud"), "{error}");
+    kit.server_active(&id).await;
+    assert!(kit.node("n1").guests().contains_key(&id));
+    kit.rest().await;
+    kit.audit_consistency().await;
+}
+
+#[tokio::test(start_paused = true)]
 async fn flavor_image_key_pair_and_groups_need_not_be_there() {
     let kit = Kit::builder().nodes(1).start().await;
     let (blue, _, network, _) = tenant(&kit).await;

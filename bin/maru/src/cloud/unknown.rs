@@ -29,6 +29,7 @@ impl Cloud {
     /// # Errors
     /// When no node reports such a thing, the cloud knows it, or it cannot come back.
     pub async fn unknown(&self, what: &str, id: &str, node: Option<&str>, adopt: bool) -> Result<Value> {
+        let _mine = self.unknown_turn.lock().await;
         let reporting: Vec<String> = self
             .views()
             .into_iter()
@@ -104,7 +105,7 @@ impl Cloud {
         let Ok(origin) = serde_json::from_str::<Origin>(&text) else {
             bail!(
                 "server {id} on node {node} is not adopted: the node does not remember where it comes from (owner, name, flavor, ports), \
-                 because its record is lost or this cloud did not make it. It can only be removed, with its disks, for good: `{discard}`"
+                 because its record is lost, or another cloud or version made it. It can only be removed, with its disks, for good: `{discard}`"
             );
         };
         let name = &origin.server.name;

@@ -209,7 +209,10 @@ fn allocate(
                 "Node {host} offers no {class} in the store, and the server takes some. Give its resource provider {provider} an inventory \
                  of {class}, and adopt the guest then."
             )),
-            other => Error::conflict(format!("Node {host} has no room for it in the store: {other}")),
+            other => Error::conflict(format!(
+                "Node {host} has no room for it in the store: {other} Change the inventory of its resource provider, and adopt the guest \
+                 then."
+            )),
         }
     })
 }

@@ -19,12 +19,15 @@ const MEMBER_OR_NET_OWNER: &str = "role:admin or role:service or (role:member an
 const GET_NETWORK: &str = "role:admin or role:service or (role:reader and project_id:%(project_id)s) or field:networks:shared=True or field:networks:router:external=True";
 const GET_SUBNET: &str = "role:admin or role:service or (role:reader and project_id:%(project_id)s) or (role:reader and project_id:%(network:project_id)s) or field:networks:network:shared=True";
 const GET_PORT: &str = "role:admin or role:service or (role:reader and project_id:%(project_id)s) or (role:reader and project_id:%(network:project_id)s)";
+const READER_OR_SHARED: &str =
+    "role:admin or (role:reader and project_id:%(project_id)s) or field:subnetpools:shared=True";
 const NETWORK_DEVICE: &str = "not field:port:device_owner=~^network: or role:admin or role:service or (role:member and project_id:%(network:project_id)s)";
 
 /// The rules of the network service.
 pub const POLICY: &[RuleDefault] = rules! {
     "get_extension" => "role:admin or role:reader or role:service",
     "get_availability_zone" => "role:admin or role:reader or role:service",
+    "get_service_provider" => "role:admin or role:reader or role:service",
     "get_agent" => ADMIN,
     "update_agent" => ADMIN,
     "delete_agent" => ADMIN,
@@ -86,7 +89,40 @@ pub const POLICY: &[RuleDefault] = rules! {
     "get_ports_tags" => GET_PORT,
     "update_ports_tags" => MEMBER_OR_NET_OWNER,
 
+    "create_subnetpool" => MEMBER,
+    "create_subnetpool:shared" => ADMIN,
+    "create_subnetpool:is_default" => ADMIN,
+    "get_subnetpool" => READER_OR_SHARED,
+    "update_subnetpool" => MEMBER,
+    "update_subnetpool:is_default" => ADMIN,
+    "delete_subnetpool" => MEMBER,
+    "onboard_network_subnets" => MEMBER,
+    "add_prefixes" => MEMBER,
+    "remove_prefixes" => MEMBER,
+    "get_subnetpools_tags" => READER_OR_SHARED,
+    "update_subnetpools_tags" => MEMBER,
+
+    "create_address_scope" => MEMBER,
+    "create_address_scope:shared" => ADMIN,
+    "get_address_scope" => READER_OR_SHARED,
+    "update_address_scope" => MEMBER,
+    "update_address_scope:shared" => ADMIN,
+    "delete_address_scope" => MEMBER,
+
+    "create_metering_label" => ADMIN,
+    "get_metering_label" => ADMIN,
+    "delete_metering_label" => ADMIN,
+    "create_metering_label_rule" => ADMIN,
+    "get_metering_label_rule" => ADMIN,
+    "delete_metering_label_rule" => ADMIN,
+
     "create_router" => MEMBER,
+    "create_router:distributed" => ADMIN,
+    "create_router:ha" => ADMIN,
+    "get_router:distributed" => ADMIN,
+    "get_router:ha" => ADMIN,
+    "update_router:distributed" => ADMIN,
+    "update_router:ha" => ADMIN,
     "create_router:external_gateway_info:enable_snat" => ADMIN,
     "create_router:external_gateway_info:external_fixed_ips" => ADMIN,
     "get_router" => READER,
@@ -102,6 +138,10 @@ pub const POLICY: &[RuleDefault] = rules! {
     "get_l3-routers" => ADMIN,
     "get_dhcp-agents" => ADMIN,
     "get_dhcp-networks" => ADMIN,
+    "create_l3-router" => ADMIN,
+    "delete_l3-router" => ADMIN,
+    "create_dhcp-network" => ADMIN,
+    "delete_dhcp-network" => ADMIN,
     "get_routers_tags" => READER,
     "update_routers_tags" => MEMBER,
 

@@ -291,7 +291,7 @@ async fn bad_attributes_are_refused_by_name() {
             json!({"router": {"external_gateway_info": {"network_id": 7}}}),
             "network_id",
         ),
-        ("routers", json!({"router": {"ha": true}}), "ha"),
+        ("routers", json!({"router": {"flavor_id": "x"}}), "flavor_id"),
         ("floatingips", json!({"floatingip": {}}), "floating_network_id"),
         (
             "floatingips",

@@ -123,7 +123,7 @@ pub fn of(snapshot: &Snapshot, node: &NodeName) -> Slice {
             for port in snapshot.find::<network::Port>("network", id) {
                 ports.entry(port.id.to_string()).or_insert(port);
             }
-            put(Item::Network(network_item(snapshot, &found)), &mut slice);
+            put(Item::Network(network_item(snapshot, &found, node)), &mut slice);
         }
     }
     let mut groups: BTreeSet<network::SecurityGroupId> = BTreeSet::new();
@@ -226,14 +226,14 @@ fn server_item(intent: compute::GuestIntent) -> api::Server {
     }
 }
 
-fn network_item(snapshot: &Snapshot, network: &Object<network::Network>) -> api::Network {
+fn network_item(snapshot: &Snapshot, network: &Object<network::Network>, node: &NodeName) -> api::Network {
     let mut subnets: Vec<api::Subnet> = snapshot
         .find::<network::Subnet>("network", &network.id)
         .map(|s| api::Subnet {
             id: s.id.to_string(),
             cidr: s.cidr,
             gateway: s.gateway_ip,
-            dhcp: s.enable_dhcp,
+            dhcp: s.enable_dhcp && network.value.dhcp_on_host(node.as_str(), true),
             dns: s.dns_nameservers.clone(),
             routes: s.host_routes.clone(),
             ipv6_address_mode: s.ipv6_address_mode.clone(),

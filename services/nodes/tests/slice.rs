@@ -119,6 +119,7 @@ fn write(txn: &mut Txn, change: &Change) {
                 ipv6_ra_mode: None,
                 ipv6_address_mode: None,
                 service_types: Vec::new(),
+                subnetpool_id: None,
                 meta: meta(),
             };
             txn.put(&network::SubnetId::from(name("subnet", i)), &subnet);
@@ -136,6 +137,9 @@ fn write(txn: &mut Txn, change: &Change) {
                 routes: Vec::new(),
                 host: host.map(|h| HOSTS[usize::from(h)].to_owned()),
                 availability_zone_hints: Vec::new(),
+                distributed: false,
+                ha: false,
+                parked: false,
                 meta: meta(),
             };
             txn.put(&network::RouterId::from(name("router", i)), &router);

@@ -180,12 +180,35 @@ impl Scene {
         let rule = id(&self
             .make(&who, &v2("security-group-rules"), "security_group_rule", rule)
             .await);
+        let scope = json!({"name": "as", "ip_version": 4});
+        let scope = id(&self.make(&who, &v2("address-scopes"), "address_scope", scope).await);
+        let pool = json!({"name": "sp", "prefixes": ["10.200.0.0/16", "10.202.0.0/16"]});
+        let pool = id(&self.make(&who, &v2("subnetpools"), "subnetpool", pool).await);
+        let admin = self.kit.admin();
+        let label = id(&self
+            .make(
+                &admin,
+                &v2("metering/metering-labels"),
+                "metering_label",
+                json!({"name": "ml"}),
+            )
+            .await);
+        let counted = json!({"metering_label_id": label, "direction": "ingress", "remote_ip_prefix": "10.0.0.0/8"});
+        let counted = id(&self
+            .make(
+                &admin,
+                &v2("metering/metering-label-rules"),
+                "metering_label_rule",
+                counted,
+            )
+            .await);
         for noun in [
             "networks",
             "subnets",
             "ports",
             "routers",
             "floatingips",
+            "subnetpools",
             "security-groups",
         ] {
             let one = match noun {
@@ -194,6 +217,7 @@ impl Scene {
                 "ports" => &port,
                 "routers" => &router,
                 "floatingips" => &fip,
+                "subnetpools" => &pool,
                 _ => &group,
             };
             self.kit
@@ -213,6 +237,12 @@ impl Scene {
                     .to_owned(),
             ),
             ("network/network-ip-availabilities", network.clone()),
+            ("network/dhcp-networks", network.clone()),
+            ("network/l3-routers", router.clone()),
+            ("network/subnetpools", pool),
+            ("network/address-scopes", scope),
+            ("network/metering-labels", label),
+            ("network/metering-label-rules", counted),
             ("network/networks", network),
             ("network/subnets", subnet),
             ("network/ports", port),
@@ -553,6 +583,25 @@ impl Scene {
             ("POST", "/v2.0/security-group-rules") => json!({"security_group_rule": {"security_group_id": self.group,
                 "direction": "ingress", "ethertype": "IPv4", "protocol": "udp", "port_range_min": 53, "port_range_max": 54,
                 "remote_ip_prefix": "10.0.0.0/8", "description": "x"}}),
+            ("POST", "/v2.0/subnetpools") => json!({"subnetpool": {"name": "sp2", "prefixes": ["10.201.0.0/16"],
+                "default_prefixlen": 24, "min_prefixlen": 20, "max_prefixlen": 28, "default_quota": 1024, "description": "x",
+                "shared": false, "is_default": false, "address_scope_id": value("address-scopes")}}),
+            ("PUT", "/v2.0/subnetpools/{id}") => json!({"subnetpool": {"name": "sp3", "description": "x",
+                "default_prefixlen": 24}}),
+            ("PUT", "/v2.0/subnetpools/{id}/add_prefixes") => json!({"prefixes": ["10.203.0.0/16"]}),
+            ("PUT", "/v2.0/subnetpools/{id}/remove_prefixes") => json!({"prefixes": ["10.202.0.0/16"]}),
+            ("PUT", "/v2.0/subnetpools/{id}/onboard_network_subnets") => json!({"network_id": value("networks")}),
+            ("POST", "/v2.0/address-scopes") => {
+                json!({"address_scope": {"name": "as2", "ip_version": 6, "shared": false}})
+            }
+            ("PUT", "/v2.0/address-scopes/{id}") => json!({"address_scope": {"name": "as3"}}),
+            ("POST", "/v2.0/metering/metering-labels") => json!({"metering_label": {"name": "ml2", "description": "x",
+                "shared": false}}),
+            ("POST", "/v2.0/metering/metering-label-rules") => json!({"metering_label_rule": {
+                "metering_label_id": value("metering-labels"), "direction": "egress", "remote_ip_prefix": "10.9.0.0/16",
+                "excluded": false}}),
+            ("POST", "/v2.0/agents/{id}/l3-routers") => json!({"router_id": value("routers")}),
+            ("POST", "/v2.0/agents/{id}/dhcp-networks") => json!({"network_id": value("networks")}),
             ("PUT", "/v2.0/quotas/{project}") => json!({"quota": {"port": 400, "network": 90}}),
             _ => return None,
         }))

@@ -6,6 +6,8 @@ use maru_base::{Result, random};
 use maru_store::{Key, Snapshot, Txn};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
+/// How many of the lowest addresses are looked at for a DHCP port.
+const FIRST: u128 = 16;
 /// Random probes before a dense pool is walked from a random place.
 const PROBES: usize = 24;
 /// Most steps of that walk.
@@ -165,6 +167,18 @@ pub fn choose(snapshot: &Snapshot, txn: &Txn, id: &str, subnet: &Subnet) -> Opti
     (0..total.min(STEPS))
         .filter_map(|i| nth((start + i) % total))
         .find(&free)
+}
+
+/// The lowest free address of a subnet's pools, looked for among the first few of them; else any.
+#[must_use]
+pub fn choose_first(snapshot: &Snapshot, txn: &Txn, id: &str, subnet: &Subnet) -> Option<IpAddr> {
+    let low = subnet.pools.iter().flat_map(|pool| {
+        let first = to_number(pool.0);
+        (0..pool_size(pool).min(FIRST)).map(move |n| from_number(first + n, pool.0))
+    });
+    low.take(usize::try_from(FIRST).unwrap_or(usize::MAX))
+        .find(|ip| !in_use(snapshot, txn, id, *ip))
+        .or_else(|| choose(snapshot, txn, id, subnet))
 }
 
 /// Allocates an address in the transaction.

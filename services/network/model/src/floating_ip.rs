@@ -224,6 +224,12 @@ pub fn plan_delete_floating_ip(snapshot: &Snapshot, txn: &mut Txn, read: &Object
     txn.delete(read);
 }
 
+/// Removes a floating IP that leads nowhere; the caller drops its port. One that is led somewhere at this moment conflicts.
+pub(crate) fn plan_drop_idle(txn: &mut Txn, read: &Object<FloatingIp>) {
+    quota::release(txn, &read.value.project_id, "floatingip");
+    txn.delete(read);
+}
+
 fn pair(port: &PortId, ip: IpAddr) -> String {
     format!("{port}|{ip}")
 }

@@ -14,9 +14,13 @@
 //! | `ports:<subnet>` | every address given or taken | deletion of the subnet, change of its pools |
 //! | `ports:<group>`, `rules:<group>` | ports and rules that name a group | deletion of the group |
 //! | `router:<router>` | interfaces, gateway, routes, floating IPs | the same |
+//! | `pool:<pool>` | subnets that are cut out of it, its blocks | the same, its deletion |
+//! | `pools:<scope>` | pools that join an address scope | the same, its deletion |
+//! | `metering:<label>` | rules of a label | the same, its deletion |
 //! | `fips:<port>` | floating IPs of a port | deletion of the port, change of its addresses |
 
 pub mod address;
+pub mod address_scope;
 mod adopt;
 pub mod agent;
 mod bind;
@@ -26,6 +30,7 @@ pub mod errors;
 pub mod floating_ip;
 pub mod keys;
 pub mod meta;
+pub mod metering;
 pub mod network;
 pub mod observed;
 pub mod port;
@@ -37,8 +42,10 @@ pub mod router_plan;
 pub mod security_group;
 pub mod security_group_rule;
 pub mod subnet;
+pub mod subnet_pool;
 pub mod tombstone;
 
+pub use address_scope::{AddressScope, AddressScopeId};
 pub use adopt::plan_adopt_port;
 pub use agent::{Agent, AgentId, plan_upsert_agent};
 pub use bind::{plan_bind_port, plan_unbind_port};
@@ -47,6 +54,7 @@ pub use floating_ip::{
     FloatingIp, FloatingIpId, FloatingIpRequest, plan_associate, plan_create_floating_ip, plan_delete_floating_ip,
 };
 pub use meta::Meta;
+pub use metering::{MeteringLabel, MeteringLabelId, MeteringLabelRule, MeteringLabelRuleId};
 pub use network::{Network, NetworkId, NetworkRequest, plan_create_network, plan_delete_network};
 pub use observed::{ObservedPort, plan_observe_port, port_is_up};
 pub use port::{
@@ -59,6 +67,7 @@ pub use security_group_rule::{
     Direction, RuleRequest, SecurityGroupRule, SecurityGroupRuleId, plan_create_rule, plan_delete_rule,
 };
 pub use subnet::{Subnet, SubnetId, SubnetRequest, plan_create_subnets, plan_delete_subnet};
+pub use subnet_pool::{PoolWish, SubnetPool, SubnetPoolChange, SubnetPoolId};
 pub use tombstone::{Removed, TombstoneNetwork, TombstonePort, TombstoneRouter, network_hosts, plan_removed};
 
 /// Registers the kinds of this service.
@@ -72,6 +81,10 @@ pub fn register(r: &mut maru_store::Registry) {
         .register::<SecurityGroupRule>()
         .register::<Quota>()
         .register::<Agent>()
+        .register::<AddressScope>()
+        .register::<SubnetPool>()
+        .register::<MeteringLabel>()
+        .register::<MeteringLabelRule>()
         .register::<ObservedPort>()
         .register::<TombstonePort>()
         .register::<TombstoneNetwork>()

@@ -6,7 +6,7 @@
 //!                          └── never was on a host ───────────────────────┘
 //! ```
 
-use crate::{Meta, Port, Subnet, TombstoneNetwork, dhcp, errors, keys, quota, subnet::plan_drop_subnet};
+use crate::{FloatingIp, Meta, Port, Subnet, TombstoneNetwork, dhcp, errors, keys, quota, subnet::plan_drop_subnet};
 use maru_base::{ErrorKind, ProjectId, Result, random};
 use maru_store::{Index, Kind, Object, Op, Snapshot, Txn};
 use serde::{Deserialize, Serialize};
@@ -71,8 +71,24 @@ pub struct Network {
     pub physical_network: Option<String>,
     /// Wished zones.
     pub availability_zone_hints: Vec<String>,
+    /// Nodes that an administrator told to answer DHCP here, whether or not there is a subnet for it.
+    #[serde(default)]
+    pub dhcp_on: Vec<String>,
+    /// Nodes that an administrator told not to answer DHCP here.
+    #[serde(default)]
+    pub dhcp_off: Vec<String>,
     /// Standard attributes.
     pub meta: Meta,
+}
+
+impl Network {
+    /// Whether a node answers DHCP here: every node does for its own guests, unless it was told otherwise. `port` says whether the
+    /// network has a DHCP port.
+    #[must_use]
+    pub fn dhcp_on_host(&self, host: &str, port: bool) -> bool {
+        let told = |hosts: &[String]| hosts.iter().any(|h| h == host);
+        (port || told(&self.dhcp_on)) && !told(&self.dhcp_off)
+    }
 }
 
 impl Kind for Network {
@@ -258,6 +274,8 @@ pub fn plan_create_network(
         network_type,
         physical_network: request.physical_network,
         availability_zone_hints: request.availability_zone_hints,
+        dhcp_on: Vec::new(),
+        dhcp_off: Vec::new(),
         meta: Meta::new(request.description).with_tags(request.tags),
     };
     txn.create(&id, &network);
@@ -290,19 +308,26 @@ fn allocate_number(snapshot: &Snapshot, txn: &mut Txn, family: &str, max: u64, o
     Ok(n)
 }
 
-/// Plans the deletion of a network, its subnets and its DHCP port.
+/// Plans the deletion of a network, its subnets, its DHCP port and the floating IPs of it that lead nowhere.
 ///
 /// # Errors
 /// 409 `NetworkInUse` while other ports are on it.
 pub fn plan_delete_network(snapshot: &Snapshot, txn: &mut Txn, read: &Object<Network>) -> Result<()> {
     let id = &read.id;
     let ports: Vec<Object<Port>> = snapshot.find::<Port>("network", id).collect();
-    let in_the_way: Vec<&Object<Port>> = ports.iter().filter(|p| p.value.device_owner != dhcp::OWNER).collect();
+    // As upstream: floating IPs that lead nowhere go with their external network.
+    let idle: Vec<Object<FloatingIp>> = snapshot
+        .find::<FloatingIp>("network", id)
+        .filter(|f| f.value.port_id.is_none())
+        .collect();
+    let goes =
+        |p: &Object<Port>| p.value.device_owner == dhcp::OWNER || idle.iter().any(|f| f.value.floating_port_id == p.id);
+    let in_the_way: Vec<&Object<Port>> = ports.iter().filter(|p| !goes(p)).collect();
     if let Some(first) = in_the_way.first() {
         return Err(errors::conflict(
             "NetworkInUse",
             format!(
-                "Unable to complete operation on network {id}: {} port(s) are still on it, such as {} ({}); delete them first.",
+                "Unable to complete operation on network {id}. There are one or more ports still in use on the network: {} of them, such as {} ({}); delete them first.",
                 in_the_way.len(),
                 first.id,
                 if first.value.device_owner.is_empty() {
@@ -315,6 +340,9 @@ pub fn plan_delete_network(snapshot: &Snapshot, txn: &mut Txn, read: &Object<Net
     }
     keys::watch_epoch(snapshot, txn, &format!("ports:{id}"));
     keys::hold_epoch(snapshot, txn, &format!("subnets:{id}"));
+    for fip in &idle {
+        crate::floating_ip::plan_drop_idle(txn, fip);
+    }
     for port in &ports {
         crate::port::plan_drop_port(snapshot, txn, port);
     }

@@ -499,7 +499,13 @@ impl Taking<'_> {
         {
             return Ok(ip);
         }
-        address::choose(self.snapshot, self.txn, id, subnet).ok_or_else(|| exhausted(self.network_id))
+        // As upstream: DHCP answers at the lowest free address, which leaves the rest of a small block to those who wish one.
+        let found = if self.owner == crate::dhcp::OWNER {
+            address::choose_first(self.snapshot, self.txn, id, subnet)
+        } else {
+            address::choose(self.snapshot, self.txn, id, subnet)
+        };
+        found.ok_or_else(|| exhausted(self.network_id))
     }
 }
 

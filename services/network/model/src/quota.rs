@@ -15,6 +15,7 @@ pub const DEFAULTS: &[(&str, i64)] = &[
     ("floatingip", 50),
     ("security_group", 10),
     ("security_group_rule", 100),
+    ("subnetpool", -1),
 ];
 
 /// A project's own limits; -1 is unlimited.

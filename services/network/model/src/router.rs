@@ -1,6 +1,6 @@
 //! Routers. A router is hosted by one node, chosen when it first has something to route; its ports are bound to that node.
 
-use crate::{Agent, Meta, NetworkId, Port, PortId, agent, port::PortChange, port_plan::plan_update_port};
+use crate::{Agent, Meta, NetworkId, Port, PortId, agent, errors, port::PortChange, port_plan::plan_update_port};
 use ipnet::IpNet;
 use maru_base::{ProjectId, Result};
 use maru_store::{Index, Kind, Object, Snapshot, Txn};
@@ -54,6 +54,15 @@ pub struct Router {
     pub host: Option<String>,
     /// Wished zones.
     pub availability_zone_hints: Vec<String>,
+    /// Whether an administrator wished it distributed: kept and shown, the data path is the same.
+    #[serde(default)]
+    pub distributed: bool,
+    /// Whether an administrator wished it highly available: kept and shown, the data path is the same.
+    #[serde(default)]
+    pub ha: bool,
+    /// Taken off its node by an administrator: it waits until it is put on one.
+    #[serde(default)]
+    pub parked: bool,
     /// Standard attributes.
     pub meta: Meta,
 }
@@ -133,27 +142,91 @@ pub fn plan_host_routers(snapshot: &Snapshot, txn: &mut Txn, only: Option<&Route
         None => snapshot.list::<Router>().collect(),
     };
     let mut planned = 0;
-    for router in unhosted.into_iter().filter(|r| r.value.host.is_none()) {
-        let ports = ports(snapshot, &router.id);
-        if ports.is_empty() || planned >= 64 {
+    for router in unhosted
+        .into_iter()
+        .filter(|r| r.value.host.is_none() && !r.value.parked)
+    {
+        if planned >= 64 || ports(snapshot, &router.id).is_empty() {
             continue;
         }
         let Some(host) = pick_host(snapshot, &router.value.availability_zone_hints) else {
             continue;
         };
-        for port in &ports {
-            let change = PortChange {
-                host: Some(host.clone()),
-                ..PortChange::default()
-            };
-            plan_update_port(snapshot, txn, port, change)?;
-        }
-        let mut value = (*router.value).clone();
-        value.host = Some(host);
-        // An interface that is added at this moment holds the same epoch and would not be bound.
-        crate::keys::hold_epoch(snapshot, txn, &format!("router:{}", router.id));
-        txn.update(&router, &value);
+        put_on(snapshot, txn, &router, Some(host))?;
         planned += 1;
     }
     Ok(planned)
+}
+
+/// Binds a router and its ports to a node, or to none.
+fn put_on(snapshot: &Snapshot, txn: &mut Txn, router: &Object<Router>, host: Option<String>) -> Result<()> {
+    for port in ports(snapshot, &router.id) {
+        let change = PortChange {
+            host: Some(host.clone().unwrap_or_default()),
+            ..PortChange::default()
+        };
+        plan_update_port(snapshot, txn, &port, change)?;
+    }
+    let mut value = (*router.value).clone();
+    value.parked = host.is_none();
+    value.host = host;
+    // An interface that is added at this moment holds the same epoch and would not be bound.
+    crate::keys::hold_epoch(snapshot, txn, &format!("router:{}", router.id));
+    txn.update(router, &value);
+    Ok(())
+}
+
+/// Plans to put a router on the node of an agent, as an administrator asks for it.
+///
+/// # Errors
+/// 409 `InvalidL3Agent` for an agent that takes none, 409 `RouterHostedByL3Agent` while it is on another node.
+pub fn plan_put_router(
+    snapshot: &Snapshot,
+    txn: &mut Txn,
+    router: &Object<Router>,
+    agent: &Object<Agent>,
+) -> Result<()> {
+    if agent.value.agent_type != agent::L3 || !agent.value.admin_state_up {
+        return Err(errors::conflict(
+            "InvalidL3Agent",
+            format!(
+                "Agent {} is not an L3 agent or has been disabled; choose another.",
+                agent.id
+            ),
+        ));
+    }
+    match &router.value.host {
+        Some(host) if *host == agent.value.host => Ok(()),
+        Some(host) => Err(errors::conflict(
+            "RouterHostedByL3Agent",
+            format!(
+                "The router {} has been already hosted by the L3 Agent on {host}; take it off there first.",
+                router.id
+            ),
+        )),
+        None => {
+            // The agent may be switched off at this moment.
+            txn.unchanged(agent);
+            put_on(snapshot, txn, router, Some(agent.value.host.clone()))
+        }
+    }
+}
+
+/// Plans to take a router off the node of an agent; it is on none until it is put on one.
+///
+/// # Errors
+/// 409 `RouterNotHostedByL3Agent`.
+pub fn plan_take_router(
+    snapshot: &Snapshot,
+    txn: &mut Txn,
+    router: &Object<Router>,
+    agent: &Object<Agent>,
+) -> Result<()> {
+    if agent.value.agent_type != agent::L3 || router.value.host.as_ref() != Some(&agent.value.host) {
+        return Err(errors::conflict(
+            "RouterNotHostedByL3Agent",
+            format!("The router {} is not hosted by L3 agent {}.", router.id, agent.id),
+        ));
+    }
+    put_on(snapshot, txn, router, None)
 }

@@ -37,6 +37,10 @@ pub struct RouterRequest {
     pub gateway: Option<GatewayRequest>,
     /// See [`Router`].
     pub availability_zone_hints: Vec<String>,
+    /// See [`Router`].
+    pub distributed: bool,
+    /// See [`Router`].
+    pub ha: bool,
     /// Standard attributes.
     pub meta: Meta,
 }
@@ -54,6 +58,10 @@ pub struct RouterChange {
     pub gateway: Option<Option<GatewayRequest>>,
     /// All routes.
     pub routes: Option<Vec<Route>>,
+    /// See [`Router`]; only while its administrative state is down.
+    pub distributed: Option<bool>,
+    /// See [`Router`]; only while its administrative state is down.
+    pub ha: Option<bool>,
 }
 
 /// How an interface is named.
@@ -91,6 +99,9 @@ pub fn plan_create_router(snapshot: &Snapshot, txn: &mut Txn, request: RouterReq
         routes: Vec::new(),
         host: None,
         availability_zone_hints: request.availability_zone_hints,
+        distributed: request.distributed,
+        ha: request.ha,
+        parked: false,
         meta: request.meta,
     };
     if let Some(gateway) = request.gateway {
@@ -120,6 +131,21 @@ pub fn plan_update_router(
     }
     if let Some(up) = change.admin_state_up {
         router.admin_state_up = up;
+    }
+    for (name, wanted, have) in [
+        ("distributed", change.distributed, &mut router.distributed),
+        ("ha", change.ha, &mut router.ha),
+    ] {
+        let Some(wanted) = wanted.filter(|w| *w != *have) else {
+            continue;
+        };
+        if router.admin_state_up {
+            return Err(errors::bad_request(
+                "router",
+                format!("cannot change '{name}' of an active router; set its admin_state_up to false before"),
+            ));
+        }
+        *have = wanted;
     }
     if let Some(gateway) = change.gateway {
         keys::hold_epoch(snapshot, txn, &format!("router:{}", read.id));
@@ -242,7 +268,7 @@ fn set_gateway(
         refuse_while_floating(snapshot, id)?;
         drop_gateway(snapshot, txn, old);
     }
-    if router.host.is_none() {
+    if router.host.is_none() && !router.parked {
         router.host = pick_host(snapshot, &router.availability_zone_hints);
     }
     let (port_id, port) = plan_create_port(
@@ -340,7 +366,7 @@ pub fn plan_add_interface(
     let host = router
         .host
         .clone()
-        .or_else(|| pick_host(snapshot, &router.availability_zone_hints));
+        .or_else(|| pick_host(snapshot, &router.availability_zone_hints).filter(|_| !router.parked));
     let gateway = router.gateway.as_ref();
     let made = match (&request.port_id, &request.subnet_id) {
         (Some(port_id), None) => {

@@ -340,7 +340,8 @@ fn check_ports(r: &RuleRequest, number: Option<u8>) -> Result<()> {
         (Some(a), Some(b)) if a <= b => Ok(()),
         _ => Err(bad(
             "SecurityGroupInvalidPortRange",
-            "For TCP/UDP protocols, port_range_min must be given with, and be at most, port_range_max.".to_owned(),
+            "For TCP/UDP protocols, port_range_min must be <= port_range_max, and both or neither are given."
+                .to_owned(),
         )),
     }
 }

@@ -1,6 +1,9 @@
 //! Subnets: an address block of a network.
 
-use crate::{Meta, Network, NetworkId, Port, address, dhcp, errors, keys, quota, router};
+use crate::{
+    Meta, Network, NetworkId, PoolWish, Port, SubnetPoolId, address, dhcp, errors, keys, quota, router,
+    subnet_pool::plan_cut,
+};
 use ipnet::IpNet;
 use maru_base::{ProjectId, Result};
 use maru_store::{Index, Kind, Object, Snapshot, Txn};
@@ -42,6 +45,9 @@ pub struct Subnet {
     pub ipv6_address_mode: Option<String>,
     /// Device owners that get addresses here; all if empty.
     pub service_types: Vec<String>,
+    /// The pool that it was cut out of.
+    #[serde(default)]
+    pub subnetpool_id: Option<SubnetPoolId>,
     /// Standard attributes.
     pub meta: Meta,
 }
@@ -58,6 +64,10 @@ impl Kind for Subnet {
             Index {
                 name: "network",
                 values: |s| vec![s.network_id.to_string()],
+            },
+            Index {
+                name: "pool",
+                values: |s| s.subnetpool_id.iter().map(ToString::to_string).collect(),
             },
             Index {
                 name: "name",
@@ -91,8 +101,10 @@ pub struct SubnetRequest {
     pub name: String,
     /// See [`Meta`].
     pub description: String,
-    /// See [`Subnet`].
+    /// See [`Subnet`]; what `pool` gives instead, if there is one.
     pub cidr: IpNet,
+    /// The pool to cut it out of.
+    pub pool: Option<PoolWish>,
     /// `None`: the first host of the block; `Some(None)`: none.
     pub gateway_ip: Option<Option<IpAddr>>,
     /// See [`Subnet`].
@@ -123,6 +135,7 @@ impl SubnetRequest {
             name: String::new(),
             description: String::new(),
             cidr,
+            pool: None,
             gateway_ip: None,
             enable_dhcp: true,
             pools: None,
@@ -152,12 +165,21 @@ pub fn plan_create_subnets(
     requests: Vec<SubnetRequest>,
 ) -> Result<Vec<(SubnetId, Subnet)>> {
     let mut made: Vec<(SubnetId, Subnet)> = Vec::with_capacity(requests.len());
-    for request in requests {
+    for mut request in requests {
         let network_id = request.network_id.clone();
         keys::look::<Network>(snapshot, txn, &network_id).ok_or_else(|| errors::network_not_found(&network_id))?;
         keys::alive::<Network>(txn, &network_id);
         keys::hold_epoch(snapshot, txn, &format!("subnets:{network_id}"));
+        if let Some(wish) = &request.pool {
+            let taken: Vec<(ProjectId, IpNet)> = made
+                .iter()
+                .filter(|(_, s)| s.subnetpool_id.as_ref() == Some(&wish.pool))
+                .map(|(_, s)| (s.project_id.clone(), s.cidr))
+                .collect();
+            request.cidr = plan_cut(snapshot, txn, wish, &request.project_id, &taken)?;
+        }
         let subnet = check(request)?;
+        refuse_mixed_pools(snapshot, &made, &subnet)?;
         let there = snapshot
             .find::<Subnet>("network", &network_id)
             .map(|o| (o.id.clone(), o.value.cidr));
@@ -167,7 +189,7 @@ pub fn plan_create_subnets(
             .map(|(i, s)| (i.clone(), s.cidr));
         if let Some((other, cidr)) = there.chain(planned).find(|(_, c)| overlap(c, &subnet.cidr)) {
             return Err(errors::invalid_input(format!(
-                "the requested subnet with cidr {} for network {network_id} overlaps with subnet {other} ({cidr}); choose another block",
+                "the requested subnet with cidr {} for network {network_id} overlaps with another subnet, {other} ({cidr}); choose another block",
                 subnet.cidr
             )));
         }
@@ -188,6 +210,26 @@ pub fn plan_create_subnets(
         dhcp::plan_dhcp_port(snapshot, txn, network, &all)?;
     }
     Ok(made)
+}
+
+/// As upstream: the subnets of one IP version on one network come out of one pool, or all out of none.
+fn refuse_mixed_pools(snapshot: &Snapshot, made: &[(SubnetId, Subnet)], subnet: &Subnet) -> Result<()> {
+    let differs = |s: &Subnet| {
+        s.network_id == subnet.network_id
+            && s.ip_version() == subnet.ip_version()
+            && s.subnetpool_id != subnet.subnetpool_id
+    };
+    let there = snapshot
+        .find::<Subnet>("network", &subnet.network_id)
+        .any(|o| differs(&o.value));
+    if there || made.iter().any(|(_, s)| differs(s)) {
+        return Err(errors::refuse(
+            maru_base::ErrorKind::BadRequest,
+            "NetworkSubnetPoolAffinityError",
+            "Subnets hosted on the same network must be allocated from the same subnet pool; use the pool of the others, or another network.",
+        ));
+    }
+    Ok(())
 }
 
 /// Checks what a subnet shall be.
@@ -245,6 +287,7 @@ fn check(request: SubnetRequest) -> Result<Subnet> {
         ipv6_ra_mode: request.ipv6_ra_mode,
         ipv6_address_mode: request.ipv6_address_mode,
         service_types: request.service_types,
+        subnetpool_id: request.pool.map(|w| w.pool),
         meta: Meta::new(request.description).with_tags(request.tags),
     })
 }

@@ -8,7 +8,10 @@ use crate::{App, app::access};
 use maru_auth::Target;
 use maru_base::{Result, time};
 use maru_http::{Reply, Request};
-use maru_network_model::{Agent, AgentId, Network, Port, Router, agent, errors};
+use maru_network_model::{
+    Agent, AgentId, Network, Router, agent, dhcp, errors,
+    router::{plan_put_router, plan_take_router},
+};
 use maru_store::{Object, Snapshot};
 use serde_json::{Value, json};
 use std::sync::Arc;
@@ -82,7 +85,11 @@ pub(crate) async fn list(app: Arc<App>, request: Request) -> Result<Reply> {
         .list::<Agent>()
         .map(|a| row_of(&a.id, &a.value))
         .collect();
-    LIST.answer(&request, rows, |_, _, _| None)
+    LIST.answer(&request, rows, |row, name, values| {
+        // Upstream's data base compares these without regard to case, and clients rely on it.
+        let text = row.get(name).filter(|_| name == "agent_type")?.as_str()?;
+        Some(values.iter().any(|v| v.eq_ignore_ascii_case(text)))
+    })
 }
 
 pub(crate) async fn show(app: Arc<App>, request: Request) -> Result<Reply> {
@@ -196,19 +203,13 @@ pub(crate) async fn routers(app: Arc<App>, request: Request) -> Result<Reply> {
 pub(crate) async fn networks(app: Arc<App>, request: Request) -> Result<Reply> {
     let snapshot = app.store.snapshot();
     let a = find(&request, &snapshot)?;
-    let mut ids: Vec<_> = if a.value.agent_type == agent::DHCP {
-        snapshot
-            .find::<Port>("host", &a.value.host)
-            .map(|p| p.value.network_id.clone())
-            .collect()
-    } else {
-        Vec::new()
+    let serves = |n: &Object<Network>| {
+        n.value
+            .dhcp_on_host(&a.value.host, dhcp::dhcp_port(&snapshot, &n.id).is_some())
     };
-    ids.sort();
-    ids.dedup();
-    let rows: Vec<Row> = ids
-        .iter()
-        .filter_map(|id| snapshot.get::<Network>(id))
+    let rows: Vec<Row> = snapshot
+        .list::<Network>()
+        .filter(|n| a.value.agent_type == agent::DHCP && serves(n))
         .map(|n| {
             Row::new(&n.id)
                 .with("name", n.value.name.as_str())
@@ -217,6 +218,80 @@ pub(crate) async fn networks(app: Arc<App>, request: Request) -> Result<Reply> {
         })
         .collect();
     Reply::json(200, &Wrapped("networks", rows))
+}
+
+/// Tells a node to answer DHCP on a network, or (`on` false) not to.
+async fn switch_dhcp(app: &App, request: &Request, network: &str, on: bool) -> Result<()> {
+    app.plan(|snapshot, txn| {
+        let a = find(request, snapshot)?;
+        if a.value.agent_type != agent::DHCP {
+            return Err(errors::conflict(
+                "InvalidDHCPAgent",
+                format!("Agent {} is not a valid DHCP Agent; choose another.", a.id),
+            ));
+        }
+        let read = access::network(request, snapshot, network)?;
+        let has = read
+            .value
+            .dhcp_on_host(&a.value.host, dhcp::dhcp_port(snapshot, &read.id).is_some());
+        if has == on {
+            let (code, text) = if on {
+                ("NetworkHostedByDHCPAgent", "has been already hosted by")
+            } else {
+                ("NetworkNotHostedByDhcpAgent", "is not hosted by")
+            };
+            return Err(errors::conflict(
+                code,
+                format!("The network {} {text} the DHCP Agent {}.", read.id, a.id),
+            ));
+        }
+        let mut value = (*read.value).clone();
+        value.dhcp_on.retain(|h| *h != a.value.host);
+        value.dhcp_off.retain(|h| *h != a.value.host);
+        let told = if on { &mut value.dhcp_on } else { &mut value.dhcp_off };
+        told.push(a.value.host.clone());
+        txn.update(&read, &value);
+        Ok(())
+    })
+    .await
+}
+
+pub(crate) async fn add_network(app: Arc<App>, mut request: Request) -> Result<Reply> {
+    let mut b = body::bare(&mut request).await?;
+    let network = b.uuid("network_id")?;
+    let network = b.required("network_id", network)?;
+    b.finish(&[])?;
+    switch_dhcp(&app, &request, &network, true).await?;
+    Reply::json(201, &Value::Null)
+}
+
+pub(crate) async fn remove_network(app: Arc<App>, request: Request) -> Result<Reply> {
+    switch_dhcp(&app, &request, request.param("network"), false).await?;
+    Ok(Reply::empty(204))
+}
+
+pub(crate) async fn add_router(app: Arc<App>, mut request: Request) -> Result<Reply> {
+    let mut b = body::bare(&mut request).await?;
+    let router = b.uuid("router_id")?;
+    let router = b.required("router_id", router)?;
+    b.finish(&[])?;
+    app.plan(|snapshot, txn| {
+        let a = find(&request, snapshot)?;
+        let read = access::router(&request, snapshot, &router)?;
+        plan_put_router(snapshot, txn, &read, &a)
+    })
+    .await?;
+    Reply::json(201, &Value::Null)
+}
+
+pub(crate) async fn remove_router(app: Arc<App>, request: Request) -> Result<Reply> {
+    app.plan(|snapshot, txn| {
+        let a = find(&request, snapshot)?;
+        let read = access::router(&request, snapshot, request.param("router"))?;
+        plan_take_router(snapshot, txn, &read, &a)
+    })
+    .await?;
+    Ok(Reply::empty(204))
 }
 
 pub(crate) async fn of_router(app: Arc<App>, request: Request) -> Result<Reply> {
@@ -238,18 +313,10 @@ pub(crate) async fn of_network(app: Arc<App>, request: Request) -> Result<Reply>
     let snapshot = app.store.snapshot();
     request.authorize(&Target::none())?;
     let network = access::network(&request, &snapshot, request.param("id"))?;
-    // DHCP answers on each node that has a port of the network.
-    let mut hosts: Vec<String> = snapshot
-        .find::<Port>("network", &network.id)
-        .filter(|p| !p.value.host.is_empty())
-        .map(|p| p.value.host.clone())
-        .collect();
-    hosts.sort();
-    hosts.dedup();
-    let rows: Vec<Row> = hosts
-        .iter()
-        .flat_map(|h| snapshot.find::<Agent>("host", h).collect::<Vec<_>>())
-        .filter(|a| a.value.agent_type == agent::DHCP)
+    let port = dhcp::dhcp_port(&snapshot, &network.id).is_some();
+    let rows: Vec<Row> = snapshot
+        .find::<Agent>("type", agent::DHCP)
+        .filter(|a| network.value.dhcp_on_host(&a.value.host, port))
         .map(|a| row_of(&a.id, &a.value))
         .collect();
     Reply::json(200, &Wrapped("agents", rows))

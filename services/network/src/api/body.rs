@@ -126,6 +126,11 @@ impl Body {
     pub(crate) fn raw(&mut self, name: &str) -> Option<Value> {
         self.map.remove(name)
     }
+    /// Puts an attribute back that was taken to be looked at.
+    pub(crate) fn put_back(&mut self, name: &str, value: Value) -> &mut Self {
+        self.map.insert(name.to_owned(), value);
+        self
+    }
     /// An object inside this one.
     pub(crate) fn child(&self, name: &str, value: Value) -> Result<Body> {
         match value {

@@ -9,11 +9,15 @@ use std::sync::Arc;
 
 /// Aliases of what is served, with upstream's names.
 const SERVED: &[(&str, &str)] = &[
+    ("address-scope", "Address scope"),
     ("agent", "agent"),
     ("allowed-address-pairs", "Allowed Address Pairs"),
     ("availability_zone", "Availability Zone"),
     ("binding", "Port Binding"),
+    ("dhcp_agent_scheduler", "DHCP Agent Scheduler"),
+    ("default-subnetpools", "Default Subnetpools"),
     ("dns-integration", "DNS Integration"),
+    ("dvr", "Distributed Virtual Router"),
     ("ext-gw-mode", "Neutron L3 Configurable external gateway mode"),
     ("external-net", "Neutron external network"),
     ("extra_dhcp_opt", "Neutron Extra DHCP options"),
@@ -22,6 +26,9 @@ const SERVED: &[(&str, &str)] = &[
     ("filter-validation", "Filter parameters validation"),
     ("fip-port-details", "Floating IP Port Details Extension"),
     ("ip-substring-filtering", "IP address substring filtering"),
+    ("l3-ha", "HA Router extension"),
+    ("l3_agent_scheduler", "L3 Agent Scheduler"),
+    ("metering", "Neutron Metering"),
     ("net-mtu", "Network MTU"),
     ("net-mtu-writable", "Network MTU (writable)"),
     ("network-ip-availability", "Network IP Availability"),
@@ -44,13 +51,17 @@ const SERVED: &[(&str, &str)] = &[
         "security-groups-rules-belongs-to-default-sg",
         "Security group rules belonging to the default security group",
     ),
+    ("service-type", "Neutron Service Type Management"),
     ("sorting", "Sorting support"),
     ("standard-attr-description", "standard-attr-description"),
     ("standard-attr-revisions", "Resource revision numbers"),
     ("standard-attr-tag", "Tag support for resources with standard attribute"),
     ("standard-attr-timestamp", "Resource timestamps"),
     ("stateful-security-group", "Stateful security group"),
+    ("subnet_allocation", "Subnet Allocation"),
     ("subnet-service-types", "Subnet service types"),
+    ("subnet_onboard", "Subnet Onboard"),
+    ("subnetpool-prefix-ops", "Subnet Pool Prefix Operations"),
 ];
 
 fn describe((alias, name): &(&str, &str)) -> Value {
@@ -73,6 +84,8 @@ pub(crate) async fn version(_app: Arc<App>, request: Request) -> Result<Reply> {
         ("network", "networks"),
         ("subnet", "subnets"),
         ("port", "ports"),
+        ("subnetpool", "subnetpools"),
+        ("address_scope", "address-scopes"),
         ("router", "routers"),
         ("floatingip", "floatingips"),
         ("security_group", "security-groups"),
@@ -106,4 +119,12 @@ pub(crate) async fn extension(_app: Arc<App>, request: Request) -> Result<Reply>
         .find(|(a, _)| *a == alias)
         .ok_or_else(|| errors::not_found("ExtensionNotFound", "Extension with alias", alias))?;
     Reply::json(200, &json!({"extension": describe(found)}))
+}
+
+/// Who provides services that have a choice of providers: routers have one.
+pub(crate) async fn providers(_app: Arc<App>, _request: Request) -> Result<Reply> {
+    Reply::json(
+        200,
+        &json!({"service_providers": [{"service_type": "L3_ROUTER_NAT", "name": "single_node", "default": true}]}),
+    )
 }

@@ -1,10 +1,12 @@
 //! Routes, and what handlers share.
 
+mod address_scopes;
 mod agents;
 mod body;
 mod discovery;
 mod floating_ips;
 mod ip_availability;
+mod metering;
 mod networks;
 mod ports;
 mod quotas;
@@ -12,6 +14,7 @@ mod routers;
 mod row;
 mod security_group_rules;
 mod security_groups;
+mod subnet_pools;
 mod subnets;
 mod tags;
 
@@ -36,6 +39,23 @@ pub(crate) fn routes(app: Arc<App>) -> Vec<Route> {
         .delete("/v2.0/agents/{id}", "delete_agent", agents::delete)
         .get("/v2.0/agents/{id}/l3-routers", "get_l3-routers", agents::routers)
         .get("/v2.0/agents/{id}/dhcp-networks", "get_dhcp-networks", agents::networks)
+        .post("/v2.0/agents/{id}/l3-routers", "create_l3-router", agents::add_router)
+        .delete(
+            "/v2.0/agents/{id}/l3-routers/{router}",
+            "delete_l3-router",
+            agents::remove_router,
+        )
+        .post(
+            "/v2.0/agents/{id}/dhcp-networks",
+            "create_dhcp-network",
+            agents::add_network,
+        )
+        .delete(
+            "/v2.0/agents/{id}/dhcp-networks/{network}",
+            "delete_dhcp-network",
+            agents::remove_network,
+        )
+        .get("/v2.0/service-providers", "get_service_provider", discovery::providers)
         .get("/v2.0/routers/{id}/l3-agents", "get_l3-agents", agents::of_router)
         .get("/v2.0/networks/{id}/dhcp-agents", "get_dhcp-agents", agents::of_network)
         .get(
@@ -141,7 +161,56 @@ pub(crate) fn routes(app: Arc<App>) -> Vec<Route> {
         .get("/v2.0/quotas/{project}/default", "get_quota", quotas::default)
         .get("/v2.0/quotas/{project}/details", "get_quota", quotas::details)
         .get("/v2.0/quotas/{project}/details.json", "get_quota", quotas::details);
-    tags::routes(r).build()
+    metering_routes(pool_routes(tags::routes(r))).build()
+}
+
+fn pool_routes(r: Routes<App>) -> Routes<App> {
+    r.get("/v2.0/subnetpools", "get_subnetpool", subnet_pools::list)
+        .post("/v2.0/subnetpools", "create_subnetpool", subnet_pools::create)
+        .get("/v2.0/subnetpools/{id}", "get_subnetpool", subnet_pools::show)
+        .put("/v2.0/subnetpools/{id}", "update_subnetpool", subnet_pools::update)
+        .delete("/v2.0/subnetpools/{id}", "delete_subnetpool", subnet_pools::delete)
+        .put(
+            "/v2.0/subnetpools/{id}/add_prefixes",
+            "add_prefixes",
+            subnet_pools::add_prefixes,
+        )
+        .put(
+            "/v2.0/subnetpools/{id}/remove_prefixes",
+            "remove_prefixes",
+            subnet_pools::remove_prefixes,
+        )
+        .put(
+            "/v2.0/subnetpools/{id}/onboard_network_subnets",
+            "onboard_network_subnets",
+            subnet_pools::onboard,
+        )
+        .get("/v2.0/address-scopes", "get_address_scope", address_scopes::list)
+        .post("/v2.0/address-scopes", "create_address_scope", address_scopes::create)
+        .get("/v2.0/address-scopes/{id}", "get_address_scope", address_scopes::show)
+        .put(
+            "/v2.0/address-scopes/{id}",
+            "update_address_scope",
+            address_scopes::update,
+        )
+        .delete(
+            "/v2.0/address-scopes/{id}",
+            "delete_address_scope",
+            address_scopes::delete,
+        )
+}
+
+fn metering_routes(r: Routes<App>) -> Routes<App> {
+    let (labels, rules) = ("/v2.0/metering/metering-labels", "/v2.0/metering/metering-label-rules");
+    let (label, rule) = (format!("{labels}/{{id}}"), format!("{rules}/{{id}}"));
+    r.get(labels, "get_metering_label", metering::list)
+        .post(labels, "create_metering_label", metering::create)
+        .get(&label, "get_metering_label", metering::show)
+        .delete(&label, "delete_metering_label", metering::delete)
+        .get(rules, "get_metering_label_rule", metering::list_rules)
+        .post(rules, "create_metering_label_rule", metering::create_rule)
+        .get(&rule, "get_metering_label_rule", metering::show_rule)
+        .delete(&rule, "delete_metering_label_rule", metering::delete_rule)
 }
 
 /// What may be listed: objects that the query's indexes name, or all that the caller can see. `more` gives what the caller

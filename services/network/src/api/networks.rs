@@ -11,7 +11,7 @@ use crate::{
 };
 use maru_base::Result;
 use maru_http::{Reply, Request};
-use maru_network_model::{Agent, Network, NetworkRequest, Subnet, agent, errors};
+use maru_network_model::{Agent, Network, NetworkRequest, Subnet, SubnetPool, agent, errors};
 use maru_store::Snapshot;
 use serde_json::Value;
 use std::sync::Arc;
@@ -83,6 +83,15 @@ impl<'a> View<'a> {
             zones,
         }
     }
+    /// The address scope of a network's subnets of one IP version: that of their pool.
+    fn scope(&self, id: &str, version: u8) -> Option<String> {
+        let subnets = self.snapshot.find::<Subnet>("network", id);
+        let pool = subnets
+            .filter(|s| s.value.ip_version() == version)
+            .find_map(|s| s.value.subnetpool_id.clone())?;
+        let pool = self.snapshot.get::<SubnetPool>(&pool)?;
+        pool.value.address_scope_id.as_ref().map(ToString::to_string)
+    }
     fn row(&self, id: &str, n: &Network) -> Row {
         let subnets: Vec<Value> = self
             .snapshot
@@ -104,8 +113,8 @@ impl<'a> View<'a> {
             .with("shared", n.shared)
             .with("availability_zone_hints", n.availability_zone_hints.clone())
             .with("availability_zones", zones)
-            .with("ipv4_address_scope", Value::Null)
-            .with("ipv6_address_scope", Value::Null)
+            .with("ipv4_address_scope", self.scope(id, 4))
+            .with("ipv6_address_scope", self.scope(id, 6))
             .with("router:external", n.external)
             .with("port_security_enabled", n.port_security_enabled)
             .with("dns_domain", n.dns_domain.as_str())

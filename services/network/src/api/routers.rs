@@ -33,6 +33,8 @@ const LIST: List = List {
         "availability_zone_hints",
         "availability_zones",
         "flavor_id",
+        "distributed",
+        "ha",
         "created_at",
         "updated_at",
         "revision_number",
@@ -41,7 +43,8 @@ const LIST: List = List {
 };
 const FIXED: &[&str] = &["status", "availability_zones", "flavor_id"];
 
-fn row_of(snapshot: &Snapshot, id: &str, r: &Router) -> Row {
+/// `shown` says who may see `distributed` and `ha`.
+fn row_of(snapshot: &Snapshot, shown: [bool; 2], id: &str, r: &Router) -> Row {
     let gateway = r.gateway.as_ref().map_or(Value::Null, |g| {
         let fixed: Vec<Value> = snapshot
             .get::<Port>(&g.port_id)
@@ -66,8 +69,13 @@ fn row_of(snapshot: &Snapshot, id: &str, r: &Router) -> Row {
         })
         .map(|a| a.value.availability_zone.as_str().into())
         .collect();
-    Row::new(id)
-        .with("name", r.name.as_str())
+    let mut row = Row::new(id);
+    for (name, may, value) in [("distributed", shown[0], r.distributed), ("ha", shown[1], r.ha)] {
+        if may {
+            row = row.with(name, value);
+        }
+    }
+    row.with("name", r.name.as_str())
         .project(&r.project_id)
         .with("admin_state_up", r.admin_state_up)
         .with("status", "ACTIVE")
@@ -127,16 +135,26 @@ fn gateway_of(b: &mut Body) -> Result<Option<Option<GatewayRequest>>> {
     })))
 }
 
-/// High availability and distribution are not served: `false` is what there is.
-fn refuse_kinds(b: &mut Body) -> Result<()> {
-    for kind in ["ha", "distributed"] {
-        if b.boolean(kind)? == Some(true) {
-            return Err(errors::bad_request(
-                "router",
-                format!("'{kind}' routers are not served here; leave it out"),
-            ));
-        }
+/// Whether the caller may see `distributed` and `ha`.
+fn shown(request: &Request) -> [bool; 2] {
+    ["get_router:distributed", "get_router:ha"].map(|rule| request.may(rule, &Target::none()))
+}
+
+/// A wish for a distributed or highly available router (`name`), which asks a rule of its own; null is no wish.
+fn kind_of(request: &Request, b: &mut Body, name: &str, rule: &str) -> Result<Option<bool>> {
+    if !b.has(name) {
+        return Ok(None);
     }
+    let wish = match b.raw(name) {
+        None | Some(Value::Null) => None,
+        Some(value) => b.put_back(name, value).boolean(name)?,
+    };
+    request.authorize_rule(rule, &Target::none())?;
+    Ok(wish)
+}
+
+/// Router flavors are not served.
+fn refuse_flavor(b: &mut Body) -> Result<()> {
     match b.raw("flavor_id") {
         None | Some(Value::Null) => Ok(()),
         Some(_) => Err(errors::bad_request(
@@ -153,9 +171,13 @@ fn request_of(request: &Request, mut b: Body) -> Result<RouterRequest> {
     let meta = Meta::new(b.text("description", 255)?.unwrap_or_default());
     let gateway = gateway_of(&mut b)?.flatten();
     let availability_zone_hints = b.texts("availability_zone_hints", 255)?.unwrap_or_default();
-    refuse_kinds(&mut b)?;
+    let distributed = kind_of(request, &mut b, "distributed", "create_router:distributed")?;
+    let ha = kind_of(request, &mut b, "ha", "create_router:ha")?;
+    refuse_flavor(&mut b)?;
     b.finish(FIXED)?;
     Ok(RouterRequest {
+        distributed: distributed.unwrap_or(false),
+        ha: ha.unwrap_or(false),
         project_id,
         name,
         admin_state_up,
@@ -175,14 +197,22 @@ pub(crate) async fn list(app: Arc<App>, request: Request) -> Result<Reply> {
         |_, r: &Router| Target::project(&r.project_id),
         |_, _| Vec::new(),
     );
-    let rows = found.iter().map(|o| row_of(&snapshot, &o.id, &o.value)).collect();
+    let rows = found
+        .iter()
+        .map(|o| row_of(&snapshot, shown(&request), &o.id, &o.value))
+        .collect();
     LIST.answer(&request, rows, |_, _, _| None)
 }
 
 pub(crate) async fn show(app: Arc<App>, request: Request) -> Result<Reply> {
     let snapshot = app.store.snapshot();
     let o = access::router(&request, &snapshot, request.param("id"))?;
-    row::one(200, "router", row_of(&snapshot, &o.id, &o.value), &request.query)
+    row::one(
+        200,
+        "router",
+        row_of(&snapshot, shown(&request), &o.id, &o.value),
+        &request.query,
+    )
 }
 
 pub(crate) async fn create(app: Arc<App>, mut request: Request) -> Result<Reply> {
@@ -194,7 +224,9 @@ pub(crate) async fn create(app: Arc<App>, mut request: Request) -> Result<Reply>
         bulk,
         "router",
         "routers",
-        made.iter().map(|(id, r)| row_of(&snapshot, id, r)).collect(),
+        made.iter()
+            .map(|(id, r)| row_of(&snapshot, shown(&request), id, r))
+            .collect(),
     )
 }
 
@@ -206,12 +238,19 @@ pub(crate) async fn update(app: Arc<App>, mut request: Request) -> Result<Reply>
         admin_state_up: b.boolean("admin_state_up")?,
         gateway: gateway_of(&mut b)?,
         routes: b.routes("routes")?,
+        distributed: kind_of(&request, &mut b, "distributed", "update_router:distributed")?,
+        ha: kind_of(&request, &mut b, "ha", "update_router:ha")?,
     };
-    refuse_kinds(&mut b)?;
+    refuse_flavor(&mut b)?;
     b.finish(&["status", "availability_zones", "availability_zone_hints"])?;
     let (id, router) = app.update_router(&request, request.param("id"), change).await?;
     let snapshot = app.store.snapshot();
-    row::one(200, "router", row_of(&snapshot, &id, &router), &request.query)
+    row::one(
+        200,
+        "router",
+        row_of(&snapshot, shown(&request), &id, &router),
+        &request.query,
+    )
 }
 
 pub(crate) async fn delete(app: Arc<App>, request: Request) -> Result<Reply> {
@@ -259,7 +298,12 @@ async fn extra_routes(app: Arc<App>, mut request: Request, add: bool) -> Result<
     b.finish(&[])?;
     let (id, router) = app.change_routes(&request, request.param("id"), &routes, add).await?;
     let snapshot = app.store.snapshot();
-    row::one(200, "router", row_of(&snapshot, &id, &router), &request.query)
+    row::one(
+        200,
+        "router",
+        row_of(&snapshot, shown(&request), &id, &router),
+        &request.query,
+    )
 }
 
 pub(crate) async fn add_routes(app: Arc<App>, request: Request) -> Result<Reply> {

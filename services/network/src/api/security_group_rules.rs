@@ -123,7 +123,11 @@ fn request_of(mut b: Body) -> Result<RuleRequest> {
         None | Some(Value::Null) => None,
         Some(value) => Some(block_of("remote_ip_prefix", &value)?),
     };
-    r.remote_group_id = b.nullable_uuid("remote_group_id")?.flatten().map(SecurityGroupId::from);
+    // Whatever it looks like: a group that is not there is 404, as upstream.
+    r.remote_group_id = b
+        .nullable_text("remote_group_id", 255)?
+        .flatten()
+        .map(SecurityGroupId::from);
     match b.raw("remote_address_group_id") {
         None | Some(Value::Null) => {}
         Some(id) => return Err(errors::not_found("AddressGroupNotFound", "Address group", id)),

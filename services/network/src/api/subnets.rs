@@ -9,9 +9,13 @@ use crate::{
     App,
     app::{access, subnets::SubnetChange},
 };
+use ipnet::IpNet;
 use maru_base::Result;
 use maru_http::{Reply, Request};
-use maru_network_model::{Network, NetworkId, Subnet, SubnetRequest, errors};
+use maru_network_model::{
+    Network, NetworkId, PoolWish, Subnet, SubnetPool, SubnetPoolId, SubnetRequest, errors, subnet_pool,
+};
+use maru_store::Snapshot;
 use serde_json::{Value, json};
 use std::{net::IpAddr, sync::Arc};
 
@@ -65,7 +69,7 @@ fn row_of(id: &str, s: &Subnet) -> Row {
         .project(&s.project_id)
         .with("network_id", s.network_id.as_str())
         .with("ip_version", s.ip_version())
-        .with("subnetpool_id", Value::Null)
+        .with("subnetpool_id", s.subnetpool_id.as_ref().map(ToString::to_string))
         .with("enable_dhcp", s.enable_dhcp)
         .with("ipv6_ra_mode", s.ipv6_ra_mode.clone())
         .with("ipv6_address_mode", s.ipv6_address_mode.clone())
@@ -136,33 +140,10 @@ fn types_of(b: &mut Body) -> Result<Option<Vec<String>>> {
     Ok(types)
 }
 
-fn request_of(request: &Request, mut b: Body) -> Result<SubnetRequest> {
-    let project = access::project_for(request, b.project()?)?;
-    let network = b.uuid("network_id")?;
-    let network = NetworkId::from(b.required("network_id", network)?);
-    let version = b.integer("ip_version")?;
-    if let Some(pool) = b.nullable_text("subnetpool_id", 64)?.flatten() {
-        return Err(errors::not_found("SubnetPoolNotFound", "Subnet pool", pool));
-    }
-    for unused in [
-        "prefixlen",
-        "segment_id",
-        "use_default_subnetpool",
-        "dns_publish_fixed_ip",
-    ] {
-        match b.raw(unused) {
-            None | Some(Value::Null | Value::Bool(false)) => {}
-            Some(_) => return Err(invalid(unused, "it is not served here; name the cidr and leave it out")),
-        }
-    }
+/// The block that is asked for, if one is.
+fn cidr_of(b: &mut Body, version: i64) -> Result<Option<IpNet>> {
     let cidr = match b.raw("cidr") {
-        None | Some(Value::Null) => {
-            return Err(errors::refuse(
-                maru_base::ErrorKind::BadRequest,
-                "BadRequest",
-                "Bad subnets request: a subnetpool must be specified in the absence of a cidr, and there are none; name a cidr.",
-            ));
-        }
+        None | Some(Value::Null) => return Ok(None),
         Some(value) => block_of("cidr", &value)?,
     };
     if cidr.addr() != cidr.network() {
@@ -175,16 +156,101 @@ fn request_of(request: &Request, mut b: Body) -> Result<SubnetRequest> {
         ));
     }
     let is = if cidr.addr().is_ipv4() { 4 } else { 6 };
-    let version = b.required("ip_version", version)?;
-    if !matches!(version, 4 | 6) {
-        return Err(invalid("ip_version", format!("'{version}' is not in [4, 6]")));
-    }
     if version != is {
         return Err(errors::invalid_input(format!(
             "cidr {cidr} does not match the ip_version '{version}'"
         )));
     }
+    Ok(Some(cidr))
+}
+
+/// What is asked of a pool, if one is: by its id, or the default one of the IP version.
+fn pool_of(snapshot: &Snapshot, b: &mut Body, version: i64, cidr: Option<IpNet>) -> Result<Option<PoolWish>> {
+    let named = b.nullable_uuid("subnetpool_id")?.flatten().map(SubnetPoolId::from);
+    let prefixlen = match b.integer("prefixlen")? {
+        None => None,
+        Some(n) => Some(
+            u8::try_from(n)
+                .ok()
+                .filter(|n| *n <= 128)
+                .ok_or_else(|| invalid("prefixlen", format!("'{n}' is not within 0 and 128")))?,
+        ),
+    };
+    let usual = b.boolean("use_default_subnetpool")?.unwrap_or(false);
+    let pool = match (named, usual) {
+        (Some(_), true) => {
+            return Err(errors::bad_request(
+                "subnets",
+                "subnetpool_id and use_default_subnetpool cannot both be specified",
+            ));
+        }
+        (Some(id), false) => id,
+        (None, true) => {
+            let version = if version == 4 { 4 } else { 6 };
+            subnet_pool::default_pool(snapshot, version).ok_or_else(|| {
+                errors::bad_request(
+                    "subnets",
+                    format!("no default subnetpool found for IPv{version}; name a subnetpool_id or a cidr"),
+                )
+            })?
+        }
+        (None, false) if prefixlen.is_some() => {
+            return Err(errors::bad_request(
+                "subnets",
+                "prefixlen is for subnets of a subnetpool; name the cidr instead",
+            ));
+        }
+        (None, false) => return Ok(None),
+    };
+    if prefixlen.is_some() && cidr.is_some() {
+        return Err(errors::bad_request(
+            "subnets",
+            "cidr and prefixlen must not be supplied together",
+        ));
+    }
+    let wrong = snapshot
+        .get::<SubnetPool>(&pool)
+        .filter(|p| i64::from(p.value.ip_version()) != version);
+    if wrong.is_some() {
+        return Err(errors::bad_request(
+            "subnets",
+            format!("subnetpool {pool} is not of IP version {version}"),
+        ));
+    }
+    Ok(Some(PoolWish { pool, prefixlen, cidr }))
+}
+
+fn request_of(request: &Request, snapshot: &Snapshot, mut b: Body) -> Result<SubnetRequest> {
+    let project = access::project_for(request, b.project()?)?;
+    let network = b.uuid("network_id")?;
+    let network = NetworkId::from(b.required("network_id", network)?);
+    let version = b.integer("ip_version")?;
+    let version = b.required("ip_version", version)?;
+    if !matches!(version, 4 | 6) {
+        return Err(invalid("ip_version", format!("'{version}' is not in [4, 6]")));
+    }
+    for unused in ["segment_id", "dns_publish_fixed_ip"] {
+        match b.raw(unused) {
+            None | Some(Value::Null | Value::Bool(false)) => {}
+            Some(_) => return Err(invalid(unused, "it is not served here; leave it out")),
+        }
+    }
+    let wanted = cidr_of(&mut b, version)?;
+    let pool = pool_of(snapshot, &mut b, version, wanted)?;
+    // What is cut out of a pool replaces it.
+    let cidr = match (wanted, &pool) {
+        (Some(cidr), _) => cidr,
+        (None, Some(_)) => IpNet::from(IpAddr::from(std::net::Ipv4Addr::UNSPECIFIED)),
+        (None, None) => {
+            return Err(errors::refuse(
+                maru_base::ErrorKind::BadRequest,
+                "BadRequest",
+                "Bad subnets request: a subnetpool must be specified in the absence of a cidr; name one or the other.",
+            ));
+        }
+    };
     let mut r = SubnetRequest::new(project, network, cidr);
+    r.pool = pool;
     r.name = b.text("name", 255)?.unwrap_or_default();
     r.description = b.text("description", 255)?.unwrap_or_default();
     r.gateway_ip = b.nullable_address("gateway_ip")?;
@@ -237,7 +303,10 @@ pub(crate) async fn show(app: Arc<App>, request: Request) -> Result<Reply> {
 
 pub(crate) async fn create(app: Arc<App>, mut request: Request) -> Result<Reply> {
     let (bulk, bodies) = body::create(&mut request, "subnet", "subnets").await?;
-    let requests: Result<Vec<_>> = bodies.into_iter().map(|b| request_of(&request, b)).collect();
+    let requests: Result<Vec<_>> = bodies
+        .into_iter()
+        .map(|b| request_of(&request, &app.store.snapshot(), b))
+        .collect();
     let made = app.create_subnets(&request, requests?).await?;
     row::created(
         bulk,

@@ -17,6 +17,7 @@ const RESOURCES: &[(&str, &str, &str)] = &[
     ("subnets", "get_subnets_tags", "update_subnets_tags"),
     ("ports", "get_ports_tags", "update_ports_tags"),
     ("routers", "get_routers_tags", "update_routers_tags"),
+    ("subnetpools", "get_subnetpools_tags", "update_subnetpools_tags"),
     ("floatingips", "get_floatingips_tags", "update_floatingips_tags"),
     (
         "security-groups",

@@ -5,8 +5,9 @@ use maru_auth::Target;
 use maru_base::{ErrorKind, ProjectId, Result};
 use maru_http::Request;
 use maru_network_model::{
-    FloatingIp, FloatingIpId, Meta, Network, NetworkId, Port, PortId, Router, RouterId, SecurityGroup, SecurityGroupId,
-    SecurityGroupRule, SecurityGroupRuleId, Subnet, SubnetId, errors,
+    AddressScope, AddressScopeId, FloatingIp, FloatingIpId, Meta, Network, NetworkId, Port, PortId, Router, RouterId,
+    SecurityGroup, SecurityGroupId, SecurityGroupRule, SecurityGroupRuleId, Subnet, SubnetId, SubnetPool, SubnetPoolId,
+    errors,
 };
 use maru_store::{Object, Snapshot};
 
@@ -52,14 +53,14 @@ pub(crate) fn sees_all(request: &Request, rule: &str) -> bool {
 }
 
 macro_rules! visible {
-    ($name:ident, $kind:ty, $id:ty, $rule:literal, $missing:path, $target:expr) => {
+    ($name:ident, $kind:ty, $id:ty, $rule:literal, $missing:expr, $target:expr) => {
         /// The object, if the caller may see it; 404 otherwise.
         pub(crate) fn $name(request: &Request, snapshot: &Snapshot, id: &str) -> Result<Object<$kind>> {
             let target: fn(&Snapshot, &$kind) -> Target = $target;
             snapshot
                 .get::<$kind>(&<$id>::from(id))
                 .filter(|o| request.may($rule, &target(snapshot, &o.value)))
-                .ok_or_else(|| $missing(id))
+                .ok_or_else(|| ($missing)(id))
         }
     };
 }
@@ -111,6 +112,31 @@ visible!(
     "get_security_group_rule",
     errors::rule_not_found,
     |_, r| { Target::project(&r.project_id) }
+);
+
+/// A subnet pool as a target.
+pub(crate) fn of_pool(p: &SubnetPool) -> Target {
+    Target::project(&p.project_id).with("shared", flag(p.shared))
+}
+/// An address scope as a target.
+pub(crate) fn of_scope(s: &AddressScope) -> Target {
+    Target::project(&s.project_id).with("shared", flag(s.shared))
+}
+visible!(
+    subnet_pool,
+    SubnetPool,
+    SubnetPoolId,
+    "get_subnetpool",
+    |id| errors::not_found("SubnetPoolNotFound", "Subnet pool", id),
+    |_, p| of_pool(p)
+);
+visible!(
+    address_scope,
+    AddressScope,
+    AddressScopeId,
+    "get_address_scope",
+    |id| errors::not_found("AddressScopeNotFound", "Address scope", id),
+    |_, s| of_scope(s)
 );
 
 /// Checks `If-Match: revision_number=N`.

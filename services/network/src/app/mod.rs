@@ -7,6 +7,7 @@ pub(crate) mod ports;
 pub(crate) mod quotas;
 pub(crate) mod routers;
 pub(crate) mod security_groups;
+pub(crate) mod subnet_pools;
 pub(crate) mod subnets;
 pub(crate) mod tags;
 

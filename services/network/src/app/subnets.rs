@@ -33,6 +33,9 @@ impl App {
             for r in &requests {
                 let network = access::network(request, snapshot, &r.network_id)?;
                 request.authorize(&access::of_network(&network.value))?;
+                if let Some(wish) = &r.pool {
+                    access::subnet_pool(request, snapshot, &wish.pool)?;
+                }
             }
             plan_create_subnets(snapshot, txn, requests.clone())
         })

@@ -82,5 +82,6 @@ resources! {
     "ports", access::port, |s: &Snapshot, p: &maru_network_model::Port| access::of_port(s, p);
     "routers", access::router, |_: &Snapshot, r: &maru_network_model::Router| Target::project(&r.project_id);
     "floatingips", access::floating_ip, |_: &Snapshot, f: &maru_network_model::FloatingIp| Target::project(&f.project_id);
+    "subnetpools", access::subnet_pool, |_: &Snapshot, p: &maru_network_model::SubnetPool| access::of_pool(p);
     "security-groups", access::group, |_: &Snapshot, g: &maru_network_model::SecurityGroup| Target::project(&g.project_id);
 }

@@ -7,7 +7,7 @@ use maru_control::Flow;
 use maru_image_model::{Image, usage};
 use maru_network_model::{
     FloatingIp, Network, NetworkId, Port, PortId, Router, SecurityGroup, SecurityGroupRule, Subnet, SubnetId,
-    TombstoneNetwork, TombstonePort, address, keys,
+    SubnetPool, TombstoneNetwork, TombstonePort, address, keys,
 };
 use maru_placement_model::{Consumer, ConsumerId, usage_key};
 use maru_store::{Key, Kind, Snapshot};
@@ -33,6 +33,7 @@ const CLAIMS: &[(&str, &str)] = &[
     ("default-group", "security_group"),
     ("group-rule", "security_group_rule"),
     ("agent", "agent"),
+    ("default_subnetpool", "subnet_pool"),
 ];
 /// Claims that outlive what they name.
 const LASTING: &[&str] = &["image", "bootstrap-network"];
@@ -75,6 +76,7 @@ impl Check<'_> {
             "security_group" => is::<SecurityGroup>(s, id),
             "security_group_rule" => is::<SecurityGroupRule>(s, id),
             "agent" => is::<n::Agent>(s, id),
+            "subnet_pool" => is::<SubnetPool>(s, id),
             _ => false,
         }
     }
@@ -99,6 +101,7 @@ impl Check<'_> {
         of_projects!(FloatingIp, "floatingip");
         of_projects!(SecurityGroup, "security_group");
         of_projects!(SecurityGroupRule, "security_group_rule");
+        of_projects!(SubnetPool, "subnetpool");
         for image in s.list::<Image>() {
             add(usage::images_counter(&image.value.owner), 1);
             add(

@@ -309,6 +309,8 @@ async fn a_role_that_may_not_is_refused() {
         ("get_schema", "upstream: anyone"),
         ("network GET /v2.0/networks", "gives what is shared or external only"),
         ("network GET /v2.0/subnets", "gives what is shared or external only"),
+        ("network GET /v2.0/subnetpools", "gives what is shared only"),
+        ("network GET /v2.0/address-scopes", "gives what is shared only"),
         ("os_compute_api:extensions", "upstream: anyone"),
         ("os_compute_api:os-flavors:index", "upstream: anyone"),
         ("os_compute_api:os-keypairs:index", "a user's own"),

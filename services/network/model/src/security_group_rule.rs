@@ -301,7 +301,7 @@ fn check_ports(r: &RuleRequest, number: Option<u8>) -> Result<()> {
         ));
     };
     if matches!(number, protocol::ICMP | protocol::ICMPV6) {
-        for (field, value) in [("port_range_min (type)", min), ("port_range_max (code)", max)] {
+        for (field, value) in [("type (port_range_min)", min), ("code (port_range_max)", max)] {
             if let Some(v) = value
                 && !(0..=255).contains(&v)
             {

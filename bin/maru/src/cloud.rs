@@ -120,6 +120,8 @@ pub struct Settings {
     pub policy: Option<String>,
     /// Cost of the passwords' bcrypt hash.
     pub bcrypt_cost: u32,
+    /// What imports of images may be downloaded from besides public addresses.
+    pub import_allow: maru_fetch::Allow,
     /// Block of the external network `public`.
     pub external_cidr: ipnet::Ipv4Net,
     /// Its gateway; the first address unless given.
@@ -172,7 +174,10 @@ impl Cloud {
         );
         maru_compute::bootstrap(&store).await?;
         external_network(&store, &made.admin_project, settings).await?;
-        let image = Arc::new(maru_image::App::new(store.clone(), blobs, inspector));
+        let image = maru_image::App::new(store.clone(), blobs, inspector)
+            .fetching(maru_fetch::Fetcher::new(settings.import_allow.clone()))
+            .in_region(region);
+        let image = Arc::new(image);
         image.recover().await?;
         let network = Arc::new(maru_network::App::new(store.clone()));
         let compute = Arc::new(maru_compute::App::new(

@@ -81,6 +81,10 @@ pub struct Up {
     /// Gateway in that block, this host's own address unless there is an uplink; the first one unless given.
     #[arg(long, env = "MARU_EXTERNAL_GATEWAY")]
     pub external_gateway: Option<std::net::Ipv4Addr>,
+    /// Hosts with their ports (HOST:PORT, exactly) that imports of images may download from although they are not public
+    /// addresses at port 80 or 443: mirrors and test servers inside. Several are separated by commas.
+    #[arg(long, env = "MARU_IMPORT_ALLOW", value_delimiter = ',')]
+    pub import_allow: Vec<String>,
     /// File with policy overrides in the oslo.policy language (policy.yaml).
     #[arg(long, env = "MARU_POLICY")]
     pub policy: Option<PathBuf>,

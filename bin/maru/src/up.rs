@@ -207,6 +207,8 @@ fn settings(options: &Up, url: &str, password: &str) -> Result<Settings> {
         password: password.to_owned(),
         policy,
         bcrypt_cost: options.bcrypt_cost,
+        import_allow: maru_fetch::Allow::parse(&options.import_allow)
+            .map_err(|e| anyhow::anyhow!("--import-allow: {e}"))?,
         external_cidr: options.external_cidr,
         external_gateway: options.external_gateway,
         data: (options.data.data != Path::new(crate::options::DATA)).then(|| options.data.data.clone()),
@@ -300,6 +302,14 @@ impl Door {
                 .unwrap_or_else(|| "none: floating IPs are reached from this host only".to_owned()),
         );
         put("external_cidr", o.external_cidr.to_string());
+        put(
+            "import_allow",
+            if o.import_allow.is_empty() {
+                "nothing: images are downloaded from public addresses only".to_owned()
+            } else {
+                o.import_allow.join(", ")
+            },
+        );
         put(
             "policy",
             o.policy

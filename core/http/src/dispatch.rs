@@ -273,7 +273,13 @@ impl Gateway {
             .router
             .at(path)
             .or_else(|_| self.router.at(if trimmed.is_empty() { "/" } else { trimmed }));
-        let Ok(matched) = found else {
+        // Glance takes no slash for an end: `/images/` is an image without an id, not the list of them.
+        let image = seen
+            .service
+            .is_some_and(|s| self.services[s].errors == crate::ErrorStyle::Image);
+        let slash =
+            image && trimmed.len() < path.len() && trimmed.split('/').count() > 3 && self.router.at(path).is_err();
+        let Ok(matched) = found.map_err(|_| ()).and_then(|m| if slash { Err(()) } else { Ok(m) }) else {
             return Err(Error::not_found(
                 "The resource could not be found: no such path is served.",
             ));

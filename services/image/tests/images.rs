@@ -523,7 +523,7 @@ async fn deactivation_withholds_the_data_from_all_but_administrators() {
 async fn documents() {
     let c = cloud().await;
     let versions = c.want(300, A, "GET", "", Value::Null).await.json();
-    assert_eq!(versions["versions"][0]["id"], "v2.9");
+    assert_eq!(versions["versions"][0]["id"], "v2.15");
     assert_eq!(versions["versions"][0]["links"][0]["href"], "http://maru/image/v2/");
     c.want(200, A, "GET", "/versions", Value::Null).await;
     for (name, item) in [
@@ -531,6 +531,8 @@ async fn documents() {
         ("images", Some("image")),
         ("member", None),
         ("members", Some("member")),
+        ("task", None),
+        ("tasks", Some("task")),
     ] {
         let schema = c.get(A, &format!("/v2/schemas/{name}")).await;
         assert_eq!(schema["name"], name);
@@ -545,10 +547,26 @@ async fn documents() {
         assert!(schema["properties"].get(key).is_some(), "{key} is not in the schema");
     }
     assert_eq!(schema["additionalProperties"], json!({"type": "string"}));
-    assert_eq!(c.get(A, "/v2/info/import").await["import-methods"]["value"], json!([]));
-    c.want(404, A, "GET", "/v2/info/stores", Value::Null).await;
+    for (name, item) in [
+        ("namespaces", "namespace"),
+        ("objects", "object"),
+        ("tags", "tag"),
+        ("resource_types", "resource_type"),
+    ] {
+        let schema = c.get(A, &format!("/v2/schemas/metadefs/{name}")).await;
+        let inner = &schema["properties"][schema["name"].as_str().unwrap()]["items"];
+        assert_eq!(*inner, c.get(A, &format!("/v2/schemas/metadefs/{item}")).await);
+    }
+    assert_eq!(c.get(A, "/v2/schemas/metadefs/property").await["name"], "property");
+    let methods = c.get(A, "/v2/info/import").await;
+    assert_eq!(methods["import-methods"]["value"][0], "glance-direct");
+    let stores = c.get(A, "/v2/info/stores").await;
+    assert_eq!(stores, json!({"stores": [{"id": "local", "default": "true"}]}));
+    c.want(403, A, "GET", "/v2/info/stores/detail", Value::Null).await;
+    assert_eq!(c.get(ADMIN, "/v2/info/stores/detail").await["stores"][0]["id"], "local");
     c.want(404, A, "GET", "/v2/schemas/nothing", Value::Null).await;
-    c.want(404, A, "GET", "/v2/tasks", Value::Null).await;
+    c.want(404, A, "GET", "/v2/schemas/metadefs/nothing", Value::Null).await;
+    c.want(403, A, "GET", "/v2/tasks", Value::Null).await;
     let path = format!("/v2/images/{}/tasks", id(&made));
     assert_eq!(c.get(A, &path).await, json!({"tasks": []}));
     c.want(404, B, "GET", &path, Value::Null).await;

@@ -29,6 +29,13 @@ fn verbs(image: &str) -> Vec<(&'static str, String, &'static str, String)> {
         ("GET", at("/file"), json, String::new()),
         ("HEAD", at("/file"), json, String::new()),
         ("PUT", at("/file"), OCTETS, "mine".to_owned()),
+        ("PUT", at("/stage"), OCTETS, "mine".to_owned()),
+        (
+            "POST",
+            at("/import"),
+            json,
+            json!({"method": {"name": "glance-direct"}}).to_string(),
+        ),
         ("PUT", at("/tags/mine"), json, String::new()),
         ("DELETE", at("/tags/theirs"), json, String::new()),
         ("POST", at("/actions/deactivate"), json, String::new()),

@@ -106,7 +106,7 @@ impl Check<'_> {
             add(usage::images_counter(&image.value.owner), 1);
             add(
                 usage::bytes_counter(&image.value.owner),
-                image.value.size.unwrap_or(0).try_into().unwrap_or(i64::MAX),
+                image.value.held().unwrap_or(0).try_into().unwrap_or(i64::MAX),
             );
         }
         for server in s.list::<Server>() {

@@ -95,6 +95,7 @@ impl Builder {
         let settings = Settings {
             url: "http://cloud:5000".to_owned(),
             region: "RegionOne".to_owned(),
+            import_allow: maru_fetch::Allow::parse(&["127.0.0.1:1"]).expect("a host with its port"),
             password: ADMIN_PASSWORD.to_owned(),
             policy: self.policy,
             bcrypt_cost: 4,

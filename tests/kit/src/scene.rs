@@ -264,7 +264,21 @@ impl Scene {
         self.kit
             .post(&who, &format!("{path}/members"), json!({"member": self.green.id}))
             .await;
+        let admin = self.kit.admin();
+        let string = json!({"title": "P", "type": "string"});
+        let namespace = json!({"namespace": "ns", "visibility": "private", "owner": self.blue.id, "tags": [{"name": "t"}],
+            "objects": [{"name": "o", "properties": {"p": string}}], "properties": {"p": string},
+            "resource_type_associations": [{"name": "OS::Nova::Server", "prefix": "x_"}]});
+        self.kit.post(&admin, "/image/v2/metadefs/namespaces", namespace).await;
         self.values.extend([
+            ("image/stores", "local".to_owned()),
+            ("image/{store}", image.clone()),
+            ("image/tasks", "01234567-89ab-4def-8123-456789abcdee".to_owned()),
+            ("image/namespaces", "ns".to_owned()),
+            ("image/metadefs", "namespace".to_owned()),
+            ("image/objects", "o".to_owned()),
+            ("image/properties", "p".to_owned()),
+            ("image/resource_types", "OS::Nova::Server".to_owned()),
             ("image/images", image),
             ("image/tags", "t".to_owned()),
             ("image/members", self.green.id.clone()),
@@ -500,10 +514,46 @@ impl Scene {
                 "visibility": "private", "min_disk": 0, "min_ram": 0, "protected": false, "tags": ["a"], "os_hidden": false}))
             }
             ("PATCH", "/v2/images/{id}") => Body::Patch(json!([{"op": "replace", "path": "/name", "value": "i3"}])),
+            ("PUT", "/v2/images/{id}/stage") => Body::Bytes(vec![1; 16]),
+            ("POST", "/v2/images/{id}/import") => Body::Json(json!({"method": {"name": "web-download", "uri": CLOSED},
+                "all_stores": false, "all_stores_must_succeed": true, "stores": ["local"]})),
+            ("POST", "/v2/tasks") => Body::Json(json!({"type": "import", "input": {"import_from": CLOSED,
+                "import_from_format": "qcow2", "image_properties": {"disk_format": "qcow2", "container_format": "bare"}}})),
+            ("POST", "/v2/metadefs/namespaces") => {
+                Body::Json(json!({"namespace": "ns2", "display_name": "N", "description": "x",
+                "visibility": "public", "protected": false, "tags": [{"name": "t"}], "properties": {}, "objects": [],
+                "resource_type_associations": [{"name": "OS::Nova::Flavor", "prefix": "y_", "properties_target": "x"}]}))
+            }
+            ("PUT", "/v2/metadefs/namespaces/{namespace}") => {
+                Body::Json(json!({"namespace": "ns", "display_name": "N",
+                "description": "x", "visibility": "private", "protected": false}))
+            }
+            ("POST", "/v2/metadefs/namespaces/{namespace}/resource_types") => {
+                Body::Json(json!({"name": "OS::Nova::Flavor", "prefix": "y_"}))
+            }
+            ("POST", "/v2/metadefs/namespaces/{namespace}/objects") => {
+                Body::Json(json!({"name": "o2", "description": "x",
+                "required": ["p"], "properties": {"p": {"title": "P", "type": "integer", "minimum": 1, "maximum": 2}}}))
+            }
+            ("PUT", "/v2/metadefs/namespaces/{namespace}/objects/{object}") => {
+                Body::Json(json!({"name": "o", "description": "y"}))
+            }
+            ("POST", "/v2/metadefs/namespaces/{namespace}/properties") => {
+                Body::Json(json!({"name": "p2", "title": "P",
+                "type": "string", "description": "x", "enum": ["a"], "minLength": 1, "maxLength": 2, "readonly": false}))
+            }
+            ("PUT", "/v2/metadefs/namespaces/{namespace}/properties/{property}") => {
+                Body::Json(json!({"name": "p", "title": "P", "type": "string"}))
+            }
+            ("POST", "/v2/metadefs/namespaces/{namespace}/tags") => {
+                Body::Json(json!({"tags": [{"name": "t"}, {"name": "u"}]}))
+            }
+            ("PUT", "/v2/metadefs/namespaces/{namespace}/tags/{tag}") => Body::Json(json!({"name": "t"})),
             ("PUT", "/v2/images/{id}/file") => Body::Bytes(vec![1; 16]),
             ("POST", "/v2/images/{id}/members") => Body::Json(json!({"member": "0123456789abcdef0123456789abcdef"})),
             ("PUT", "/v2/images/{id}/members/{member}") => Body::Json(json!({"status": "accepted"})),
             ("PUT", "/v2/images/{id}/tags/{tag}")
+            | ("POST", "/v2/metadefs/namespaces/{namespace}/tags/{tag}")
             | ("POST", "/v2/images/{id}/actions/deactivate" | "/v2/images/{id}/actions/reactivate") => Body::None,
             _ => return None,
         })
@@ -647,5 +697,7 @@ impl Scene {
     }
 }
 
+/// An address that downloads are allowed from and that nobody answers at: nothing of a test leaves the machine.
+const CLOSED: &str = "http://127.0.0.1:1/x";
 /// A public key of nobody.
 const PUBLIC_KEY: &str = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIOMqqnkVzrm0SdG6UOoqKLsabgH5C9okWi0dh2l9GKJl kit";

@@ -107,6 +107,7 @@ pub fn image(owner: &str, visibility: Visibility) -> Image {
         created_at: now,
         updated_at: now,
         upload: None,
+        staged: None,
     }
 }
 

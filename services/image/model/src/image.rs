@@ -4,7 +4,12 @@
 //!            PUT file            inspected, stored
 //!  queued ─────────────► saving ───────────────────► active ◄──────► deactivated
 //!     ▲                    │ upload broke, refused or the process died
+//!     ▲                    │
 //!     └────────────────────┘
+//!            PUT stage             POST import           inspected, stored
+//!  queued ─────────────► uploading ─────────► importing ──────────────► active
+//!     │      POST import (web-download, glance-download)     ▲ │ broke, refused or the process died
+//!     └────────────────────────────────────────────────────────┘ └──► queued
 //! ```
 //! Deletion is at once: the record goes, its id is never given out again, the blob is removed when no image names it.
 
@@ -35,6 +40,10 @@ pub enum ImageStatus {
     Queued,
     /// Data is coming in.
     Saving,
+    /// Data is coming in, or there, to be imported.
+    Uploading,
+    /// An import runs.
+    Importing,
     /// Usable.
     Active,
     /// Data there, withheld from all but administrators.
@@ -50,6 +59,8 @@ impl ImageStatus {
         match self {
             Self::Queued => "queued",
             Self::Saving => "saving",
+            Self::Uploading => "uploading",
+            Self::Importing => "importing",
             Self::Active => "active",
             Self::Deactivated => "deactivated",
             Self::Killed => "killed",
@@ -82,6 +93,17 @@ impl Visibility {
             Self::Community => "community",
         }
     }
+}
+
+/// Data that was sent to be imported and that nothing has looked into.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Staged {
+    /// Names the blob.
+    pub digest: String,
+    /// Bytes.
+    pub size: u64,
+    /// md5, hexadecimal.
+    pub checksum: String,
 }
 
 /// An image.
@@ -125,8 +147,19 @@ pub struct Image {
     pub created_at: jiff::Timestamp,
     /// When it last changed.
     pub updated_at: jiff::Timestamp,
-    /// Identifies the upload in progress; an upload of another process finds it replaced.
+    /// Identifies the upload or import in progress; one of another process finds it replaced.
     pub upload: Option<String>,
+    /// Data that waits to be imported.
+    #[serde(default)]
+    pub staged: Option<Staged>,
+}
+
+impl Image {
+    /// Bytes that it holds of its project's: its data, or what is staged for it.
+    #[must_use]
+    pub fn held(&self) -> Option<u64> {
+        self.size.or(self.staged.as_ref().map(|s| s.size))
+    }
 }
 
 impl Kind for Image {
@@ -144,7 +177,13 @@ impl Kind for Image {
             },
             Index {
                 name: "digest",
-                values: |i| i.digest.iter().cloned().collect(),
+                values: |i| {
+                    i.digest
+                        .iter()
+                        .chain(i.staged.as_ref().map(|s| &s.digest))
+                        .cloned()
+                        .collect()
+                },
             },
         ]
     }

@@ -30,10 +30,15 @@ pub fn plan_hold(txn: &mut Txn, owner: &ProjectId, bytes: u64, limit: Option<u64
     txn.add(bytes_counter(owner), signed(bytes), limit.map(signed));
 }
 
+/// Gives back bytes that were held.
+pub fn plan_give_back(txn: &mut Txn, owner: &ProjectId, bytes: u64) {
+    txn.add(bytes_counter(owner), -signed(bytes), None);
+}
+
 /// Gives back what an image used; for its deletion and for a change of its owner.
 pub fn plan_release(txn: &mut Txn, image: &Image) {
     txn.add(images_counter(&image.owner), -1, None);
-    if let Some(size) = image.size {
+    if let Some(size) = image.held() {
         txn.add(bytes_counter(&image.owner), -signed(size), None);
     }
 }

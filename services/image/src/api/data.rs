@@ -9,7 +9,13 @@ const TYPE: &str = "application/octet-stream";
 
 pub(super) async fn upload(app: Arc<App>, mut request: Request) -> Result<Reply> {
     let id = request.param("id").to_owned();
-    app.upload(&mut request, &id).await?;
+    app.upload(&mut request, &id, false).await?;
+    Ok(Reply::empty(204))
+}
+
+pub(super) async fn stage(app: Arc<App>, mut request: Request) -> Result<Reply> {
+    let id = request.param("id").to_owned();
+    app.upload(&mut request, &id, true).await?;
     Ok(Reply::empty(204))
 }
 

@@ -2,14 +2,14 @@
 
 use crate::{
     App,
-    app::{Draft, PatchOp, unsupported_media},
+    app::{Draft, PatchOp, STORE, unsupported_media},
 };
 use maru_base::{Error, Result, time::seconds_z};
 use maru_http::{Reply, Request};
 use maru_image_model::Image;
 use maru_store::Object;
 use serde::{Serialize, Serializer, ser::SerializeMap};
-use serde_json::{Value, json};
+use serde_json::Value;
 use std::sync::Arc;
 
 const PATCH: &str = "application/openstack-images-v2.1-json-patch";
@@ -44,6 +44,9 @@ impl Serialize for View<'_> {
         map.serialize_entry("created_at", &seconds_z(image.value.created_at))?;
         map.serialize_entry("updated_at", &seconds_z(image.value.updated_at))?;
         map.serialize_entry("tags", &image.tags)?;
+        if image.digest.is_some() {
+            map.serialize_entry("stores", STORE)?;
+        }
         map.serialize_entry("self", &format_args!("/v2/images/{}", image.id))?;
         map.serialize_entry("file", &format_args!("/v2/images/{}/file", image.id))?;
         map.serialize_entry("schema", "/v2/schemas/image")?;
@@ -104,10 +107,4 @@ pub(super) async fn deactivate(app: Arc<App>, request: Request) -> Result<Reply>
 pub(super) async fn reactivate(app: Arc<App>, request: Request) -> Result<Reply> {
     app.set_active(&request, request.param("id"), true).await?;
     Ok(Reply::empty(204))
-}
-
-/// The tasks that import data into an image: data comes by upload alone, so no image has one.
-pub(super) async fn tasks(app: Arc<App>, request: Request) -> Result<Reply> {
-    app.find(&app.store.current().await?, &request, request.param("id"))?;
-    Reply::json(200, &json!({"tasks": []}))
 }

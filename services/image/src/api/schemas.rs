@@ -14,9 +14,11 @@ pub(super) async fn show(_app: Arc<App>, request: Request) -> Result<Reply> {
         "images" => collection("images", image()),
         "member" => member(),
         "members" => collection("members", member()),
+        "task" => task(),
+        "tasks" => collection("tasks", task()),
         _ => {
             return Err(Error::not_found(format!(
-                "There is no schema '{name}'; there are image, images, member, members."
+                "There is no schema '{name}'; there are image, images, member, members, task, tasks."
             )));
         }
     };
@@ -27,16 +29,137 @@ fn collection(name: &str, schema: Value) -> Value {
     let mut properties = Map::new();
     properties.insert(name.to_owned(), json!({"type": "array", "items": schema}));
     properties.insert("schema".into(), json!({"type": "string"}));
-    if name == "images" {
+    if name != "members" {
         properties.insert("first".into(), json!({"type": "string"}));
         properties.insert("next".into(), json!({"type": "string"}));
     }
-    let links = if name == "images" {
+    let links = if name != "members" {
         json!([{"rel": "first", "href": "{first}"}, {"rel": "next", "href": "{next}"}, {"rel": "describedby", "href": "{schema}"}])
     } else {
         json!([{"rel": "describedby", "href": "{schema}"}])
     };
     json!({"name": name, "properties": properties, "links": links})
+}
+
+/// `/v2/schemas/metadefs/{name}`.
+pub(super) async fn metadef(_app: Arc<App>, request: Request) -> Result<Reply> {
+    let name = request.param("name");
+    let document = match name {
+        "namespace" => namespace(),
+        "namespaces" => collection("namespaces", namespace()),
+        "resource_type" => association(),
+        "resource_types" => collection("resource_type_associations", association()),
+        "object" => object(),
+        "objects" => collection("objects", object()),
+        "property" => {
+            let mut schema = property();
+            schema["name"] = "property".into();
+            schema["properties"]["name"] = json!({"type": "string", "maxLength": 80});
+            schema["required"] = json!(["name", "type", "title"]);
+            schema
+        }
+        "properties" => json!({
+            "name": "properties",
+            "properties": {"properties": {"type": "object", "additionalProperties": property()}},
+            "links": [{"rel": "describedby", "href": "{schema}"}],
+        }),
+        "tag" => tag(),
+        "tags" => collection("tags", tag()),
+        _ => {
+            return Err(Error::not_found(format!(
+                "There is no schema 'metadefs/{name}'; there are namespace, resource_type, object, property, tag and their plurals."
+            )));
+        }
+    };
+    Reply::json(200, &document)
+}
+
+/// Attributes that everything of a namespace has.
+fn standing(properties: &mut Value) {
+    for (name, what) in [
+        ("created_at", "When it was made, ISO 8601"),
+        ("updated_at", "When it last changed, ISO 8601"),
+    ] {
+        properties[name] = json!({"type": "string", "format": "date-time", "readOnly": true, "description": what});
+    }
+}
+
+fn property() -> Value {
+    let flag = json!({"type": "boolean"});
+    let count = json!({"type": "integer", "minimum": 0});
+    let texts = json!({"type": "array", "items": {"type": "string"}, "uniqueItems": true});
+    json!({
+        "type": "object",
+        "additionalProperties": false,
+        "required": ["title", "type"],
+        "properties": {
+            "title": {"type": "string", "maxLength": 80}, "description": {"type": "string"},
+            "type": {"type": "string", "enum": ["array", "boolean", "integer", "number", "object", "string"]},
+            "operators": {"type": "array", "items": {"type": "string"}}, "required": texts, "enum": texts,
+            "minimum": {"type": "number"}, "maximum": {"type": "number"}, "minLength": count, "maxLength": count,
+            "pattern": {"type": "string", "format": "regex"}, "readonly": flag, "default": {},
+            "items": {"type": "object"}, "uniqueItems": flag, "minItems": count, "maxItems": count, "additionalItems": flag,
+        },
+    })
+}
+
+fn object() -> Value {
+    let mut properties = json!({
+        "name": {"type": "string", "maxLength": 80}, "description": {"type": "string"},
+        "required": {"type": "array", "items": {"type": "string"}},
+        "properties": {"type": "object", "additionalProperties": property()},
+        "schema": {"type": "string", "readOnly": true}, "self": {"type": "string", "readOnly": true},
+    });
+    standing(&mut properties);
+    json!({"name": "object", "additionalProperties": false, "required": ["name"], "properties": properties})
+}
+
+fn tag() -> Value {
+    let mut properties = json!({"name": {"type": "string", "maxLength": 80}});
+    standing(&mut properties);
+    json!({"name": "tag", "additionalProperties": false, "required": ["name"], "properties": properties})
+}
+
+fn association() -> Value {
+    let mut properties = json!({
+        "name": {"type": "string", "maxLength": 80, "description": "The resource type"},
+        "prefix": {"type": "string", "maxLength": 80, "description": "What stands before each property's name there"},
+        "properties_target": {"type": "string", "maxLength": 80, "description": "Which of the resource's properties are meant"},
+    });
+    standing(&mut properties);
+    json!({"name": "resource_type_association", "additionalProperties": false, "required": ["name"], "properties": properties})
+}
+
+fn namespace() -> Value {
+    let mut properties = json!({
+        "namespace": {"type": "string", "maxLength": 80, "description": "Name of the namespace"},
+        "display_name": {"type": "string", "maxLength": 80}, "description": {"type": "string", "maxLength": 500},
+        "visibility": {"type": "string", "enum": ["public", "private"]}, "protected": {"type": "boolean"},
+        "owner": {"type": "string", "maxLength": 255},
+        "schema": {"type": "string", "readOnly": true}, "self": {"type": "string", "readOnly": true},
+        "resource_type_associations": {"type": "array", "items": association()},
+        "properties": {"type": "object", "additionalProperties": property()},
+        "objects": {"type": "array", "items": object()}, "tags": {"type": "array", "items": tag()},
+    });
+    standing(&mut properties);
+    json!({"name": "namespace", "additionalProperties": false, "required": ["namespace"], "properties": properties})
+}
+
+fn task() -> Value {
+    json!({
+        "name": "task",
+        "properties": {
+            "id": {"type": "string", "pattern": UUID, "description": "The task's id"},
+            "type": {"type": "string", "enum": ["import", "api_image_import"]},
+            "input": {"type": ["null", "object"], "description": "What was asked for"},
+            "result": {"type": ["null", "object"], "description": "What came of it"},
+            "status": {"type": "string", "enum": ["pending", "processing", "success", "failure"]},
+            "owner": {"type": "string"}, "message": {"type": "string", "description": "Why it failed"},
+            "image_id": {"type": "string"}, "request_id": {"type": "string"}, "user_id": {"type": "string"},
+            "created_at": {"type": "string"}, "updated_at": {"type": "string"}, "expires_at": {"type": "string"},
+            "self": {"type": "string", "readOnly": true}, "schema": {"type": "string", "readOnly": true},
+        },
+    })
 }
 
 fn member() -> Value {

@@ -92,6 +92,7 @@ pub(crate) fn blank(owner: ProjectId) -> Image {
         created_at: now,
         updated_at: now,
         upload: None,
+        staged: None,
     }
 }
 

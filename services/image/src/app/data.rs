@@ -14,7 +14,7 @@ use futures_util::StreamExt;
 use maru_base::{Error, ErrorKind, ProjectId, Result};
 use maru_blob::{BlobWriter, SealedBlob};
 use maru_http::{ByteStream, Request};
-use maru_image_model::{BlobDigest, Image, ImageId, ImageStatus, LooseBlob, usage};
+use maru_image_model::{BlobDigest, Image, ImageId, ImageStatus, LooseBlob, Staged, usage};
 use maru_store::{Object, Snapshot, Txn};
 use std::sync::Arc;
 
@@ -29,12 +29,12 @@ pub(crate) struct Download {
 
 /// One upload to one image; `ticket` tells it from any other.
 #[derive(Clone)]
-struct Upload {
-    app: Arc<App>,
-    image: ImageId,
-    ticket: String,
-    owner: ProjectId,
-    declared: String,
+pub(super) struct Upload {
+    pub(super) app: Arc<App>,
+    pub(super) image: ImageId,
+    pub(super) ticket: String,
+    pub(super) owner: ProjectId,
+    pub(super) declared: String,
 }
 
 /// Abandons the upload when its request is dropped while it is running.
@@ -65,23 +65,43 @@ fn broken(why: std::io::Error) -> Error {
     })
 }
 
+/// The declared format of an image that is about to get data.
+pub(super) fn declared(image: &Image) -> Result<String> {
+    let missing = match (&image.disk_format, &image.container_format) {
+        (Some(declared), Some(_)) => return Ok(declared.clone()),
+        (None, _) => "disk_format",
+        _ => "container_format",
+    };
+    Err(Error::invalid(
+        missing,
+        format!("Properties {missing} must be set prior to saving data."),
+    ))
+}
+
 impl App {
-    /// Takes an image's bytes: queued → saving → active, or back to queued when anything goes wrong.
-    pub(crate) async fn upload(self: &Arc<Self>, request: &mut Request, id: &str) -> Result<()> {
+    /// Takes an image's bytes: queued → saving → active, or back to queued when anything goes wrong. With `stage` they are only
+    /// kept for an import: queued → uploading.
+    pub(crate) async fn upload(self: &Arc<Self>, request: &mut Request, id: &str, stage: bool) -> Result<()> {
         let content_type = request.header("content-type").unwrap_or("").to_owned();
         if content_type.split(';').next().map(str::trim) != Some("application/octet-stream") {
             return Err(unsupported_media(&content_type, "application/octet-stream"));
         }
-        let upload = self.begin_upload(request, id).await?;
+        let upload = self.begin_upload(request, id, stage).await?;
         let mut running = Running(Some(upload.clone()));
         let received = upload.receive(request).await;
         running.0 = None;
         let outcome = match received {
             Ok(writer) => {
                 let settling = upload.clone();
-                tokio::spawn(async move { settling.settle(writer).await })
-                    .await
-                    .unwrap_or_else(|e| Err(Error::internal("The upload could not be ended.", e)))
+                tokio::spawn(async move {
+                    if stage {
+                        settling.stage(writer).await
+                    } else {
+                        settling.settle(writer).await
+                    }
+                })
+                .await
+                .unwrap_or_else(|e| Err(Error::internal("The upload could not be ended.", e)))
             }
             Err(error) => Err(error),
         };
@@ -92,7 +112,12 @@ impl App {
         outcome
     }
 
-    async fn begin_upload(self: &Arc<Self>, request: &Request, id: &str) -> Result<Upload> {
+    async fn begin_upload(self: &Arc<Self>, request: &Request, id: &str, stage: bool) -> Result<Upload> {
+        let to = if stage {
+            ImageStatus::Uploading
+        } else {
+            ImageStatus::Saving
+        };
         let ticket = maru_base::random::hex32();
         let announced = request.header("content-length").and_then(|n| n.parse::<u64>().ok());
         self.store
@@ -100,21 +125,12 @@ impl App {
                 let old = self.find(snapshot, request, id)?;
                 if old.status != ImageStatus::Queued {
                     return Err(Error::conflict(format!(
-                        "Image status transition from {} to saving is not allowed: only a queued image takes data.",
-                        old.status.as_str()
+                        "Image status transition from {} to {} is not allowed: only a queued image takes data.",
+                        old.status.as_str(),
+                        to.as_str()
                     )));
                 }
-                let (Some(declared), Some(_)) = (&old.disk_format, &old.container_format) else {
-                    let missing = if old.disk_format.is_none() {
-                        "disk_format"
-                    } else {
-                        "container_format"
-                    };
-                    return Err(Error::invalid(
-                        missing,
-                        format!("Properties {missing} must be set prior to saving data."),
-                    ));
-                };
+                let declared = declared(&old)?;
                 if announced.is_some_and(|n| n > self.settings.image_size) {
                     return Err(too_large(self.settings.image_size));
                 }
@@ -124,7 +140,7 @@ impl App {
                     return Err(self.no_room(snapshot, &old.owner, bytes));
                 }
                 let mut image = (*old.value).clone();
-                image.status = ImageStatus::Saving;
+                image.status = to;
                 image.upload = Some(ticket.clone());
                 let mut txn = Txn::new();
                 txn.update(&old, &image);
@@ -133,7 +149,7 @@ impl App {
                     image: old.id.clone(),
                     ticket: ticket.clone(),
                     owner: old.owner.clone(),
-                    declared: declared.clone(),
+                    declared,
                 };
                 Ok((txn, upload))
             })
@@ -171,28 +187,42 @@ impl App {
                 self.abandon(&image.id, ticket).await?;
             }
         }
+        self.recover_tasks().await?;
+        let snapshot = self.store.snapshot();
         for loose in snapshot.list::<LooseBlob>() {
             self.collect(&loose.id).await?;
         }
         Ok(())
     }
 
-    /// Back to queued, if the upload is still this one.
+    /// Back to queued, if the upload is still this one; what was staged for it goes.
     async fn abandon(&self, id: &ImageId, ticket: &str) -> Result<()> {
-        self.store
+        let staged = self
+            .store
             .plan(|snapshot| {
                 let mut txn = Txn::new();
+                let mut staged = None;
                 if let Some(old) = snapshot.get::<Image>(id)
                     && old.upload.as_deref() == Some(ticket)
                 {
                     let mut image = (*old.value).clone();
                     image.status = ImageStatus::Queued;
                     image.upload = None;
+                    if let Some(gone) = image.staged.take() {
+                        usage::plan_give_back(&mut txn, &image.owner, gone.size);
+                        let since = maru_base::time::now();
+                        txn.put(&BlobDigest::from(&gone.digest), &LooseBlob { since });
+                        staged = Some(gone.digest);
+                    }
                     txn.update(&old, &image);
                 }
-                Ok((txn, ()))
+                Ok((txn, staged))
             })
-            .await
+            .await?;
+        match staged {
+            Some(digest) => self.collect(&digest).await,
+            None => Ok(()),
+        }
     }
 
     /// Removes a blob if no image names it, and the record that asked for it.
@@ -249,11 +279,15 @@ impl App {
 
 impl Upload {
     async fn receive(&self, request: &mut Request) -> Result<BlobWriter> {
+        let announced = request.header("content-length").and_then(|n| n.parse::<u64>().ok());
+        self.fill(request.take_stream(), announced).await
+    }
+
+    /// Takes a stream's bytes, no more than an image and its project may have.
+    pub(super) async fn fill(&self, mut stream: ByteStream, announced: Option<u64>) -> Result<BlobWriter> {
         let app = &self.app;
         let mut room = app.room(&app.store.snapshot(), &self.owner).unwrap_or(u64::MAX);
         let mut writer = app.blobs.begin().await?;
-        let announced = request.header("content-length").and_then(|n| n.parse::<u64>().ok());
-        let mut stream = request.take_stream();
         while let Some(chunk) = stream.next().await {
             writer.write(chunk.map_err(broken)?).await?;
             if writer.written() > app.settings.image_size {
@@ -275,8 +309,31 @@ impl Upload {
         Ok(writer)
     }
 
+    /// Keeps received bytes for an import, or leaves nothing of them.
+    async fn stage(&self, writer: BlobWriter) -> Result<()> {
+        let app = &self.app;
+        let sealed = writer.seal().await?;
+        let digest = sealed.info().digest.clone();
+        let kept = {
+            let _naming = app.naming.read().await;
+            let change = |image: &mut Image, info: &maru_blob::BlobInfo| {
+                image.status = ImageStatus::Uploading;
+                image.staged = Some(Staged {
+                    digest: info.digest.clone(),
+                    size: info.size,
+                    checksum: info.md5.clone(),
+                });
+            };
+            self.place(sealed, change).await
+        };
+        if kept.is_err() {
+            app.collect(&digest).await?;
+        }
+        kept
+    }
+
     /// Makes received bytes the image's data, or leaves nothing of them.
-    async fn settle(&self, writer: BlobWriter) -> Result<()> {
+    pub(super) async fn settle(&self, writer: BlobWriter) -> Result<()> {
         let app = &self.app;
         let sealed = writer.seal().await?;
         let inspected = app.inspector.inspect(sealed.path(), &self.declared).await?;
@@ -293,6 +350,19 @@ impl Upload {
     }
 
     async fn name(&self, sealed: SealedBlob, inspected: &crate::Inspected) -> Result<()> {
+        let change = |image: &mut Image, info: &maru_blob::BlobInfo| {
+            image.status = ImageStatus::Active;
+            image.size = Some(info.size);
+            image.virtual_size = inspected.virtual_size;
+            image.proven_format = Some(inspected.proven_format.clone());
+            image.checksum = Some(info.md5.clone());
+            image.digest = Some(info.digest.clone());
+        };
+        self.place(sealed, change).await
+    }
+
+    /// Puts a blob in its place and has the image name it.
+    async fn place(&self, sealed: SealedBlob, change: impl Fn(&mut Image, &maru_blob::BlobInfo)) -> Result<()> {
         let app = &self.app;
         let key = BlobDigest::from(&sealed.info().digest);
         app.store
@@ -309,14 +379,9 @@ impl Upload {
             .plan(|snapshot| {
                 let old = self.current(snapshot)?;
                 let mut image = (*old.value).clone();
-                image.status = ImageStatus::Active;
                 image.upload = None;
-                image.size = Some(info.size);
-                image.virtual_size = inspected.virtual_size;
-                image.proven_format = Some(inspected.proven_format.clone());
-                image.checksum = Some(info.md5.clone());
-                image.digest = Some(info.digest.clone());
                 image.updated_at = maru_base::time::now();
+                change(&mut image, &info);
                 let mut txn = Txn::new();
                 txn.update(&old, &image);
                 if let Some(loose) = snapshot.get::<LooseBlob>(&key) {
@@ -330,7 +395,7 @@ impl Upload {
     }
 
     /// The image, while this upload is still its upload.
-    fn current(&self, snapshot: &Snapshot) -> Result<Object<Image>> {
+    pub(super) fn current(&self, snapshot: &Snapshot) -> Result<Object<Image>> {
         let id = &self.image;
         let image = snapshot.get::<Image>(id).ok_or_else(|| {
             Error::new(
@@ -349,7 +414,7 @@ impl Upload {
         }
     }
 
-    async fn abandon(&self) {
+    pub(super) async fn abandon(&self) {
         if let Err(error) = self.app.abandon(&self.image, &self.ticket).await {
             let image = &self.image;
             tracing::warn!(%image, error = %error.chain(), "the image stays in saving until the next start");

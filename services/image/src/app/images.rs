@@ -33,7 +33,11 @@ pub(crate) fn target(snapshot: &Snapshot, image: &Object<Image>, caller: &Caller
 
 /// The attributes that rules about the owner alone are checked against.
 pub(crate) fn owned(image: &Image) -> Target {
-    Target::project(&image.owner).with("owner", &image.owner)
+    owned_by(&image.owner)
+}
+/// The same of something whose owner alone is known.
+pub(crate) fn owned_by(owner: &maru_base::ProjectId) -> Target {
+    Target::project(owner).with("owner", owner)
 }
 
 pub(crate) fn not_found(id: &str) -> Error {
@@ -125,7 +129,7 @@ impl App {
                 if image.owner != old.owner {
                     usage::plan_release(&mut txn, &old);
                     usage::plan_count(&mut txn, &image.owner, self.settings.project_images);
-                    if let Some(size) = image.size {
+                    if let Some(size) = image.held() {
                         usage::plan_hold(&mut txn, &image.owner, size, self.settings.project_bytes);
                     }
                 }
@@ -139,7 +143,7 @@ impl App {
 
     /// Removes a record and its members; the blob goes when no image names it.
     pub(crate) async fn delete(self: &Arc<Self>, request: &Request, id: &str) -> Result<()> {
-        let digest = self
+        let digests = self
             .store
             .plan(|snapshot| {
                 let image = self.find(snapshot, request, id)?;
@@ -155,14 +159,16 @@ impl App {
                 }
                 usage::plan_release(&mut txn, &image);
                 usage::plan_retire(&mut txn, &image.id, &image.owner);
-                if let Some(digest) = &image.digest {
+                let staged = image.staged.as_ref().map(|s| &s.digest);
+                let digests: Vec<String> = image.digest.iter().chain(staged).cloned().collect();
+                for digest in &digests {
                     let since = maru_base::time::now();
                     txn.put(&BlobDigest::from(digest), &LooseBlob { since });
                 }
-                Ok((txn, image.digest.clone()))
+                Ok((txn, digests))
             })
             .await?;
-        if let Some(digest) = digest {
+        for digest in digests {
             // A task of its own, so that a client who goes away does not leave it half done.
             let app = Arc::clone(self);
             let collected = tokio::spawn(async move { app.collect(&digest).await }).await;
@@ -235,8 +241,12 @@ impl App {
         let signed = |limit: Option<u64>| limit.map_or(-1, |n| i64::try_from(n).unwrap_or(i64::MAX));
         let uploading = snapshot
             .find::<Image>("owner", project)
-            .filter(|i| i.status == ImageStatus::Saving)
+            .filter(|i| i.upload.is_some())
             .count();
+        let staged: u64 = snapshot
+            .find::<Image>("owner", project)
+            .filter_map(|i| i.staged.as_ref().map(|s| s.size))
+            .sum();
         Ok([
             (
                 "image_size_total",
@@ -253,8 +263,7 @@ impl App {
                 i64::try_from(uploading).unwrap_or(i64::MAX),
                 -1,
             ),
-            // Nothing is staged: data goes straight in.
-            ("image_stage_total", 0, -1),
+            ("image_stage_total", i64::try_from(staged >> 20).unwrap_or(i64::MAX), -1),
         ])
     }
 }

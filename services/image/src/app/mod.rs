@@ -3,21 +3,28 @@
 mod attributes;
 mod data;
 mod images;
+mod imports;
 mod listing;
 mod members;
+pub(crate) mod metadefs;
 mod patch;
 mod range;
 
 pub(crate) use attributes::{CONTAINER_FORMATS, Draft};
 pub(crate) use data::Download;
 pub(crate) use images::unsupported_media;
+pub(crate) use imports::{Import, Method, STORE};
 pub(crate) use listing::{Filter, Order, SORT_KEYS, Time};
 pub(crate) use patch::PatchOp;
 
 use maru_base::{Error, Result};
 use maru_blob::Blobs;
+use maru_fetch::Fetcher;
 use maru_store::{CommitError, Conflict, Store};
 use std::{path::Path, sync::Arc};
+
+/// Imports that run at once; others wait.
+const IMPORTS: usize = 4;
 
 /// What a parser proved of an image's bytes.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -74,6 +81,10 @@ pub struct App {
     pub(crate) blobs: Arc<dyn Blobs>,
     pub(crate) inspector: Arc<dyn Inspector>,
     pub(crate) settings: Settings,
+    pub(crate) fetcher: Fetcher,
+    pub(crate) region: String,
+    /// How many imports run at once.
+    pub(crate) imports: Arc<tokio::sync::Semaphore>,
     /// Read while a finished blob waits for the image that names it; written while unnamed blobs are collected.
     pub(crate) naming: tokio::sync::RwLock<()>,
 }
@@ -98,8 +109,26 @@ impl App {
             blobs,
             inspector,
             settings,
+            fetcher: Fetcher::default(),
+            region: "RegionOne".to_owned(),
+            imports: Arc::new(tokio::sync::Semaphore::new(IMPORTS)),
             naming: tokio::sync::RwLock::new(()),
         }
+    }
+}
+
+impl App {
+    /// The same with a fetcher for web-download that may ask more than public addresses.
+    #[must_use]
+    pub fn fetching(mut self, fetcher: Fetcher) -> Self {
+        self.fetcher = fetcher;
+        self
+    }
+    /// The same in a region of this name; glance-download takes images from there.
+    #[must_use]
+    pub fn in_region(mut self, region: &str) -> Self {
+        region.clone_into(&mut self.region);
+        self
     }
 }
 

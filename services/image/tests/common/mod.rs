@@ -113,13 +113,20 @@ pub async fn over(
     settings: Settings,
     inspector: Arc<dyn Inspector>,
 ) -> Cloud {
+    fetching(store, folder, settings, inspector, maru_fetch::Fetcher::default()).await
+}
+
+/// The same with a fetcher.
+pub async fn fetching(
+    store: Store,
+    folder: Arc<tempfile::TempDir>,
+    settings: Settings,
+    inspector: Arc<dyn Inspector>,
+    fetcher: maru_fetch::Fetcher,
+) -> Cloud {
     let blobs = DirBlobs::open(folder.path(), "here").await.unwrap();
-    let app = Arc::new(App::with_settings(
-        store.clone(),
-        Arc::new(blobs.clone()),
-        inspector,
-        settings,
-    ));
+    let app = App::with_settings(store.clone(), Arc::new(blobs.clone()), inspector, settings).fetching(fetcher);
+    let app = Arc::new(app);
     let policy = Arc::new(Policy::build(&[POLICY], None).unwrap());
     let gateway = Gateway::new(
         vec![service(Arc::clone(&app))],

@@ -187,6 +187,10 @@ pub const POLICY: &[RuleDefault] = &[
         check: ADMIN,
     },
     RuleDefault {
+        name: "copy_image",
+        check: ADMIN,
+    },
+    RuleDefault {
         name: "tasks_api_access",
         check: ADMIN,
     },

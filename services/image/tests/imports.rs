@@ -122,15 +122,14 @@ async fn what_is_staged_is_imported() {
         .await;
     let file = c.send(A, "GET", &format!("{path}/file"), &[], "").await;
     assert_eq!(file.text(), "some bytes");
-    let copy = c
-        .call(
-            A,
-            "POST",
-            &format!("{path}/import"),
-            json!({"method": {"name": "copy-image"}}),
-        )
-        .await;
-    assert_eq!(copy.status, 409, "it is in the only store");
+    let copy = |all: bool| json!({"method": {"name": "copy-image"}, "all_stores": all});
+    let import = format!("{path}/import");
+    c.want(403, A, "POST", &import, copy(true)).await;
+    c.want(409, ADMIN, "POST", &import, copy(false)).await;
+    c.want(202, ADMIN, "POST", &import, copy(true)).await;
+    let shown = show(&c, &image).await;
+    assert_eq!(shown["os_glance_importing_to_stores"], "");
+    assert_eq!(shown["os_glance_failed_import"], "");
 }
 
 #[tokio::test]
@@ -263,7 +262,7 @@ async fn data_is_taken_over_from_another_image_that_the_caller_sees() {
         (&shown["disk_format"], &shown["hw_cpu_cores"]),
         (&json!("raw"), &json!("5"))
     );
-    assert!(shown.get("speed").is_none() && shown.get("os_glance_failed_import").is_none());
+    assert!(shown.get("speed").is_none() && shown["os_glance_failed_import"] == "");
     // Two names of one blob: it stays until the last goes.
     c.call(A, "DELETE", &format!("/v2/images/{source}"), Value::Null).await;
     let file = c.send(A, "GET", &format!("/v2/images/{image}/file"), &[], "").await;

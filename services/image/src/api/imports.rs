@@ -95,6 +95,7 @@ pub(super) async fn import(app: Arc<App>, mut request: Request) -> Result<Reply>
     let import = Import {
         method: method_of(body.method)?,
         stores: body.stores.unwrap_or_default(),
+        all_stores: body.all_stores.unwrap_or(false),
         asked,
     };
     let id = request.param("id").to_owned();

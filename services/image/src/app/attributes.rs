@@ -173,13 +173,14 @@ pub(crate) fn check_limits(image: &Image, settings: &Settings) -> Result<()> {
     if image.tags.len() > settings.tags {
         return Err(over("tags", "tags", image.tags.len(), settings.tags));
     }
-    if image.properties.len() > settings.properties {
-        return Err(over(
-            "properties",
-            "properties",
-            image.properties.len(),
-            settings.properties,
-        ));
+    // What the service notes is not the user's.
+    let own = image
+        .properties
+        .keys()
+        .filter(|name| !name.starts_with(RESERVED_PREFIX))
+        .count();
+    if own > settings.properties {
+        return Err(over("properties", "properties", own, settings.properties));
     }
     Ok(())
 }

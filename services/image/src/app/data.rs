@@ -357,6 +357,7 @@ impl Upload {
             image.proven_format = Some(inspected.proven_format.clone());
             image.checksum = Some(info.md5.clone());
             image.digest = Some(info.digest.clone());
+            super::imports::done(image);
         };
         self.place(sealed, change).await
     }

@@ -23,8 +23,10 @@ use std::sync::Arc;
 
 /// The one store of this cloud.
 pub(crate) const STORE: &str = "local";
-/// The property that says an import failed.
+/// The property that says which stores an import failed for; empty when none.
 const FAILED: &str = "os_glance_failed_import";
+/// The property that says which stores an import is still to fill; empty when none.
+const TO_DO: &str = "os_glance_importing_to_stores";
 /// Properties that glance-download takes over (Glance's default).
 const TAKEN: &[&str] = &["hw_", "trait:", "os_distro", "os_secure_boot", "os_type"];
 
@@ -50,6 +52,8 @@ pub(crate) struct Import {
     pub method: Method,
     /// Wished stores.
     pub stores: Vec<String>,
+    /// All stores are wished, and those that have the data do not matter.
+    pub all_stores: bool,
     /// What the task shows.
     pub asked: Value,
 }
@@ -97,9 +101,42 @@ impl App {
         }
         let input = json!({"image_id": id, "import_req": import.asked, "backend": [STORE]});
         let task = new_task(request, "api_image_import", &ImageId::from(id), input)?;
+        if import.method == Method::CopyImage {
+            return self.copy(request, id, import.all_stores, task).await;
+        }
         self.begin_import(request, id, import.method, task, false)
             .await
             .map(|_| ())
+    }
+
+    /// Copies an image's data to the stores that do not have it: as there is one store, to none.
+    async fn copy(&self, request: &Request, id: &str, all: bool, mut task: Task) -> Result<()> {
+        task.status = TaskStatus::Success;
+        task.expires_at = Some(task.created_at + jiff::SignedDuration::from_hours(KEPT_HOURS));
+        let task_id = TaskId::new_uuid();
+        self.store
+            .plan(|snapshot| {
+                let old = self.find(snapshot, request, id)?;
+                request.authorize_rule("copy_image", &super::images::owned(&old))?;
+                if old.status != ImageStatus::Active {
+                    return Err(Error::conflict(format!(
+                        "Only images with status active can be targeted for copying; this one is {}.",
+                        old.status.as_str()
+                    )));
+                }
+                if !all {
+                    return Err(Error::conflict(format!(
+                        "The image data is in the store '{STORE}' already, and there is no other."
+                    )));
+                }
+                let mut image = (*old.value).clone();
+                note(&mut image, "", "");
+                let mut txn = Txn::new();
+                txn.update(&old, &image);
+                txn.create(&task_id, &task);
+                Ok((txn, ()))
+            })
+            .await
     }
 
     /// Makes an image out of the data at an address; the task says how it goes.
@@ -149,7 +186,7 @@ impl App {
                 let mut image = (*old.value).clone();
                 image.status = ImageStatus::Importing;
                 image.upload = Some(ticket.clone());
-                image.properties.remove(FAILED);
+                note(&mut image, STORE, "");
                 image.updated_at = maru_base::time::now();
                 let mut txn = Txn::new();
                 txn.update(&old, &image);
@@ -275,12 +312,25 @@ impl App {
                 let mut txn = Txn::new();
                 if let Some(old) = snapshot.get::<Image>(id).filter(|i| i.status == ImageStatus::Queued) {
                     let mut image = (*old.value).clone();
-                    image.properties.insert(FAILED.to_owned(), STORE.to_owned());
+                    note(&mut image, "", STORE);
                     txn.update(&old, &image);
                 }
                 Ok((txn, ()))
             })
             .await
+    }
+}
+
+/// Notes on an image how far its import is.
+fn note(image: &mut Image, to_do: &str, failed: &str) {
+    image.properties.insert(TO_DO.to_owned(), to_do.to_owned());
+    image.properties.insert(FAILED.to_owned(), failed.to_owned());
+}
+
+/// Notes on an image that is active now that its import is done, if one ran.
+pub(super) fn done(image: &mut Image) {
+    if image.properties.contains_key(TO_DO) {
+        note(image, "", "");
     }
 }
 
@@ -301,16 +351,8 @@ fn check_status(image: &Image, method: &Method) -> Result<()> {
                 )));
             }
         }
-        Method::CopyImage => {
-            if image.status != ImageStatus::Active {
-                return Err(Error::conflict(format!(
-                    "Only images with status active can be targeted for copying; this one is {status}."
-                )));
-            }
-            return Err(Error::conflict(format!(
-                "The image data is in the store '{STORE}' already, and there is no other."
-            )));
-        }
+        // It takes a way of its own.
+        Method::CopyImage => {}
     }
     Ok(())
 }
@@ -399,6 +441,7 @@ impl Job {
                 image.status = ImageStatus::Active;
                 image.upload = None;
                 image.staged = None;
+                note(&mut image, "", "");
                 image.size = Some(staged.size);
                 image.virtual_size = inspected.virtual_size;
                 image.proven_format = Some(inspected.proven_format.clone());
@@ -437,6 +480,7 @@ impl Job {
                     .properties
                     .iter()
                     .filter(|(name, _)| TAKEN.iter().any(|t| name.starts_with(t)));
+                note(&mut image, "", "");
                 image.properties.extend(taken.map(|(k, v)| (k.clone(), v.clone())));
                 image.updated_at = maru_base::time::now();
                 let mut txn = Txn::new();

@@ -314,7 +314,7 @@ fn check_ports(r: &RuleRequest, number: Option<u8>) -> Result<()> {
         if min.is_none() {
             return Err(bad(
                 "SecurityGroupMissingIcmpType",
-                "An ICMP code (port_range_max) needs its type (port_range_min).".to_owned(),
+                "ICMP code (port-range-max) is provided but ICMP type (port-range-min) is missing.".to_owned(),
             ));
         }
         return Ok(());

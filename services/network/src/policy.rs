@@ -109,6 +109,13 @@ pub const POLICY: &[RuleDefault] = rules! {
     "update_address_scope:shared" => ADMIN,
     "delete_address_scope" => MEMBER,
 
+    "create_rbac_policy" => MEMBER,
+    "create_rbac_policy:target_tenant" => ADMIN,
+    "get_rbac_policy" => READER,
+    "update_rbac_policy" => MEMBER,
+    "update_rbac_policy:target_tenant" => ADMIN,
+    "delete_rbac_policy" => MEMBER,
+
     "create_metering_label" => ADMIN,
     "get_metering_label" => ADMIN,
     "delete_metering_label" => ADMIN,

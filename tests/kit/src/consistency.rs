@@ -6,8 +6,8 @@ use maru_compute_model::{KeyPair, Server, ServerGroup, ServerId, VmState, quota,
 use maru_control::Flow;
 use maru_image_model::{Image, usage};
 use maru_network_model::{
-    FloatingIp, Network, NetworkId, Port, PortId, Router, SecurityGroup, SecurityGroupRule, Subnet, SubnetId,
-    SubnetPool, TombstoneNetwork, TombstonePort, address, keys,
+    FloatingIp, Network, NetworkId, Port, PortId, RbacPolicy, Router, SecurityGroup, SecurityGroupRule, Subnet,
+    SubnetId, SubnetPool, TombstoneNetwork, TombstonePort, address, keys,
 };
 use maru_placement_model::{Consumer, ConsumerId, usage_key};
 use maru_store::{Key, Kind, Snapshot};
@@ -102,6 +102,7 @@ impl Check<'_> {
         of_projects!(SecurityGroup, "security_group");
         of_projects!(SecurityGroupRule, "security_group_rule");
         of_projects!(SubnetPool, "subnetpool");
+        of_projects!(RbacPolicy, "rbac_policy");
         for image in s.list::<Image>() {
             add(usage::images_counter(&image.value.owner), 1);
             add(

@@ -184,6 +184,9 @@ impl Scene {
         let scope = id(&self.make(&who, &v2("address-scopes"), "address_scope", scope).await);
         let pool = json!({"name": "sp", "prefixes": ["10.200.0.0/16", "10.202.0.0/16"]});
         let pool = id(&self.make(&who, &v2("subnetpools"), "subnetpool", pool).await);
+        let shared = json!({"object_type": "network", "object_id": network, "action": "access_as_shared",
+            "target_tenant": self.green.id});
+        let shared = id(&self.make(&who, &v2("rbac-policies"), "rbac_policy", shared).await);
         let admin = self.kit.admin();
         let label = id(&self
             .make(
@@ -239,6 +242,7 @@ impl Scene {
             ("network/network-ip-availabilities", network.clone()),
             ("network/dhcp-networks", network.clone()),
             ("network/l3-routers", router.clone()),
+            ("network/rbac-policies", shared),
             ("network/subnetpools", pool),
             ("network/address-scopes", scope),
             ("network/metering-labels", label),
@@ -641,6 +645,11 @@ impl Scene {
             ("PUT", "/v2.0/subnetpools/{id}/add_prefixes") => json!({"prefixes": ["10.203.0.0/16"]}),
             ("PUT", "/v2.0/subnetpools/{id}/remove_prefixes") => json!({"prefixes": ["10.202.0.0/16"]}),
             ("PUT", "/v2.0/subnetpools/{id}/onboard_network_subnets") => json!({"network_id": value("networks")}),
+            ("POST", "/v2.0/rbac-policies") => {
+                json!({"rbac_policy": {"object_type": "network", "object_id": value("networks"),
+                "action": "access_as_shared", "target_tenant": "0123456789abcdef0123456789abcdef"}})
+            }
+            ("PUT", "/v2.0/rbac-policies/{id}") => json!({"rbac_policy": {"target_tenant": self.green.id}}),
             ("POST", "/v2.0/address-scopes") => {
                 json!({"address_scope": {"name": "as2", "ip_version": 6, "shared": false}})
             }

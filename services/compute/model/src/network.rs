@@ -121,10 +121,15 @@ fn find_port(snapshot: &Snapshot, caller: &Caller, id: &str) -> Result<Object<Po
 fn check_network(snapshot: &Snapshot, caller: &Caller, id: &str, ip: Option<IpAddr>) -> Result<()> {
     let network = snapshot
         .get::<Network>(&NetworkId::from(id))
-        .filter(|n| n.shared || n.external || caller.is_admin() || Some(&n.project_id) == caller.project_id())
+        .filter(|n| {
+            n.shared_to(caller.project_id())
+                || n.external
+                || caller.is_admin()
+                || Some(&n.project_id) == caller.project_id()
+        })
         .ok_or_else(|| gone("Network", id))?;
     let own = Some(&network.project_id) == caller.project_id();
-    if network.external && !network.shared && !own && !caller.is_admin() {
+    if network.external && !network.shared_to(caller.project_id()) && !own && !caller.is_admin() {
         return Err(Error::forbidden(format!(
             "It is not allowed to create an interface on external network {id}"
         )));

@@ -37,6 +37,7 @@ pub mod port;
 mod port_plan;
 pub mod protocol;
 pub mod quota;
+pub mod rbac;
 pub mod router;
 pub mod router_plan;
 pub mod security_group;
@@ -61,6 +62,7 @@ pub use port::{
     AddressPair, DhcpOption, FixedIp, FixedIpRequest, Port, PortId, PortRequest, plan_create_port, plan_delete_port,
 };
 pub use quota::{Quota, over_quota};
+pub use rbac::{RbacPolicy, RbacPolicyId};
 pub use router::{Gateway, Route, Router, RouterId, pick_host, plan_host_routers};
 pub use security_group::{SecurityGroup, SecurityGroupId, plan_create_group, plan_delete_group};
 pub use security_group_rule::{
@@ -83,6 +85,7 @@ pub fn register(r: &mut maru_store::Registry) {
         .register::<Agent>()
         .register::<AddressScope>()
         .register::<SubnetPool>()
+        .register::<RbacPolicy>()
         .register::<MeteringLabel>()
         .register::<MeteringLabelRule>()
         .register::<ObservedPort>()

@@ -6,7 +6,9 @@
 //!                          └── never was on a host ───────────────────────┘
 //! ```
 
-use crate::{FloatingIp, Meta, Port, Subnet, TombstoneNetwork, dhcp, errors, keys, quota, subnet::plan_drop_subnet};
+use crate::{
+    FloatingIp, Meta, Port, RbacPolicy, Subnet, TombstoneNetwork, dhcp, errors, keys, quota, subnet::plan_drop_subnet,
+};
 use maru_base::{ErrorKind, ProjectId, Result, random};
 use maru_store::{Index, Kind, Object, Op, Snapshot, Txn};
 use serde::{Deserialize, Serialize};
@@ -71,6 +73,9 @@ pub struct Network {
     pub physical_network: Option<String>,
     /// Wished zones.
     pub availability_zone_hints: Vec<String>,
+    /// Projects that may use it besides its own, by RBAC policies.
+    #[serde(default)]
+    pub shared_with: Vec<ProjectId>,
     /// Nodes that an administrator told to answer DHCP here, whether or not there is a subnet for it.
     #[serde(default)]
     pub dhcp_on: Vec<String>,
@@ -82,6 +87,11 @@ pub struct Network {
 }
 
 impl Network {
+    /// Whether a project may use it as a shared one.
+    #[must_use]
+    pub fn shared_to(&self, project: Option<&ProjectId>) -> bool {
+        self.shared || project.is_some_and(|p| self.shared_with.contains(p))
+    }
     /// Whether a node answers DHCP here: every node does for its own guests, unless it was told otherwise. `port` says whether the
     /// network has a DHCP port.
     #[must_use]
@@ -111,6 +121,7 @@ impl Kind for Network {
                     if n.external {
                         v.push("external".to_owned());
                     }
+                    v.extend(n.shared_with.iter().map(|p| format!("to:{p}")));
                     v
                 },
             },
@@ -274,6 +285,7 @@ pub fn plan_create_network(
         network_type,
         physical_network: request.physical_network,
         availability_zone_hints: request.availability_zone_hints,
+        shared_with: Vec::new(),
         dhcp_on: Vec::new(),
         dhcp_off: Vec::new(),
         meta: Meta::new(request.description).with_tags(request.tags),
@@ -348,6 +360,9 @@ pub fn plan_delete_network(snapshot: &Snapshot, txn: &mut Txn, read: &Object<Net
     }
     for subnet in snapshot.find::<Subnet>("network", id) {
         plan_drop_subnet(txn, &subnet);
+    }
+    for policy in snapshot.find::<RbacPolicy>("object", id) {
+        crate::rbac::drop_policy(txn, &policy);
     }
     let network = &read.value;
     if let Some(physical) = &network.physical_network {

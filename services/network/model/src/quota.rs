@@ -16,6 +16,7 @@ pub const DEFAULTS: &[(&str, i64)] = &[
     ("security_group", 10),
     ("security_group_rule", 100),
     ("subnetpool", -1),
+    ("rbac_policy", 10),
 ];
 
 /// A project's own limits; -1 is unlimited.

@@ -10,6 +10,7 @@ mod metering;
 mod networks;
 mod ports;
 mod quotas;
+mod rbac_policies;
 mod routers;
 mod row;
 mod security_group_rules;
@@ -161,7 +162,7 @@ pub(crate) fn routes(app: Arc<App>) -> Vec<Route> {
         .get("/v2.0/quotas/{project}/default", "get_quota", quotas::default)
         .get("/v2.0/quotas/{project}/details", "get_quota", quotas::details)
         .get("/v2.0/quotas/{project}/details.json", "get_quota", quotas::details);
-    metering_routes(pool_routes(tags::routes(r))).build()
+    rbac_routes(metering_routes(pool_routes(tags::routes(r)))).build()
 }
 
 fn pool_routes(r: Routes<App>) -> Routes<App> {
@@ -198,6 +199,15 @@ fn pool_routes(r: Routes<App>) -> Routes<App> {
             "delete_address_scope",
             address_scopes::delete,
         )
+}
+
+fn rbac_routes(r: Routes<App>) -> Routes<App> {
+    let (all, one) = ("/v2.0/rbac-policies", "/v2.0/rbac-policies/{id}");
+    r.get(all, "get_rbac_policy", rbac_policies::list)
+        .post(all, "create_rbac_policy", rbac_policies::create)
+        .get(one, "get_rbac_policy", rbac_policies::show)
+        .put(one, "update_rbac_policy", rbac_policies::update)
+        .delete(one, "delete_rbac_policy", rbac_policies::delete)
 }
 
 fn metering_routes(r: Routes<App>) -> Routes<App> {

@@ -9,7 +9,7 @@ use crate::{
     App,
     app::{access, networks::NetworkChange},
 };
-use maru_base::Result;
+use maru_base::{ProjectId, Result};
 use maru_http::{Reply, Request};
 use maru_network_model::{Agent, Network, NetworkRequest, Subnet, SubnetPool, agent, errors};
 use maru_store::Snapshot;
@@ -60,6 +60,8 @@ struct View<'a> {
     /// May see `provider:network_type`, `provider:physical_network`, `provider:segmentation_id`.
     provider: [bool; 3],
     zones: Vec<String>,
+    /// The caller's.
+    project: Option<ProjectId>,
 }
 
 impl<'a> View<'a> {
@@ -81,6 +83,7 @@ impl<'a> View<'a> {
             snapshot,
             provider,
             zones,
+            project: request.caller().ok().and_then(|c| c.project_id().cloned()),
         }
     }
     /// The address scope of a network's subnets of one IP version: that of their pool.
@@ -110,7 +113,7 @@ impl<'a> View<'a> {
             .with("mtu", n.mtu)
             .with("status", "ACTIVE")
             .with("subnets", subnets)
-            .with("shared", n.shared)
+            .with("shared", n.shared_to(self.project.as_ref()))
             .with("availability_zone_hints", n.availability_zone_hints.clone())
             .with("availability_zones", zones)
             .with("ipv4_address_scope", self.scope(id, 4))
@@ -213,9 +216,10 @@ pub(crate) async fn list(app: Arc<App>, request: Request) -> Result<Reply> {
         &snapshot,
         "get_network",
         &[("name", "name")],
-        |_, n| access::of_network(n),
-        |s, _| {
+        |_, n| access::seen_network(&request, n),
+        |s, project| {
             s.find::<Network>("visible", "shared")
+                .chain(s.find::<Network>("visible", &format!("to:{project}")))
                 .chain(s.find::<Network>("visible", "external"))
                 .collect()
         },

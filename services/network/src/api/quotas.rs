@@ -102,7 +102,7 @@ pub(crate) async fn update(app: Arc<App>, mut request: Request) -> Result<Reply>
         }
     }
     // Of services that are not here: nothing to limit, so only refused when they would mean something.
-    for absent in ["rbac_policy", "check_limit", "force", "tenant_id", "project_id"] {
+    for absent in ["check_limit", "force", "tenant_id", "project_id"] {
         let _ = b.raw(absent);
     }
     b.finish(&[])?;

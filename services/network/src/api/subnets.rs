@@ -275,10 +275,11 @@ pub(crate) async fn list(app: Arc<App>, request: Request) -> Result<Reply> {
         &snapshot,
         "get_subnet",
         &[("network_id", "network"), ("name", "name")],
-        access::of_subnet,
+        |s, x: &Subnet| access::seen_on(&request, s, &x.project_id, &x.network_id),
         |s, project| {
             let on = |n: maru_store::Object<Network>| s.find::<Subnet>("network", &n.id).collect::<Vec<_>>();
             s.find::<Network>("visible", "shared")
+                .chain(s.find::<Network>("visible", &format!("to:{project}")))
                 .chain(s.find::<Network>("project", project))
                 .flat_map(on)
                 .collect()
@@ -288,7 +289,7 @@ pub(crate) async fn list(app: Arc<App>, request: Request) -> Result<Reply> {
     LIST.answer(&request, rows, |row, name, values| {
         let network = || snapshot.get::<Network>(&NetworkId::from(row.get("network_id")?.as_str()?));
         let have = match name {
-            "shared" => network().is_some_and(|n| n.value.shared),
+            "shared" => network().is_some_and(|n| access::shared_to(&request, &n.value)),
             "router:external" => network().is_some_and(|n| n.value.external),
             _ => return None,
         };

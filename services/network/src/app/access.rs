@@ -15,24 +15,48 @@ fn flag(yes: bool) -> &'static str {
     if yes { "True" } else { "False" }
 }
 
-/// A network as a target.
-pub(crate) fn of_network(n: &Network) -> Target {
+fn network_target(n: &Network, shared: bool) -> Target {
     Target::project(&n.project_id)
-        .with("shared", flag(n.shared))
+        .with("shared", flag(shared))
         .with("router:external", flag(n.external))
         .with("network:project_id", &n.project_id)
         .with("network:tenant_id", &n.project_id)
 }
-/// Something on a network as a target.
-pub(crate) fn on_network(snapshot: &Snapshot, project: &ProjectId, network: &NetworkId) -> Target {
+/// A network as a target.
+pub(crate) fn of_network(n: &Network) -> Target {
+    network_target(n, n.shared)
+}
+/// A network as its reader's target: what is shared with the caller's project is shared.
+pub(crate) fn seen_network(request: &Request, n: &Network) -> Target {
+    network_target(n, shared_to(request, n))
+}
+/// Whether a network is shared with the caller.
+pub(crate) fn shared_to(request: &Request, n: &Network) -> bool {
+    n.shared_to(request.caller().ok().and_then(|c| c.project_id()))
+}
+/// Something on a network as a target; `shared` says whether that is.
+fn target_on(
+    snapshot: &Snapshot,
+    project: &ProjectId,
+    network: &NetworkId,
+    shared: impl FnOnce(&Network) -> bool,
+) -> Target {
     let target = Target::project(project);
     match snapshot.get::<Network>(network) {
         Some(n) => target
             .with("network:project_id", &n.value.project_id)
             .with("network:tenant_id", &n.value.project_id)
-            .with("network:shared", flag(n.value.shared)),
+            .with("network:shared", flag(shared(&n.value))),
         None => target,
     }
+}
+/// Something on a network as its reader's target.
+pub(crate) fn seen_on(request: &Request, snapshot: &Snapshot, project: &ProjectId, network: &NetworkId) -> Target {
+    target_on(snapshot, project, network, |n| shared_to(request, n))
+}
+/// Something on a network as a target.
+pub(crate) fn on_network(snapshot: &Snapshot, project: &ProjectId, network: &NetworkId) -> Target {
+    target_on(snapshot, project, network, |n| n.shared)
 }
 /// A subnet as a target.
 pub(crate) fn of_subnet(snapshot: &Snapshot, s: &Subnet) -> Target {
@@ -56,10 +80,10 @@ macro_rules! visible {
     ($name:ident, $kind:ty, $id:ty, $rule:literal, $missing:expr, $target:expr) => {
         /// The object, if the caller may see it; 404 otherwise.
         pub(crate) fn $name(request: &Request, snapshot: &Snapshot, id: &str) -> Result<Object<$kind>> {
-            let target: fn(&Snapshot, &$kind) -> Target = $target;
+            let target: fn(&Request, &Snapshot, &$kind) -> Target = $target;
             snapshot
                 .get::<$kind>(&<$id>::from(id))
-                .filter(|o| request.may($rule, &target(snapshot, &o.value)))
+                .filter(|o| request.may($rule, &target(request, snapshot, &o.value)))
                 .ok_or_else(|| ($missing)(id))
         }
     };
@@ -70,7 +94,7 @@ visible!(
     NetworkId,
     "get_network",
     errors::network_not_found,
-    |_, n| of_network(n)
+    |q, _, n| seen_network(q, n)
 );
 visible!(
     subnet,
@@ -78,16 +102,18 @@ visible!(
     SubnetId,
     "get_subnet",
     errors::subnet_not_found,
-    of_subnet
+    |q, s, x| seen_on(q, s, &x.project_id, &x.network_id)
 );
-visible!(port, Port, PortId, "get_port", errors::port_not_found, of_port);
+visible!(port, Port, PortId, "get_port", errors::port_not_found, |q, s, x| {
+    seen_on(q, s, &x.project_id, &x.network_id)
+});
 visible!(
     router,
     Router,
     RouterId,
     "get_router",
     errors::router_not_found,
-    |_, r| Target::project(&r.project_id)
+    |_, _, r| Target::project(&r.project_id)
 );
 visible!(
     floating_ip,
@@ -95,7 +121,7 @@ visible!(
     FloatingIpId,
     "get_floatingip",
     errors::floating_ip_not_found,
-    |_, f| Target::project(&f.project_id)
+    |_, _, f| Target::project(&f.project_id)
 );
 visible!(
     group,
@@ -103,7 +129,7 @@ visible!(
     SecurityGroupId,
     "get_security_group",
     errors::group_not_found,
-    |_, g| Target::project(&g.project_id)
+    |_, _, g| Target::project(&g.project_id)
 );
 visible!(
     rule,
@@ -111,7 +137,7 @@ visible!(
     SecurityGroupRuleId,
     "get_security_group_rule",
     errors::rule_not_found,
-    |_, r| { Target::project(&r.project_id) }
+    |_, _, r| { Target::project(&r.project_id) }
 );
 
 /// A subnet pool as a target.
@@ -128,7 +154,7 @@ visible!(
     SubnetPoolId,
     "get_subnetpool",
     |id| errors::not_found("SubnetPoolNotFound", "Subnet pool", id),
-    |_, p| of_pool(p)
+    |_, _, p| of_pool(p)
 );
 visible!(
     address_scope,
@@ -136,7 +162,7 @@ visible!(
     AddressScopeId,
     "get_address_scope",
     |id| errors::not_found("AddressScopeNotFound", "Address scope", id),
-    |_, s| of_scope(s)
+    |_, _, s| of_scope(s)
 );
 
 /// Checks `If-Match: revision_number=N`.

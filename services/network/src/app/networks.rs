@@ -4,9 +4,9 @@ use super::{App, access};
 use maru_base::{ErrorKind, Result};
 use maru_http::Request;
 use maru_network_model::{
-    Network, NetworkId, NetworkRequest, Port, dhcp, errors, floating_ip, keys,
+    Network, NetworkId, NetworkRequest, Port, RbacPolicy, dhcp, errors, floating_ip, keys,
     network::{MTU_EXTERNAL, MTU_MIN, MTU_VXLAN},
-    plan_create_network, plan_delete_network, router,
+    plan_create_network, plan_delete_network, rbac, router,
 };
 use maru_store::Snapshot;
 
@@ -74,6 +74,12 @@ impl App {
             }
             if change.shared == Some(false) && network.shared {
                 refuse_foreign_use(snapshot, &read.id, &network)?;
+                let everyone = snapshot
+                    .find::<RbacPolicy>("object", &read.id)
+                    .find(|p| p.value.target.as_str() == rbac::EVERYONE);
+                if let Some(policy) = everyone {
+                    rbac::drop_policy(txn, &policy);
+                }
                 keys::watch_epoch(snapshot, txn, &format!("ports:{}", read.id));
             }
             if change.external == Some(false) && network.external {
@@ -122,6 +128,7 @@ fn refuse_foreign_use(snapshot: &Snapshot, id: &NetworkId, network: &Network) ->
     let foreign = snapshot.find::<Port>("network", id).find(|p| {
         !p.value.project_id.is_empty()
             && p.value.project_id != network.project_id
+            && !network.shared_with.contains(&p.value.project_id)
             && p.value.device_owner != dhcp::OWNER
     });
     match foreign {

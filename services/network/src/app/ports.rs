@@ -82,7 +82,7 @@ impl App {
             let mut made = Vec::with_capacity(requests.len());
             for r in &requests {
                 let network = access::network(request, snapshot, &r.network)?;
-                let target = access::on_network(snapshot, &r.project, &network.id);
+                let target = access::seen_on(request, snapshot, &r.project, &network.id);
                 request.authorize(&target)?;
                 if network.value.external {
                     request.authorize_rule("create_port:on_external", &target)?;
@@ -126,7 +126,7 @@ impl App {
         self.plan(|snapshot, txn| {
             let read = access::port(request, snapshot, id)?;
             let old = &read.value;
-            let target = access::of_port(snapshot, old);
+            let target = access::seen_on(request, snapshot, &old.project_id, &old.network_id);
             request.authorize(&target)?;
             access::check_revision(request, &old.meta)?;
             let same_addresses = |wanted: &[FixedIpRequest]| {

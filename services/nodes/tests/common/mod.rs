@@ -279,6 +279,7 @@ pub fn net(mtu: u32) -> network::Network {
         network_type: "vxlan".to_owned(),
         physical_network: None,
         availability_zone_hints: Vec::new(),
+        shared_with: Vec::new(),
         dhcp_on: Vec::new(),
         dhcp_off: Vec::new(),
         meta: meta(),

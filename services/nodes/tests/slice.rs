@@ -405,6 +405,35 @@ async fn what_is_of_no_concern_is_not_told() {
 
 /// A change of every kind that a slice is made of is told without any other change.
 #[tokio::test]
+async fn a_node_that_is_told_not_to_answers_no_dhcp() {
+    let world = world().await;
+    for at in [0, 1] {
+        world
+            .write(|txn| write(txn, &Change::Port(4 + at, 0, at, 0, vec![])))
+            .await;
+    }
+    world.write(|txn| write(txn, &Change::Subnet(0, 0, true))).await;
+    for (off, here) in [(Vec::new(), true), (vec!["here".to_owned()], false)] {
+        let mut network = net(1_400);
+        network.dhcp_off = off;
+        let id = network::NetworkId::from(name("net", 0));
+        world
+            .write(|txn| {
+                txn.put(&id, &network);
+            })
+            .await;
+        let snapshot = world.store.snapshot();
+        for (host, wanted) in [("here", here), ("there", true)] {
+            let told = slice::of(&snapshot, &NodeName::from(host));
+            let Some(Item::Network(told)) = told.items.get(&ItemKey::Network(id.to_string())) else {
+                panic!("{host} has not the network");
+            };
+            assert_eq!(told.subnets[0].dhcp, wanted, "{host}");
+        }
+    }
+}
+
+#[tokio::test]
 async fn every_kind_is_told() {
     let world = world().await;
     let base = [

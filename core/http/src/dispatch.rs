@@ -326,10 +326,15 @@ impl Gateway {
             Access::Rule(rule) => Some(rule),
         };
         seen.rule = rule;
+        let below = &path[prefix.len()..];
+        let verify = |token| {
+            self.verifier
+                .verify_for(token, service.name, parts.method.as_str(), below)
+        };
         let caller = match (token, rule) {
-            (Some(token), Some(_)) => Some(self.verifier.verify(token).await?),
+            (Some(token), Some(_)) => Some(verify(token).await?),
             // A public route takes a token if it is good and does not mind if it is not.
-            (Some(token), None) => self.verifier.verify(token).await.ok(),
+            (Some(token), None) => verify(token).await.ok(),
             (None, Some(_)) => {
                 return Err(Error::unauthorized(
                     "The request you have made requires authentication.",

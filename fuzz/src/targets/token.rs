@@ -82,6 +82,7 @@ pub fn target() -> Result<Target> {
         user_id: "0123456789abcdef0123456789abcdef".into(),
         scope: TokenScope::Unscoped,
         audit_ids: vec![[7; 16]],
+        delegation: None,
     };
     let scopes = [
         TokenScope::Unscoped,

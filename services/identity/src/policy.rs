@@ -148,6 +148,36 @@ pub const POLICY: &[RuleDefault] = rules! {
     "identity:update_endpoint" => ADMIN,
     "identity:delete_endpoint" => ADMIN,
 
+    // application credentials, a user's own; an administrator sees and deletes them
+    "identity:get_application_credential" => "rule:admin_required or rule:system_reader or user_id:%(target.user.id)s",
+    "identity:list_application_credentials" => "rule:admin_required or rule:system_reader or user_id:%(target.user.id)s",
+    "identity:create_application_credential" => "user_id:%(target.user.id)s",
+    "identity:delete_application_credential" => "rule:admin_required or user_id:%(target.user.id)s",
+    "identity:get_access_rule" => "rule:admin_required or rule:system_reader or user_id:%(target.user.id)s",
+    "identity:list_access_rules" => "rule:admin_required or rule:system_reader or user_id:%(target.user.id)s",
+    "identity:delete_access_rule" => "rule:admin_required or user_id:%(target.user.id)s",
+
+    // EC2 credentials
+    "identity:ec2_get_credential" => "rule:admin_required or rule:system_reader or user_id:%(target.credential.user_id)s",
+    "identity:ec2_list_credentials" => "rule:admin_required or rule:system_reader or user_id:%(target.credential.user_id)s",
+    "identity:ec2_create_credential" => "rule:admin_required or user_id:%(target.credential.user_id)s",
+    "identity:ec2_delete_credential" => "rule:admin_required or user_id:%(target.credential.user_id)s",
+
+    // trusts
+    "identity:create_trust" => "user_id:%(target.trust.trustor_user_id)s",
+    "identity:list_trusts" => ADMIN_OR_SYSTEM_READER,
+    "identity:list_trusts_for_trustor" =>
+        "rule:admin_required or rule:system_reader or user_id:%(target.trust.trustor_user_id)s",
+    "identity:list_trusts_for_trustee" =>
+        "rule:admin_required or rule:system_reader or user_id:%(target.trust.trustee_user_id)s",
+    "identity:get_trust" => "rule:admin_required or rule:system_reader or \
+        user_id:%(target.trust.trustor_user_id)s or user_id:%(target.trust.trustee_user_id)s",
+    "identity:delete_trust" => "rule:admin_required or user_id:%(target.trust.trustor_user_id)s",
+    "identity:list_roles_for_trust" => "rule:admin_required or rule:system_reader or \
+        user_id:%(target.trust.trustor_user_id)s or user_id:%(target.trust.trustee_user_id)s",
+    "identity:get_role_for_trust" => "rule:admin_required or rule:system_reader or \
+        user_id:%(target.trust.trustor_user_id)s or user_id:%(target.trust.trustee_user_id)s",
+
     // credentials
     "identity:get_credential" => "rule:admin_required or rule:system_reader or user_id:%(target.credential.user_id)s",
     "identity:list_credentials" => "rule:admin_required or rule:system_reader or user_id:%(target.credential.user_id)s",

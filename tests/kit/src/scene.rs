@@ -29,6 +29,8 @@ pub struct Scene {
     pub green: Project,
     /// A user with the role `service` (and no other) on the owner's project.
     pub service: Actor,
+    /// The user that owns the application credential, the EC2 key and the trust.
+    owner: Option<Actor>,
     /// `<service>/<collection>` to the value of the path parameter after it.
     values: BTreeMap<&'static str, String>,
     image: String,
@@ -69,6 +71,7 @@ impl Scene {
             blue,
             red,
             green,
+            owner: None,
             values: BTreeMap::new(),
             image: String::new(),
             subnet2: String::new(),
@@ -144,7 +147,26 @@ impl Scene {
         ] {
             self.kit.put(&admin, &v3(&path), Value::Null).await;
         }
+        let owner = actors::sign_in(&self.kit, "u", "u-secret", &project).await;
+        let credential_of =
+            json!({"name": "ac", "access_rules": [{"service": "compute", "method": "GET", "path": "/v2.1/**"}]});
+        let path = v3(&format!("users/{user}/application_credentials"));
+        let given = self.make(&owner, &path, "application_credential", credential_of).await;
+        let spare = json!({"name": "spare", "access_rules": [{"service": "image", "method": "GET", "path": "/v2/**"}]});
+        let spare = self.make(&owner, &path, "application_credential", spare).await;
+        let unused = spare["access_rules"][0]["id"].as_str().expect("a rule").to_owned();
+        self.kit.delete(&owner, &format!("{path}/{}", id(&spare))).await;
+        let path = v3(&format!("users/{user}/credentials/OS-EC2"));
+        let key = self.kit.post(&owner, &path, json!({"tenant_id": project})).await["credential"].clone();
+        let trust = json!({"trustor_user_id": user, "trustee_user_id": self.blue.member.user, "project_id": project,
+            "impersonation": false, "roles": [{"id": role}]});
+        let trust = id(&self.make(&owner, &v3("OS-TRUST/trusts"), "trust", trust).await);
+        self.owner = Some(owner);
         self.values.extend([
+            ("identity/application_credentials", id(&given)),
+            ("identity/access_rules", unused),
+            ("identity/OS-EC2", key["access"].as_str().expect("a key").to_owned()),
+            ("identity/trusts", trust),
             ("identity/domains", domain),
             ("identity/projects", project),
             ("identity/users", user),
@@ -439,11 +461,18 @@ impl Scene {
     #[must_use]
     pub fn rightful(&self, service: &str, method: &str, path: &str) -> Actor {
         match (service, collections(path).first().copied()) {
+            ("identity", _) if self.is_owners(path) => self.owner.clone().unwrap_or_else(|| self.kit.admin()),
             ("compute", Some("os-keypairs")) => self.blue.member.clone(),
             ("image", Some("images")) if method == "PUT" && path.contains("/members/") => self.green.member.clone(),
             ("placement", _) if path == "/reshaper" => self.service.clone(),
             _ => self.kit.admin(),
         }
+    }
+    /// Whether a route is for the owner of the application credential and the trust.
+    fn is_owners(&self, path: &str) -> bool {
+        ["/application_credentials", "/access_rules", "/OS-EC2", "/OS-TRUST"]
+            .iter()
+            .any(|part| path.contains(part))
     }
     /// Signs a user of the scene in anew.
     pub async fn sign_in(&self, name: &str, project: &str) -> Actor {
@@ -476,6 +505,16 @@ impl Scene {
                 "identity": {"methods": ["password"], "password": {"user": {
                     "name": "blue-member", "domain": {"id": "default"}, "password": "blue-member-secret"}}},
                 "scope": {"project": {"id": self.blue.id}}}}),
+            ("POST", "/v3/users/{id}/application_credentials") => {
+                json!({"application_credential": {"name": "ac2", "description": "x", "unrestricted": false,
+                    "expires_at": "2100-01-01T00:00:00.000000", "roles": [{"id": value("roles")}],
+                    "access_rules": [{"service": "compute", "method": "GET", "path": "/v2.1/servers"}]}})
+            }
+            ("POST", "/v3/users/{id}/credentials/OS-EC2") => json!({"tenant_id": value("projects")}),
+            ("POST", "/v3/OS-TRUST/trusts") => json!({"trust": {"trustor_user_id": value("users"),
+                "trustee_user_id": self.blue.member.user, "project_id": value("projects"), "impersonation": true,
+                "roles": [{"id": value("roles")}], "expires_at": "2100-01-01T00:00:00.000000Z", "remaining_uses": 3,
+                "allow_redelegation": false}}),
             ("POST", "/v3/domains") => json!({"domain": {"name": "d2", "description": "x", "enabled": true}}),
             ("PATCH", "/v3/domains/{id}") => json!({"domain": {"name": "d3", "description": "x", "enabled": false}}),
             ("POST", "/v3/projects") => json!({"project": {"name": "p2", "description": "x", "enabled": true,

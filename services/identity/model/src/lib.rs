@@ -4,6 +4,7 @@
 //!   [`domain`], [`domain_of`].
 //! - [`User`], [`Password`], [`Group`], [`Membership`], [`Credential`].
 //! - [`Role`], [`Implication`], [`Assignment`] and who has which role where: [`effective_roles`].
+//! - [`ApplicationCredential`], [`AccessRule`], [`Trust`]: ways to act with some of a user's rights.
 //! - [`Region`], [`Service`], [`Endpoint`]: the catalogue.
 //! - [`Payload`], [`KeyRing`], [`Revocation`], [`RevokedToken`]: what a token is, and what ends it.
 //!
@@ -11,6 +12,7 @@
 //! look-up whether anything that a token depends on may have changed. A cascade guards it (see [`freeze`]): whoever
 //! creates a child guards that its parent lives, whoever deletes a parent guards that nothing was created meanwhile.
 
+mod application_credentials;
 mod assignments;
 mod catalog;
 mod credentials;
@@ -19,8 +21,10 @@ mod projects;
 mod roles;
 mod secret;
 mod tokens;
+mod trusts;
 mod users;
 
+pub use application_credentials::{AccessRule, AccessRuleId, ApplicationCredential, ApplicationCredentialId};
 pub use assignments::{
     Actor, Assignment, AssignmentId, AssignmentTarget, Effective, ancestors, effective_assignments, effective_roles,
     expand_implied,
@@ -32,9 +36,10 @@ pub use projects::{DEFAULT_DOMAIN, Project, domain, domain_of, project, subtree}
 pub use roles::{Implication, ImplicationId, Role, RoleId};
 pub use secret::Secret;
 pub use tokens::{
-    AuditId, KeyRing, KeyRingId, Methods, Payload, PayloadError, Revocation, RevocationId, RevokedToken, TokenScope,
-    decode_token,
+    AuditId, Delegation, KeyRing, KeyRingId, Methods, Payload, PayloadError, Revocation, RevocationId, RevokedToken,
+    TokenScope, decode_token,
 };
+pub use trusts::{Trust, TrustId};
 pub use users::{Password, User};
 
 use maru_store::{Guard, Key, Registry, Revision, Snapshot, Txn};
@@ -56,6 +61,9 @@ pub fn register(r: &mut Registry) {
         .register::<Service>()
         .register::<Endpoint>()
         .register::<Credential>()
+        .register::<ApplicationCredential>()
+        .register::<AccessRule>()
+        .register::<Trust>()
         .register::<KeyRing>()
         .register::<Revocation>()
         .register::<RevokedToken>();

@@ -5,16 +5,17 @@
 //! ```text
 //! u8  version = 1           16 bytes  incarnation of the store
 //! u64 store revision        i64 issued at, microseconds     i64 expires at, microseconds
-//! u8  methods (bit 0 password, bit 1 token)
+//! u8  methods (bit 0 password, bit 1 token, in version 2 also bit 2 application credential)
 //! id  user                  u8 scope: 0 none, 1 project + id, 2 domain + id, 3 system
 //! u8  1 or 2                that many audit ids of 16 bytes: this token's, the first of its chain
+//! version 2 = version 1 + u8 1 application credential, 2 trust, and its id: a token with some of a user's rights only
 //! id  := 0x00 + 16 bytes (32 hexadecimal digits)  |  u8 length 1..=255 + UTF-8
 //! ```
 //!
 //! A token is good as long as no [`Revocation`] that concerns it has a revision above its own: revisions are compared,
 //! never clocks. A token of another incarnation (a restored backup) is not good.
 
-use crate::Secret;
+use crate::{ApplicationCredentialId, Secret, TrustId};
 use maru_base::{DomainId, ProjectId, UserId, typed_id};
 use maru_store::{Kind, Revision, Space};
 use serde::{Deserialize, Serialize};
@@ -127,7 +128,9 @@ impl Methods {
     pub const PASSWORD: Self = Self(1);
     /// By another token.
     pub const TOKEN: Self = Self(2);
-    const NAMES: [(u8, &'static str); 2] = [(1, "password"), (2, "token")];
+    /// By an application credential.
+    pub const APPLICATION_CREDENTIAL: Self = Self(4);
+    const NAMES: [(u8, &'static str); 3] = [(1, "password"), (2, "token"), (4, "application_credential")];
 
     /// Both.
     #[must_use]
@@ -148,6 +151,15 @@ impl Methods {
 /// What a token is scoped to.
 pub type TokenScope = maru_auth::Scope;
 
+/// What gives a token some of a user's rights instead of all.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Delegation {
+    /// An application credential.
+    ApplicationCredential(ApplicationCredentialId),
+    /// A trust.
+    Trust(TrustId),
+}
+
 /// What a token carries.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Payload {
@@ -167,6 +179,8 @@ pub struct Payload {
     pub scope: TokenScope,
     /// Its audit id, and that of the first token of its chain if it is another.
     pub audit_ids: Vec<[u8; 16]>,
+    /// By what it was delegated, if it was.
+    pub delegation: Option<Delegation>,
 }
 
 /// Why bytes are not a payload.
@@ -184,13 +198,15 @@ pub enum PayloadError {
 }
 
 const VERSION: u8 = 1;
+/// The version of delegated tokens.
+const DELEGATED: u8 = 2;
 
 impl Payload {
     /// The bytes to seal.
     #[must_use]
     pub fn encode(&self) -> Vec<u8> {
         let mut out = Vec::with_capacity(128);
-        out.push(VERSION);
+        out.push(if self.delegation.is_some() { DELEGATED } else { VERSION });
         out.extend(unhex(&self.incarnation).unwrap_or([0; 16]));
         out.extend(self.revision.to_be_bytes());
         out.extend(self.issued_at.to_be_bytes());
@@ -212,6 +228,17 @@ impl Payload {
         out.push(u8::try_from(self.audit_ids.len()).unwrap_or(0));
         for id in &self.audit_ids {
             out.extend(id);
+        }
+        match &self.delegation {
+            None => {}
+            Some(Delegation::ApplicationCredential(id)) => {
+                out.push(1);
+                put_id(&mut out, id);
+            }
+            Some(Delegation::Trust(id)) => {
+                out.push(2);
+                put_id(&mut out, id);
+            }
         }
         out
     }
@@ -257,7 +284,8 @@ fn put_id(out: &mut Vec<u8>, id: &str) {
 /// When the bytes are not exactly one payload.
 pub fn decode_token(bytes: &[u8]) -> Result<Payload, PayloadError> {
     let mut r = Reader(bytes);
-    if r.byte()? != VERSION {
+    let version = r.byte()?;
+    if version != VERSION && version != DELEGATED {
         return Err(PayloadError::Form);
     }
     let incarnation = hex(r.array()?);
@@ -265,7 +293,8 @@ pub fn decode_token(bytes: &[u8]) -> Result<Payload, PayloadError> {
     let issued_at = i64::from_be_bytes(r.array()?);
     let expires_at = i64::from_be_bytes(r.array()?);
     let methods = Methods(r.byte()?);
-    if methods.0 == 0 || methods.0 > 3 {
+    let most = if version == DELEGATED { 7 } else { 3 };
+    if methods.0 == 0 || methods.0 > most {
         return Err(PayloadError::Form);
     }
     let user_id = UserId::from(r.id()?);
@@ -281,6 +310,15 @@ pub fn decode_token(bytes: &[u8]) -> Result<Payload, PayloadError> {
         return Err(PayloadError::Form);
     }
     let audit_ids = (0..count).map(|_| r.array()).collect::<Result<_, _>>()?;
+    let delegation = if version == DELEGATED {
+        Some(match r.byte()? {
+            1 => Delegation::ApplicationCredential(ApplicationCredentialId::from(r.id()?)),
+            2 => Delegation::Trust(TrustId::from(r.id()?)),
+            _ => return Err(PayloadError::Form),
+        })
+    } else {
+        None
+    };
     if !r.0.is_empty() {
         return Err(PayloadError::Long);
     }
@@ -293,6 +331,7 @@ pub fn decode_token(bytes: &[u8]) -> Result<Payload, PayloadError> {
         user_id,
         scope,
         audit_ids,
+        delegation,
     })
 }
 
@@ -344,7 +383,12 @@ mod tests {
         #[test]
         fn a_payload_survives(
             incarnation in "[0-9a-f]{32}", revision: u64, issued_at: i64, expires_at: i64, methods in 1_u8..=3,
-            user in id(), scope in 0..4, other in id(), chain in prop::collection::vec(any::<[u8; 16]>(), 1..=2)) {
+            user in id(), scope in 0..4, other in id(), chain in prop::collection::vec(any::<[u8; 16]>(), 1..=2), by in 0..3, giver in id()) {
+            let delegation = match by {
+                0 => None,
+                1 => Some(Delegation::ApplicationCredential(giver.into())),
+                _ => Some(Delegation::Trust(giver.into())),
+            };
             let scope = match scope {
                 0 => TokenScope::Unscoped,
                 1 => TokenScope::Project(other.into()),
@@ -352,7 +396,7 @@ mod tests {
                 _ => TokenScope::System,
             };
             let payload = Payload { incarnation, revision, issued_at, expires_at, methods: Methods(methods),
-                user_id: user.into(), scope, audit_ids: chain };
+                user_id: user.into(), scope, audit_ids: chain, delegation };
             let bytes = payload.encode();
             prop_assert_eq!(decode_token(&bytes).unwrap(), payload);
             for cut in 0..bytes.len() {
@@ -366,7 +410,7 @@ mod tests {
         #[test]
         fn any_bytes_are_read_or_refused(mut bytes in prop::collection::vec(any::<u8>(), 0..200)) {
             let _ = decode_token(&bytes);
-            if let Some(first) = bytes.first_mut() { *first = 1; }
+            if let Some(first) = bytes.first_mut() { *first = 1 + *first % 2; }
             if let Ok(payload) = decode_token(&bytes) {
                 prop_assert_eq!(payload.encode(), bytes);
             }

@@ -6,7 +6,10 @@ use super::{
     not_found,
     views::{self, Wrapped},
 };
-use crate::App;
+use crate::{
+    App,
+    app::{Delegated, Verified},
+};
 use maru_auth::Target;
 use maru_base::{Error, ProjectId, Result, UserId};
 use maru_http::{Reply, Request};
@@ -75,8 +78,19 @@ fn id_for(kind: &str, blob: &str) -> Result<CredentialId> {
         .get("access")
         .and_then(serde_json::Value::as_str)
         .ok_or_else(bad)?;
-    let digest = sha2::Sha256::digest(access.as_bytes());
-    Ok(CredentialId::from(maru_base::hex(&digest)))
+    Ok(ec2_id(access))
+}
+
+/// The id of an EC2 credential.
+pub(super) fn ec2_id(access: &str) -> CredentialId {
+    CredentialId::from(maru_base::hex(&sha2::Sha256::digest(access.as_bytes())))
+}
+
+/// Writes into an EC2 credential by what delegated rights it was made, so that it never stands for more (attack class C3).
+pub(super) fn ec2_rights(made_with: &Verified, blob: &mut serde_json::Value) {
+    if let Some(Delegated::ApplicationCredential(c, _)) = &made_with.delegated {
+        blob["app_cred_id"] = c.id.as_str().into();
+    }
 }
 
 pub(super) async fn create(app: Arc<App>, mut request: Request) -> Result<Reply> {
@@ -88,6 +102,7 @@ pub(super) async fn create(app: Arc<App>, mut request: Request) -> Result<Reply>
         None => request.caller()?.user_id.clone(),
     };
     request.authorize(&Target::none().with("target.credential.user_id", &user_id))?;
+    let verified = super::delegation::may_delegate(&app, &request, "credentials").await?;
     let project_id = fields.id("project_id")?.flatten().map(ProjectId::from);
     if kind == "ec2" && project_id.is_none() {
         return Err(Error::invalid(
@@ -96,6 +111,13 @@ pub(super) async fn create(app: Arc<App>, mut request: Request) -> Result<Reply>
         ));
     }
     let id = id_for(&kind, &blob)?;
+    let blob = match serde_json::from_str::<serde_json::Value>(&blob) {
+        Ok(mut parsed) if kind == "ec2" && verified.delegated.is_some() => {
+            ec2_rights(&verified, &mut parsed);
+            parsed.to_string()
+        }
+        _ => blob,
+    };
     let value = Credential {
         user_id,
         project_id,
@@ -141,6 +163,7 @@ pub(super) async fn update(app: Arc<App>, mut request: Request) -> Result<Reply>
     let id = request.param("id").to_owned();
     request.authorize(&target(&app.snapshot(), &id))?;
     let before = load(&app.snapshot(), &id)?;
+    super::delegation::may_delegate(&app, &request, "credentials").await?;
     let mut fields = Fields::read(&mut request, "credential").await?;
     fields.not_empty("credential")?;
     let kind = fields.string("type", 1, 255)?;
@@ -205,6 +228,7 @@ pub(super) async fn update(app: Arc<App>, mut request: Request) -> Result<Reply>
 pub(super) async fn delete(app: Arc<App>, request: Request) -> Result<Reply> {
     let id = request.param("id").to_owned();
     request.authorize(&target(&app.snapshot(), &id))?;
+    super::delegation::may_delegate(&app, &request, "credentials").await?;
     app.plan(|snapshot, txn| {
         txn.delete(&load(snapshot, &id)?);
         Ok(())

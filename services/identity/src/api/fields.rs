@@ -149,6 +149,10 @@ impl Fields {
     pub(crate) fn tags(&mut self) -> Result<Option<Vec<String>>> {
         self.map.remove("tags").map(|v| tags(&v)).transpose()
     }
+    /// A member as it is.
+    pub(crate) fn take(&mut self, name: &str) -> Option<Value> {
+        self.map.remove(name)
+    }
     /// Refuses whatever was not read.
     pub(crate) fn nothing_else(self) -> Result<()> {
         match self.map.keys().next() {
@@ -162,6 +166,17 @@ impl Fields {
             self.map.remove(read_only);
         }
         self.map
+    }
+}
+
+/// Reads a body that is an object with these members alone.
+pub(crate) async fn read_flat(request: &mut Request, known: &[&str]) -> Result<Map<String, Value>> {
+    let Value::Object(map) = request.json_value().await? else {
+        return Err(wrong("body", "an object is wanted"));
+    };
+    match map.keys().find(|k| !known.contains(&k.as_str())) {
+        Some(other) => Err(wrong(other, "additional properties are not allowed")),
+        None => Ok(map),
     }
 }
 

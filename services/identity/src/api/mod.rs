@@ -1,9 +1,12 @@
 //! The wire forms and handlers of the identity API, by noun.
 
+mod application_credentials;
 mod assignments;
 mod catalog;
 mod credentials;
+mod delegation;
 mod domains;
+mod ec2;
 mod fields;
 mod grants;
 mod groups;
@@ -11,6 +14,7 @@ mod lists;
 mod projects;
 mod roles;
 mod tokens;
+mod trusts;
 mod users;
 mod versions;
 pub(crate) mod views;
@@ -35,7 +39,7 @@ pub(crate) fn duplicate(what: &str, name: &str) -> Error {
 
 /// The whole route table.
 pub(crate) fn routes(app: Arc<App>) -> Vec<Route> {
-    let r = Routes::new(app)
+    let r = delegated(Routes::new(app))
         .public(Method::GET, "/", versions::list)
         .public(Method::GET, "/v3", versions::show)
         // tokens
@@ -199,4 +203,56 @@ pub(crate) fn routes(app: Arc<App>) -> Vec<Route> {
             credentials::delete,
         );
     grants::routes(r).build()
+}
+
+/// Ways to act for a user: application credentials, EC2 keys, trusts.
+fn delegated(r: Routes<App>) -> Routes<App> {
+    let credentials = "/v3/users/{id}/application_credentials";
+    let credential = "/v3/users/{id}/application_credentials/{credential_id}";
+    let rules = "/v3/users/{id}/access_rules";
+    let rule = "/v3/users/{id}/access_rules/{rule_id}";
+    let keys = "/v3/users/{id}/credentials/OS-EC2";
+    let key = "/v3/users/{id}/credentials/OS-EC2/{access}";
+    let trust_role = "/v3/OS-TRUST/trusts/{id}/roles/{role_id}";
+    r.get(
+        credentials,
+        "identity:list_application_credentials",
+        application_credentials::list,
+    )
+    .post(
+        credentials,
+        "identity:create_application_credential",
+        application_credentials::create,
+    )
+    .get(
+        credential,
+        "identity:get_application_credential",
+        application_credentials::show,
+    )
+    .delete(
+        credential,
+        "identity:delete_application_credential",
+        application_credentials::delete,
+    )
+    .get(rules, "identity:list_access_rules", application_credentials::rules)
+    .get(rule, "identity:get_access_rule", application_credentials::show_rule)
+    .delete(
+        rule,
+        "identity:delete_access_rule",
+        application_credentials::delete_rule,
+    )
+    .get(keys, "identity:ec2_list_credentials", ec2::list)
+    .post(keys, "identity:ec2_create_credential", ec2::create)
+    .get(key, "identity:ec2_get_credential", ec2::show)
+    .delete(key, "identity:ec2_delete_credential", ec2::delete)
+    .get("/v3/OS-TRUST/trusts", "identity:list_trusts_for_trustor", trusts::list)
+    .post("/v3/OS-TRUST/trusts", "identity:create_trust", trusts::create)
+    .get("/v3/OS-TRUST/trusts/{id}", "identity:get_trust", trusts::show)
+    .delete("/v3/OS-TRUST/trusts/{id}", "identity:delete_trust", trusts::delete)
+    .get(
+        "/v3/OS-TRUST/trusts/{id}/roles",
+        "identity:list_roles_for_trust",
+        trusts::roles,
+    )
+    .get(trust_role, "identity:get_role_for_trust", trusts::role)
 }

@@ -94,6 +94,9 @@ pub(crate) struct TokenView {
     pub(crate) system: Option<Value>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) roles: Option<Vec<RoleRef>>,
+    /// `application_credential`, `OS-TRUST:trust`.
+    #[serde(flatten)]
+    pub(crate) delegated: std::collections::BTreeMap<&'static str, Value>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) catalog: Option<Vec<CatalogService>>,
 }

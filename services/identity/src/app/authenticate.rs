@@ -5,7 +5,10 @@
 use super::{App, Issue, Verified, tokens::refused};
 use maru_auth::Scope;
 use maru_base::{DomainId, Error, ProjectId, Result, UserId};
-use maru_identity_model::{AssignmentTarget, Methods, Password, Secret, User, domain, effective_roles, project};
+use maru_identity_model::{
+    ApplicationCredential, ApplicationCredentialId, AssignmentTarget, Delegation, Methods, Password, Secret, Trust,
+    TrustId, User, domain, effective_roles, project,
+};
 use maru_store::{Object, Snapshot};
 use serde_json::{Map, Value};
 use std::sync::Arc;
@@ -28,11 +31,19 @@ enum Wanted {
     System,
     Domain(DomainName),
     Project(Named),
+    Trust(TrustId),
+}
+
+/// An application credential as a request names it.
+enum Given {
+    Id(String),
+    Name(String, Named),
 }
 
 struct Parsed {
     password: Option<(Named, Secret)>,
     token: Option<Secret>,
+    application_credential: Option<(Given, Secret)>,
     scope: Wanted,
 }
 
@@ -105,6 +116,7 @@ fn parse(body: &Value) -> Result<Parsed> {
     let mut parsed = Parsed {
         password: None,
         token: None,
+        application_credential: None,
         scope: Wanted::Default,
     };
     for method in methods {
@@ -122,9 +134,25 @@ fn parse(body: &Value) -> Result<Parsed> {
                 let id = text(section, "id", "identity.token.id")?.ok_or_else(|| missing("identity.token.id"))?;
                 parsed.token = Some(Secret::new(id));
             }
+            Some("application_credential") => {
+                let path = "identity.application_credential";
+                let section = object(identity, "application_credential", path)?;
+                let secret = text(section, "secret", &format!("{path}.secret"))?
+                    .ok_or_else(|| missing(&format!("{path}.secret")))?;
+                let given = match text(section, "id", &format!("{path}.id"))? {
+                    Some(id) => Given::Id(id),
+                    None => {
+                        let name = text(section, "name", &format!("{path}.name"))?
+                            .ok_or_else(|| missing(&format!("{path}.id")))?;
+                        let user = object(section, "user", &format!("{path}.user"))?;
+                        Given::Name(name, named(user, &format!("{path}.user"))?)
+                    }
+                };
+                parsed.application_credential = Some((given, Secret::new(secret)));
+            }
             Some(_) => {
                 return Err(Error::unauthorized(
-                    "Attempted to authenticate with an unsupported method; password and token are supported.",
+                    "Attempted to authenticate with an unsupported method; password, token and application_credential are supported.",
                 ));
             }
             None => {
@@ -166,9 +194,12 @@ fn wanted(scope: &Map<String, Value>) -> Result<Wanted> {
             )),
         },
         ["unscoped"] => Ok(Wanted::Unscoped),
-        ["OS-TRUST:trust"] => Err(Error::not_implemented(
-            "Trusts are not served; authenticate with a project scope.",
-        )),
+        ["OS-TRUST:trust"] => {
+            let path = "scope.OS-TRUST:trust";
+            let id = text(object(scope, "OS-TRUST:trust", path)?, "id", &format!("{path}.id"))?
+                .ok_or_else(|| missing(&format!("{path}.id")))?;
+            Ok(Wanted::Trust(TrustId::from(id)))
+        }
         [] => Err(Error::invalid(
             "scope",
             "Invalid input for field 'scope': name a project, a domain or the system.",
@@ -214,6 +245,19 @@ impl App {
     /// 400 for a malformed body, 401 for everything else that is wrong.
     pub(crate) async fn authenticate(&self, body: &Value) -> Result<(Secret, Arc<Verified>)> {
         let parsed = parse(body)?;
+        if let Some((given, secret)) = parsed.application_credential {
+            if parsed.password.is_some() || parsed.token.is_some() {
+                return Err(Error::unauthorized(
+                    "An application credential authenticates alone; name no other method beside it.",
+                ));
+            }
+            if !matches!(parsed.scope, Wanted::Default) {
+                return Err(Error::unauthorized(
+                    "Application credentials cannot request a scope: theirs is the project that they were made for.",
+                ));
+            }
+            return self.by_application_credential(&given, secret).await;
+        }
         let mut methods: Option<Methods> = None;
         let mut user: Option<UserId> = None;
         let mut from = None;
@@ -223,6 +267,12 @@ impl App {
         }
         if let Some(token) = parsed.token {
             let old = self.verify(token.reveal()).await?;
+            // Delegated rights are not a way to others (attack class C3).
+            if old.delegated.is_some() {
+                return Err(Error::forbidden(
+                    "A token that was got by a trust or an application credential gives no other token; authenticate anew.",
+                ));
+            }
             if user.as_ref().is_some_and(|u| *u != old.payload.user_id) {
                 return Err(refused());
             }
@@ -235,13 +285,91 @@ impl App {
         let (Some(user_id), Some(methods)) = (user, methods) else {
             return Err(refused());
         };
+        if let Wanted::Trust(id) = &parsed.scope {
+            return self.by_trust(id, &user_id, methods, from).await;
+        }
         let scope = self.scope(&user_id, &parsed.scope)?;
         self.issue(Issue {
             user_id,
             scope,
             methods,
             from,
+            delegation: None,
         })
+    }
+
+    /// A token by an application credential. What is wrong with it is not told, and takes the same work.
+    async fn by_application_credential(&self, given: &Given, secret: Secret) -> Result<(Secret, Arc<Verified>)> {
+        let snapshot = self.snapshot();
+        let id = match given {
+            Given::Id(id) => Some(ApplicationCredentialId::from(id)),
+            Given::Name(name, user) => find_user(&snapshot, user).and_then(|u| {
+                snapshot
+                    .owner("application-credential", &u.id, name)
+                    .map(ApplicationCredentialId::from)
+            }),
+        };
+        let found = id.and_then(|id| snapshot.get::<ApplicationCredential>(&id));
+        let too_long = secret.reveal().len() > super::passwords::MAX_PASSWORD;
+        let stored = found.as_ref().filter(|_| !too_long).map(|c| c.secret.clone());
+        let secret = if too_long { Secret::new("") } else { secret };
+        let good = self.passwords.check(secret, stored).await?;
+        let Some(c) = found.filter(|_| good) else {
+            return Err(refused());
+        };
+        self.issue(Issue {
+            user_id: c.user_id.clone(),
+            scope: Scope::Project(c.project_id.clone()),
+            methods: Methods::APPLICATION_CREDENTIAL,
+            from: None,
+            delegation: Some(Delegation::ApplicationCredential(c.id)),
+        })
+    }
+
+    /// A token by a trust, for its trustee; counts the use.
+    async fn by_trust(
+        &self,
+        id: &TrustId,
+        user_id: &UserId,
+        methods: Methods,
+        from: Option<([u8; 16], i64)>,
+    ) -> Result<(Secret, Arc<Verified>)> {
+        let good = |snapshot: &Snapshot| {
+            snapshot
+                .get::<Trust>(id)
+                .filter(|t| t.trustee_user_id == *user_id)
+                .ok_or_else(|| Error::forbidden("The trust is not there, or you are not its trustee."))
+        };
+        let trust = good(&self.snapshot())?;
+        let issue = || Issue {
+            user_id: if trust.impersonation {
+                trust.trustor_user_id.clone()
+            } else {
+                user_id.clone()
+            },
+            scope: Scope::Project(trust.project_id.clone()),
+            methods,
+            from,
+            delegation: Some(Delegation::Trust(id.clone())),
+        };
+        // Judged before the use is counted, so that a trust that gives nothing loses nothing.
+        let issued = self.issue(issue())?;
+        if trust.remaining_uses.is_none() {
+            return Ok(issued);
+        }
+        self.plan(|snapshot, txn| {
+            let read = good(snapshot)?;
+            let mut value = (*read.value).clone();
+            match value.remaining_uses {
+                Some(0) => return Err(Error::forbidden(format!("No remaining uses for trust {id}."))),
+                Some(n) => value.remaining_uses = Some(n - 1),
+                None => {}
+            }
+            txn.update(&read, &value);
+            Ok(())
+        })
+        .await?;
+        Ok(issued)
     }
 
     /// Whether this is the password of this user, by id.
@@ -269,6 +397,7 @@ impl App {
     fn scope(&self, user_id: &UserId, wanted: &Wanted) -> Result<Scope> {
         let snapshot = self.snapshot();
         Ok(match wanted {
+            Wanted::Trust(_) => return Err(refused()),
             Wanted::Unscoped => Scope::Unscoped,
             Wanted::System => Scope::System,
             Wanted::Domain(name) => Scope::Domain(find_domain(&snapshot, name).ok_or_else(refused)?),

@@ -2,8 +2,8 @@
 
 use maru_base::{Error, ProjectId, Result};
 use maru_identity_model::{
-    Actor, Assignment, AssignmentTarget, Credential, Group, Implication, Membership, Password, Project, Revocation,
-    Role, User, freeze, subtree,
+    AccessRule, Actor, ApplicationCredential, Assignment, AssignmentTarget, Credential, Group, Implication, Membership,
+    Password, Project, Revocation, Role, Trust, User, freeze, subtree,
 };
 use maru_store::{Key, Kind, Object, Op, Snapshot, Txn};
 use std::collections::HashSet;
@@ -37,6 +37,33 @@ impl<'a> Cascade<'a> {
         }
     }
 
+    /// Application credentials.
+    pub(crate) fn application_credentials(&mut self, index: &str, value: &str) {
+        for c in self.snapshot.find::<ApplicationCredential>(index, value) {
+            self.application_credential(&c);
+        }
+    }
+    /// One application credential.
+    pub(crate) fn application_credential(&mut self, c: &Object<ApplicationCredential>) {
+        if !self.gone.contains(&c.key()) {
+            self.txn.release("application-credential", &c.user_id, &c.name);
+            self.delete(c);
+        }
+    }
+    /// Trusts, and those that were handed on from them.
+    pub(crate) fn trusts(&mut self, index: &str, value: &str) {
+        let mut all: Vec<_> = self.snapshot.find::<Trust>(index, value).collect();
+        while let Some(t) = all.pop() {
+            all.extend(self.snapshot.find::<Trust>("parent", &t.id));
+            self.delete(&t);
+        }
+    }
+    /// One trust, and those that were handed on from it.
+    pub(crate) fn trust(&mut self, trust: &Object<Trust>) {
+        self.trusts("parent", &trust.id);
+        self.delete(trust);
+    }
+
     /// A user, with its password, memberships, assignments and credentials. Its tokens end with it.
     pub(crate) fn user(&mut self, user: &Object<User>) {
         for m in self.snapshot.find::<Membership>("user", &user.id) {
@@ -46,6 +73,12 @@ impl<'a> Cascade<'a> {
         for c in self.snapshot.find::<Credential>("user", &user.id) {
             self.delete(&c);
         }
+        self.application_credentials("user", &user.id);
+        for r in self.snapshot.find::<AccessRule>("user", &user.id) {
+            self.delete(&r);
+        }
+        self.trusts("trustor", &user.id);
+        self.trusts("trustee", &user.id);
         if let Some(p) = self.snapshot.get::<Password>(&user.id) {
             self.delete(&p);
         }
@@ -95,6 +128,8 @@ impl<'a> Cascade<'a> {
         for c in self.snapshot.find::<Credential>("project", &project.id) {
             self.delete(&c);
         }
+        self.application_credentials("project", &project.id);
+        self.trusts("project", &project.id);
         for user in self.snapshot.find::<User>("default_project", &project.id) {
             if !self.gone.contains(&user.key()) {
                 let mut value = (*user.value).clone();

@@ -12,7 +12,7 @@ pub use bootstrap::{Bootstrap, BootstrapReport, bootstrap};
 pub use catalog::set_catalogue;
 pub use keys::rotate_keys;
 pub(crate) use passwords::MAX_PASSWORD;
-pub(crate) use tokens::{Issue, Verified, refused};
+pub(crate) use tokens::{Delegated, Issue, Verified, refused};
 pub use tokens::{issue_for_tests, verifier};
 
 use maru_base::Result;

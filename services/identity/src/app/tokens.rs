@@ -17,8 +17,8 @@ use bytes::Bytes;
 use maru_auth::{Caller, Scope, TokenVerifier};
 use maru_base::{DomainId, Error, Result, UserId};
 use maru_identity_model::{
-    AssignmentTarget, Methods, Payload, Project, Revocation, RevocationId, RevokedToken, Role, Secret, User, domain,
-    effective_roles, epoch, project,
+    AccessRule, ApplicationCredential, AssignmentTarget, Delegation, Methods, Payload, Project, Revocation,
+    RevocationId, RevokedToken, Role, Secret, Trust, User, domain, effective_roles, epoch, expand_implied, project,
 };
 use maru_store::{Object, Snapshot};
 use sha2::Digest;
@@ -48,13 +48,80 @@ pub(crate) struct Verified {
     pub(crate) project: Option<(Object<Project>, Object<Project>)>,
     domain: Option<Object<Project>>,
     roles: Vec<Object<Role>>,
+    pub(crate) delegated: Option<Delegated>,
     /// The snapshot it was judged by, for rendering.
     snapshot_epoch: u64,
     body: OnceLock<Bytes>,
     bare: OnceLock<Bytes>,
 }
 
+/// What a delegated token is good by.
+pub(crate) enum Delegated {
+    /// An application credential, and the only requests that it allows.
+    ApplicationCredential(Object<ApplicationCredential>, Option<Vec<Object<AccessRule>>>),
+    /// A trust.
+    Trust(Object<Trust>),
+}
+
+impl Delegated {
+    fn expires_at(&self) -> Option<i64> {
+        match self {
+            Self::ApplicationCredential(c, _) => c.value.expires_at,
+            Self::Trust(t) => t.value.expires_at,
+        }
+    }
+    fn view(&self) -> (&'static str, serde_json::Value) {
+        match self {
+            Self::ApplicationCredential(c, rules) => {
+                let mut view =
+                    serde_json::json!({"id": c.id, "name": c.value.name, "restricted": !c.value.unrestricted});
+                if let Some(rules) = rules {
+                    view["access_rules"] = rules
+                        .iter()
+                        .map(|r| serde_json::json!({"id": r.id, "service": r.service, "path": r.path, "method": r.method}))
+                        .collect();
+                }
+                ("application_credential", view)
+            }
+            Self::Trust(t) => (
+                "OS-TRUST:trust",
+                serde_json::json!({"id": t.id, "impersonation": t.impersonation,
+                    "trustor_user": {"id": t.trustor_user_id}, "trustee_user": {"id": t.trustee_user_id}}),
+            ),
+        }
+    }
+}
+
 impl Verified {
+    /// Refuses a token that may not make new ways to act for its user (attack classes C3, C6).
+    ///
+    /// # Errors
+    /// 403 for a trust's token and a restricted application credential's.
+    pub(crate) fn may_delegate(&self, what: &str) -> Result<()> {
+        match &self.delegated {
+            Some(Delegated::ApplicationCredential(c, _)) if !c.value.unrestricted => Err(Error::forbidden(format!(
+                "Using method 'application_credential' is not allowed for managing {what}: the application credential is \
+                 restricted. Authenticate with a password, or make it with unrestricted=true."
+            ))),
+            Some(Delegated::Trust(_)) => Err(Error::forbidden(format!(
+                "A token that was got by a trust is not allowed for managing {what}; authenticate with a password."
+            ))),
+            _ => Ok(()),
+        }
+    }
+    /// Whether the token itself gives a role.
+    pub(crate) fn has_role(&self, id: &maru_identity_model::RoleId) -> bool {
+        self.roles.iter().any(|r| r.id == *id)
+    }
+    /// Whether the token is good for this request.
+    fn admits(&self, service: &str, method: &str, path: &str) -> bool {
+        match &self.delegated {
+            Some(Delegated::ApplicationCredential(_, Some(rules))) => {
+                rules.iter().any(|r| r.value.admits(service, method, path))
+            }
+            _ => true,
+        }
+    }
     /// The token's JSON form, with the catalogue or without; rendered once.
     pub(crate) fn body(&self, snapshot: &Snapshot, with_catalog: bool) -> Result<Bytes> {
         let cell = if with_catalog { &self.body } else { &self.bare };
@@ -100,6 +167,7 @@ impl Verified {
                     })
                     .collect()
             }),
+            delegated: self.delegated.iter().map(Delegated::view).collect(),
             catalog: (scoped && with_catalog)
                 .then(|| catalog::render(snapshot, self.caller.project_id(), &self.user.id)),
         };
@@ -147,6 +215,29 @@ fn judge(snapshot: &Snapshot, epoch: u64, payload: Payload, expired: Expired) ->
         return Err(refused());
     }
     let user_domain = enabled_domain(&user.domain_id)?;
+    let delegated = match &payload.delegation {
+        None => None,
+        Some(by) => Some(delegated(snapshot, by, &payload)?),
+    };
+    let mut giver = user.id.clone();
+    if let Some(Delegated::Trust(t)) = &delegated {
+        // Both ends must be able to act, whichever of them the token shows.
+        for id in [&t.trustor_user_id, &t.trustee_user_id] {
+            let one = snapshot.get::<User>(id).filter(|u| u.enabled).ok_or_else(refused)?;
+            enabled_domain(&one.domain_id)?;
+            if revoked(Revocation::user(id)) {
+                return Err(refused());
+            }
+        }
+        giver = t.trustor_user_id.clone();
+    }
+    if delegated
+        .as_ref()
+        .and_then(Delegated::expires_at)
+        .is_some_and(|end| end.saturating_add(window) <= now)
+    {
+        return Err(refused());
+    }
     let mut project_of = None;
     let mut domain_of = None;
     let target = match &payload.scope {
@@ -167,10 +258,25 @@ fn judge(snapshot: &Snapshot, epoch: u64, payload: Payload, expired: Expired) ->
             Some(AssignmentTarget::Project(id.clone()))
         }
     };
-    let roles = match &target {
-        Some(target) => effective_roles(snapshot, &user.id, target),
+    let mut roles = match &target {
+        Some(target) => effective_roles(snapshot, &giver, target),
         None => Vec::new(),
     };
+    let given = match &delegated {
+        None => None,
+        Some(Delegated::ApplicationCredential(c, _)) => Some(c.roles.clone()),
+        Some(Delegated::Trust(t)) => {
+            // A trust is whole or not at all, as upstream.
+            if !t.roles.iter().all(|id| roles.iter().any(|r| r.id == *id)) {
+                return Err(refused());
+            }
+            Some(t.roles.clone())
+        }
+    };
+    if let Some(mut given) = given {
+        expand_implied(snapshot, &mut given);
+        roles.retain(|r| given.contains(&r.id));
+    }
     if target.is_some() && roles.is_empty() {
         return Err(refused());
     }
@@ -197,10 +303,41 @@ fn judge(snapshot: &Snapshot, epoch: u64, payload: Payload, expired: Expired) ->
         project: project_of,
         domain: domain_of,
         roles,
+        delegated,
         snapshot_epoch: epoch,
         body: OnceLock::new(),
         bare: OnceLock::new(),
     })
+}
+
+/// What a payload says that it was delegated by, if that still is and fits the payload.
+fn delegated(snapshot: &Snapshot, by: &Delegation, payload: &Payload) -> Result<Delegated> {
+    match by {
+        Delegation::ApplicationCredential(id) => {
+            let c = snapshot.get::<ApplicationCredential>(id).ok_or_else(refused)?;
+            if c.user_id != payload.user_id || payload.scope != Scope::Project(c.project_id.clone()) {
+                return Err(refused());
+            }
+            // A rule that is gone admits nothing.
+            let rules = c
+                .access_rules
+                .as_ref()
+                .map(|ids| ids.iter().filter_map(|id| snapshot.get::<AccessRule>(id)).collect());
+            Ok(Delegated::ApplicationCredential(c, rules))
+        }
+        Delegation::Trust(id) => {
+            let t = snapshot.get::<Trust>(id).ok_or_else(refused)?;
+            let shown = if t.impersonation {
+                &t.trustor_user_id
+            } else {
+                &t.trustee_user_id
+            };
+            if *shown != payload.user_id || payload.scope != Scope::Project(t.project_id.clone()) {
+                return Err(refused());
+            }
+            Ok(Delegated::Trust(t))
+        }
+    }
 }
 
 /// Shards, so that cores do not wait for one another.
@@ -264,6 +401,8 @@ pub(crate) struct Issue {
     pub(crate) methods: Methods,
     /// The chain's first audit id and the end that the new token may not pass, when it is got by a token.
     pub(crate) from: Option<([u8; 16], i64)>,
+    /// By what it is delegated, if it is.
+    pub(crate) delegation: Option<Delegation>,
 }
 
 impl App {
@@ -338,8 +477,18 @@ impl App {
             user_id: issue.user_id,
             scope: issue.scope,
             audit_ids,
+            delegation: issue.delegation,
         };
-        let verified = Arc::new(judge(&snapshot, epoch_now, payload, Expired::Refused)?);
+        let mut verified = judge(&snapshot, epoch_now, payload, Expired::Refused)?;
+        if let Some(end) = verified.delegated.as_ref().and_then(Delegated::expires_at)
+            && end < verified.payload.expires_at
+        {
+            // No token outlives what gave it.
+            let mut payload = verified.payload.clone();
+            payload.expires_at = end;
+            verified = judge(&snapshot, epoch_now, payload, Expired::Refused)?;
+        }
+        let verified = Arc::new(verified);
         let token = self.keys.seal(&snapshot, &verified.payload)?;
         let key: Digest32 = sha2::Sha256::digest(token.reveal().as_bytes()).into();
         self.cache.put(key, Arc::clone(&verified));
@@ -373,7 +522,17 @@ struct Verifier(Arc<App>);
 #[async_trait::async_trait]
 impl TokenVerifier for Verifier {
     async fn verify(&self, token: &str) -> Result<Arc<Caller>> {
-        self.0.verify(token).await.map(|v| Arc::clone(&v.caller))
+        // Whoever does not say what for gets no token that is good for some requests only.
+        self.verify_for(token, "", "", "").await
+    }
+    async fn verify_for(&self, token: &str, service: &str, method: &str, path: &str) -> Result<Arc<Caller>> {
+        let verified = self.0.verify(token).await?;
+        if !verified.admits(service, method, path) {
+            return Err(Error::unauthorized(format!(
+                "The application credential's access rules do not allow {method} {path} of the service {service}."
+            )));
+        }
+        Ok(Arc::clone(&verified.caller))
     }
 }
 
@@ -393,6 +552,7 @@ pub fn issue_for_tests(app: &App, user: &UserId, scope: Scope) -> Result<String>
         scope,
         methods: Methods::PASSWORD,
         from: None,
+        delegation: None,
     };
     app.issue(issue).map(|(token, _)| token.reveal().to_owned())
 }

@@ -20,6 +20,7 @@ pub type Fault = String;
 const CLAIMS: &[(&str, &str)] = &[
     ("domain", "project"),
     ("project", "project"),
+    ("application-credential", "application-credential"),
     ("user", "user"),
     ("group", "group"),
     ("role", "role"),

@@ -65,6 +65,7 @@ impl Check<'_> {
         match kind {
             "project" => is::<i::Project>(s, id),
             "user" => is::<i::User>(s, id),
+            "application-credential" => is::<i::ApplicationCredential>(s, id),
             "group" => is::<i::Group>(s, id),
             "role" => is::<i::Role>(s, id),
             "aggregate" => is::<c::Aggregate>(s, id),

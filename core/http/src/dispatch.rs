@@ -264,7 +264,8 @@ impl Gateway {
                 ),
             ));
         }
-        let trimmed = if path.len() > 1 {
+        let strict = seen.service.is_some_and(|s| self.services[s].strict_slash);
+        let trimmed = if path.len() > 1 && !strict {
             path.trim_end_matches('/')
         } else {
             path

@@ -9,6 +9,7 @@
 mod body;
 mod dispatch;
 mod error_body;
+pub mod forms;
 mod metrics;
 mod microversion;
 pub mod paging;

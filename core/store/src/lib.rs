@@ -27,7 +27,7 @@ pub use kind::{Class, Index, Kind, Registry, Space};
 pub use maintain::{Backup, Digest, LEVEL};
 pub use snapshot::{Object, Snapshot};
 pub use store::{Stats, Store};
-pub use txn::{Conflict, Guard, Op, Txn, limits};
+pub use txn::{Conflict, Guard, Op, Txn, limits, object_key};
 pub use watch::{Change, Watch, WatchItem};
 
 /// The number of a committed transaction; grows by at least one with each.

@@ -197,6 +197,7 @@ fn services(shop: &Arc<Shop>) -> Vec<Service> {
             name: "identity",
             prefixes: &["/identity", ""],
             errors: ErrorStyle::Identity,
+            strict_slash: false,
             microversions: None,
             routes: routes()
                 .public(http::Method::GET, "/v3/ping", ping)
@@ -207,6 +208,7 @@ fn services(shop: &Arc<Shop>) -> Vec<Service> {
             name: "compute",
             prefixes: &["/shop"],
             errors: ErrorStyle::Compute,
+            strict_slash: false,
             microversions: Some(versions("compute", Some("X-OpenStack-Nova-API-Version"))),
             routes: routes()
                 .public(http::Method::GET, "/ping", ping)
@@ -232,6 +234,7 @@ fn services(shop: &Arc<Shop>) -> Vec<Service> {
             name: "network",
             prefixes: &["/network"],
             errors: ErrorStyle::Network,
+            strict_slash: false,
             microversions: None,
             routes: routes()
                 .public(http::Method::GET, "/v2.0/legacy", legacy)
@@ -242,6 +245,7 @@ fn services(shop: &Arc<Shop>) -> Vec<Service> {
             name: "image",
             prefixes: &["/image"],
             errors: ErrorStyle::Image,
+            strict_slash: false,
             microversions: None,
             routes: routes().public(http::Method::GET, "/v2/ping", ping).build(),
         },
@@ -249,6 +253,7 @@ fn services(shop: &Arc<Shop>) -> Vec<Service> {
             name: "placement",
             prefixes: &["/placement"],
             errors: ErrorStyle::Errors,
+            strict_slash: false,
             microversions: Some(versions("placement", None)),
             routes: routes().public(http::Method::GET, "/ping", ping).build(),
         },

@@ -22,6 +22,8 @@ pub trait Lanes: Send + Sync + 'static {
     async fn serial(&self, server: &str) -> Result<Box<dyn Duplex>>;
     /// The bytes of a server's system disk as one flat qcow2, for a snapshot.
     async fn disk_image(&self, server: &str) -> Result<ByteStream>;
+    /// The bytes of a volume or a snapshot of this node as of now, as a file of `format` (`raw` or `qcow2`).
+    async fn volume_bytes(&self, id: &str, format: &str) -> Result<ByteStream>;
     /// Live figures of a server (Nova's diagnostics), as the hypervisor gives them.
     async fn diagnostics(&self, server: &str) -> Result<serde_json::Value>;
     /// The password that a server posted to its metadata service (encrypted by the guest with its user's key), if it did.

@@ -41,6 +41,10 @@ pub enum Report {
     ServerRemoved(String),
     /// A port's data path.
     Port(PortState),
+    /// A volume's bytes.
+    Volume(VolumeState),
+    /// A snapshot's bytes.
+    VolumeSnapshot(VolumeSnapshotState),
     /// Everything of a port, network or router that was here is removed.
     Removed(crate::slice::ItemKey),
     /// An event of a server's story, with its time.
@@ -116,6 +120,38 @@ pub struct PortState {
     pub up: bool,
     /// Why not.
     pub fault: Option<String>,
+}
+
+/// A volume's bytes.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct VolumeState {
+    /// The volume.
+    pub id: String,
+    /// The revision of the intent that this state answers.
+    pub revision: u64,
+    /// Which making of the bytes is here; `None` when none is.
+    pub content: Option<u64>,
+    /// Bytes of the disk that is here.
+    pub size: u64,
+    /// The intent cannot be carried out: what, why, and what would help.
+    pub fault: Option<String>,
+    /// Whether that is final or tried again.
+    pub fault_final: bool,
+}
+
+/// A snapshot's bytes.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct VolumeSnapshotState {
+    /// The snapshot.
+    pub id: String,
+    /// The revision of the intent that this state answers.
+    pub revision: u64,
+    /// Whether the copy is here, whole.
+    pub made: bool,
+    /// The intent cannot be carried out: what, why, and what would help.
+    pub fault: Option<String>,
+    /// Whether that is final or tried again.
+    pub fault_final: bool,
 }
 
 /// One event of a server's story.

@@ -17,6 +17,10 @@ pub enum ItemKey {
     SecurityGroup(String),
     /// A router that this node hosts.
     Router(String),
+    /// A volume whose bytes are here.
+    Volume(String),
+    /// A snapshot of a volume, whose bytes are here.
+    VolumeSnapshot(String),
 }
 
 /// One item of a slice.
@@ -32,6 +36,10 @@ pub enum Item {
     SecurityGroup(SecurityGroup),
     /// See [`Router`].
     Router(Router),
+    /// See [`Volume`].
+    Volume(Volume),
+    /// See [`VolumeSnapshot`].
+    VolumeSnapshot(VolumeSnapshot),
 }
 
 impl Item {
@@ -44,6 +52,8 @@ impl Item {
             Self::Port(x) => ItemKey::Port(x.id.clone()),
             Self::SecurityGroup(x) => ItemKey::SecurityGroup(x.id.clone()),
             Self::Router(x) => ItemKey::Router(x.id.clone()),
+            Self::Volume(x) => ItemKey::Volume(x.id.clone()),
+            Self::VolumeSnapshot(x) => ItemKey::VolumeSnapshot(x.id.clone()),
         }
     }
 }
@@ -143,6 +153,64 @@ pub enum DiskSource {
     },
     /// An empty disk.
     Blank,
+    /// A volume of this node: an item of the slice too. Its bytes outlive the server.
+    Volume {
+        /// Cinder's volume id.
+        id: String,
+        /// Whether the guest may only read it.
+        readonly: bool,
+    },
+}
+
+/// A volume whose bytes shall be on this node.
+///
+/// Removing the item from the slice means: remove the bytes.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Volume {
+    /// Cinder's volume id.
+    pub id: String,
+    /// The request that last changed the intent.
+    pub request_id: String,
+    /// Bytes of the disk; it grows, and never shrinks.
+    pub size: u64,
+    /// Which making of the bytes: when it is raised they are made anew from `source`.
+    pub content: u64,
+    /// What they are made from.
+    pub source: VolumeSource,
+}
+
+/// What a volume's bytes are made from.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub enum VolumeSource {
+    /// Nothing: it reads as zeroes.
+    Blank,
+    /// An image, pulled by digest.
+    Image {
+        /// sha512 of the blob.
+        digest: String,
+        /// `qcow2` or `raw`: the format that inspection proved.
+        format: String,
+    },
+    /// A copy of another volume of this node, as of one moment.
+    Volume(String),
+    /// A copy of a snapshot of this node.
+    Snapshot(String),
+    /// A backup, pulled by digest.
+    Backup {
+        /// sha512 of the blob.
+        digest: String,
+    },
+}
+
+/// A snapshot that shall be on this node: a copy of a volume as of one moment, made once.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct VolumeSnapshot {
+    /// Cinder's snapshot id.
+    pub id: String,
+    /// The volume that it is a copy of.
+    pub volume_id: String,
+    /// The request that made it.
+    pub request_id: String,
 }
 
 /// What a guest is told about itself.

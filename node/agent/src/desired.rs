@@ -77,6 +77,23 @@ impl Desired {
     pub(crate) fn knows(&self, key: &ItemKey) -> bool {
         self.items.contains_key(key) || self.gone.contains_key(key)
     }
+    /// An item that shall be, with its revision.
+    pub(crate) fn get(&self, key: &ItemKey) -> Option<(u64, Arc<Item>)> {
+        self.items.get(key).map(|(r, item)| (*r, Arc::clone(item)))
+    }
+    /// Whether it is ordered to be removed.
+    pub(crate) fn is_gone(&self, key: &ItemKey) -> bool {
+        self.gone.contains_key(key)
+    }
+    /// All volumes and snapshots that are set or to be removed.
+    pub(crate) fn volumes(&self) -> Vec<ItemKey> {
+        self.items
+            .keys()
+            .chain(self.gone.keys())
+            .filter(|k| matches!(k, ItemKey::Volume(_) | ItemKey::VolumeSnapshot(_)))
+            .cloned()
+            .collect()
+    }
     /// All servers that are set or to be removed.
     pub(crate) fn servers(&self) -> Vec<String> {
         self.items
@@ -120,6 +137,7 @@ impl Desired {
                 Item::SecurityGroup(x) => view.groups.push(x.clone()),
                 Item::Router(x) => view.routers.push(x.clone()),
                 Item::Server(x) => view.servers.push(x.clone()),
+                Item::Volume(_) | Item::VolumeSnapshot(_) => {}
             }
         }
         view.gone = self.gone.keys().cloned().collect();

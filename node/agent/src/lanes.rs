@@ -58,6 +58,9 @@ impl Lanes for NodeLanes {
             .map_err(|e| Error::internal("the snapshot's name cannot be removed", e))?;
         Ok(Box::new(file))
     }
+    async fn volume_bytes(&self, id: &str, format: &str) -> Result<ByteStream> {
+        crate::volume::bytes(&self.0, id, format).await
+    }
     async fn diagnostics(&self, server: &str) -> Result<serde_json::Value> {
         self.0.hypervisor.diagnostics(server).await
     }
@@ -77,6 +80,8 @@ impl Lanes for NodeLanes {
         let key = match what {
             "network" => ItemKey::Network(id.to_owned()),
             "router" => ItemKey::Router(id.to_owned()),
+            "volume" => ItemKey::Volume(id.to_owned()),
+            "volume-snapshot" => ItemKey::VolumeSnapshot(id.to_owned()),
             _ => ItemKey::Server(id.to_owned()),
         };
         if self.0.desired().knows(&key) {
@@ -96,6 +101,8 @@ impl Lanes for NodeLanes {
             "disk" => self.0.disks.remove_server(id).await,
             "network" => self.0.wires.remove_network(id).await,
             "router" => self.0.wires.remove_router(id).await,
+            "volume" => self.0.volume_files.remove(id),
+            "volume-snapshot" => self.0.volume_files.remove_snapshot(id),
             other => Err(Error::bad_request(format!(
                 "there is nothing of the kind '{other}' here"
             ))),

@@ -3,7 +3,8 @@
 //! ```text
 //!  ControlPlane ──Set/Gone/Synced──► desired ──kick──► network pass (one)   links, firewall, routers, responders, memory
 //!                                      │                    │ ports ready
-//!                                      └──────kick──────────┴──► servers (one task a server) disks, config drive, guest
+//!                                      ├──────kick──────────┴──► servers (one task a server) disks, config drive, guest
+//!                                      └──────kick─────────────► volumes, snapshots (one task each) files
 //!  ControlPlane ◄──── reports ◄──────── reporter ◄───────────────┘
 //! ```
 //!
@@ -20,6 +21,8 @@ mod queue;
 mod reporter;
 mod responders;
 mod server;
+mod volume;
+mod work;
 
 pub use config::AgentConfig;
 
@@ -31,7 +34,7 @@ use maru_agent_api::{
     slice::ItemKey,
 };
 use maru_base::{Error, Result};
-use maru_block::Disks;
+use maru_block::{Disks, Volumes};
 use maru_link::{LinkConfig, Links, Uplink};
 use maru_qemu::{Accelerator, Hypervisor, Options, Qemu};
 use reporter::Reporter;
@@ -61,6 +64,10 @@ pub(crate) struct Inner {
     pub(crate) wires: Arc<dyn drivers::Wires>,
     pub(crate) answers: Arc<dyn drivers::Answers>,
     pub(crate) disks: Arc<dyn drivers::Storage>,
+    /// The bytes of volumes and snapshots.
+    pub(crate) volume_files: Arc<dyn drivers::VolumeFiles>,
+    /// Who uses which volume.
+    pub(crate) volumes: volume::Locks,
     pub(crate) hypervisor: Arc<dyn Hypervisor>,
     pub(crate) register: Arc<Register>,
     pub(crate) reporter: Reporter,
@@ -69,6 +76,8 @@ pub(crate) struct Inner {
     pub(crate) network: Notify,
     /// Servers to look at.
     pub(crate) servers: queue::Queue,
+    /// Volumes and snapshots to look at ([`volume::key`]).
+    pub(crate) volume_queue: queue::Queue,
     /// Ports whose tap is up behind their firewall.
     ready: Mutex<BTreeSet<String>>,
     /// Why ports are not ready.
@@ -96,11 +105,14 @@ impl Inner {
             wires: drivers.wires,
             answers: drivers.answers,
             disks: drivers.disks,
+            volume_files: drivers.volumes,
+            volumes: volume::Locks::default(),
             hypervisor: drivers.hypervisor,
             reporter: Reporter::default(),
             desired: Mutex::default(),
             network: Notify::new(),
             servers: queue::Queue::new(),
+            volume_queue: queue::Queue::new(),
             ready: Mutex::default(),
             broken: Mutex::default(),
             session: Mutex::default(),
@@ -148,9 +160,10 @@ impl Agent {
         })
         .await?;
         let disks = Disks::open(config.data_dir.join("guests"))?;
+        let volumes = Volumes::open(&config.data_dir)?;
         lanes::sweep(&config.data_dir);
         let hypervisor: Arc<dyn Hypervisor> = Arc::new(Qemu::new(options(&config, &links))?);
-        Self::over(config, control, Drivers::of(links, disks, hypervisor)).await
+        Self::over(config, control, Drivers::of(links, disks, volumes, hypervisor)).await
     }
 
     /// The agent over these drivers.
@@ -171,6 +184,7 @@ impl Agent {
             self.sessions(),
             network::run(inner),
             server::run(inner),
+            volume::run(inner),
             server::follow_events(inner)
         );
     }
@@ -259,6 +273,10 @@ impl Agent {
                     for id in ids {
                         inner.servers.kick(&id);
                     }
+                    let volumes = inner.desired().volumes();
+                    for item in volumes {
+                        inner.volume_queue.kick(&volume::key(&item));
+                    }
                     if let Err(e) = self.report_unknown().await {
                         tracing::warn!(error = %e.chain(), "what is unknown here cannot be listed");
                     }
@@ -273,8 +291,13 @@ impl Agent {
         if !inner.desired().is_synced() {
             return;
         }
-        if let ItemKey::Server(id) = key {
-            inner.servers.kick(id);
+        match key {
+            ItemKey::Server(id) => inner.servers.kick(id),
+            ItemKey::Volume(_) | ItemKey::VolumeSnapshot(_) => {
+                inner.volume_queue.kick(&volume::key(key));
+                return;
+            }
+            _ => {}
         }
         // For a server as well: metadata is answered out of what the pass gives the responders.
         inner.network.notify_one();
@@ -356,6 +379,15 @@ impl Agent {
             .filter(|id| !desired.knows(&ItemKey::Router((*id).clone())))
         {
             add("router", id, "namespace".to_owned());
+        }
+        for (what, id) in inner.volume_files.all()? {
+            let key = match what {
+                "volume" => ItemKey::Volume(id.clone()),
+                _ => ItemKey::VolumeSnapshot(id.clone()),
+            };
+            if !desired.knows(&key) {
+                add(what, &id, "bytes that the store does not know".to_owned());
+            }
         }
         drop(desired);
         for thing in unknown {

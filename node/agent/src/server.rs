@@ -1,13 +1,13 @@
 //! One server: disks, config drive, guest, and what is reported of it.
 //!
 //! ```text
-//!  Set ─► ports ready? ─no─► wait (the network pass kicks)
+//!  Set ─► ports and volumes ready? ─no─► wait (the network pass, the volumes kick)
 //!           │yes
 //!           ├─ rebuild asked ─► stop, remove the boot disk and the config drive
-//!           ├─ disks ─► config drive ─► define         what is there already is kept as it is
+//!           ├─ disks ─► config drive ─► detach what shall go ─► define      what is there already is kept as it is
 //!           ├─ power as intended? ─no─► start / stop / pause / resume / suspend
 //!           ├─ reboots done < asked ─► reboot
-//!           ├─ NICs and disks as intended? ─no─► attach / detach
+//!           ├─ NICs and disks as intended? ─no─► attach
 //!           └─ report
 //!  Gone ─► destroy ─► disks removed ─► ServerRemoved
 //! ```
@@ -18,99 +18,37 @@
 //! A graceful stop or reboot may take minutes. It is given up, and the server looked at anew, as soon as its intent is another
 //! one; the hypervisor lets a harder order overtake a softer.
 
-use crate::{Inner, RESYNC, desired::Intent, network::micros};
+use crate::{Inner, RESYNC, desired::Intent, network::micros, work::Work};
 use maru_agent_api::{
     observed::{PowerState, Report, ServerEvent, ServerState},
     slice::{DiskSource, Item, ItemKey, Power, Server},
 };
-use maru_base::{Error, ErrorKind, Result, panics};
+use maru_base::{Error, ErrorKind, Result};
 use maru_qemu::{Backing, DiskFormat, GuestConfig, GuestDisk, GuestNic, GuestStatus, tap_name};
-use std::{
-    collections::{BTreeMap, HashMap, HashSet},
-    sync::{Arc, Mutex, PoisonError},
-    time::Duration,
-};
-use tokio::{sync::Semaphore, task::JoinSet};
-use tracing::Instrument;
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 /// Servers worked on at once; most of the time a worker waits for a guest or for bytes.
 const WORKERS: usize = 64;
 /// Failures of our own making in a row after which the server is said to be in error; it is tried all the same.
-const PATIENCE: u32 = 5;
+pub(crate) const PATIENCE: u32 = 5;
 /// Name of the config drive among a server's disks.
 const CONFIG_DRIVE: &str = "config";
+/// How soon a server that waits for its volumes is looked at again without a cause.
+const VOLUMES_WAIT: Duration = Duration::from_secs(1);
 /// How soon a server that waits for its ports is looked at again without a cause.
 const PORTS_WAIT: Duration = Duration::from_secs(2);
 
 /// Runs servers' tasks until dropped.
 pub(crate) async fn run(inner: &Arc<Inner>) {
-    let permits = Arc::new(Semaphore::new(WORKERS));
-    let busy: Arc<Mutex<(HashSet<String>, HashSet<String>)>> = Arc::default();
-    let failures: Arc<Mutex<HashMap<String, u32>>> = Arc::default();
-    let mut tasks = JoinSet::new();
-    loop {
-        let id = tokio::select! {
-            id = inner.servers.take() => id,
-            Some(_) = tasks.join_next() => continue,
-        };
-        {
-            // One run a server at a time: a kick while it runs makes it run once more.
-            let mut b = busy.lock().unwrap_or_else(PoisonError::into_inner);
-            if !b.0.insert(id.clone()) {
-                b.1.insert(id);
-                continue;
-            }
-        }
-        let (inner, permits, busy, failures) = (
-            Arc::clone(inner),
-            Arc::clone(&permits),
-            Arc::clone(&busy),
-            Arc::clone(&failures),
-        );
-        tasks.spawn(async move {
-            let permit = permits.acquire().await;
-            let begun = micros();
-            // Every line that comes from here names the request that set the intent.
-            let span = tracing::info_span!("server", server = id, request_id = request_of(&inner, &id));
-            // A bug met with one server must not leave it, or the others, without anyone who looks after them.
-            let outcome = panics::catch(reconcile(&inner, &id)).instrument(span.clone()).await;
-            let outcome = outcome.unwrap_or_else(|panicked| {
-                span.in_scope(|| tracing::error!(backtrace = panicked.backtrace, "the agent panicked; this is a bug"));
-                Err(Error::internal("The agent met a bug of its own.", panicked))
-            });
-            drop(permit);
-            let again = match outcome {
-                Ok(next) => {
-                    failures.lock().unwrap_or_else(PoisonError::into_inner).remove(&id);
-                    next
-                }
-                Err(error) => {
-                    let n = {
-                        let mut f = failures.lock().unwrap_or_else(PoisonError::into_inner);
-                        let n = f.entry(id.clone()).or_default();
-                        *n += 1;
-                        *n
-                    };
-                    span.in_scope(|| {
-                        tracing::warn!(error = %error.chain(), attempt = n, "server not as it shall be, will try again");
-                    });
-                    fault(&inner, &id, &error, n, begun).instrument(span).await;
-                    let wait = Duration::from_millis(100 << n.min(8)).min(Duration::from_secs(20));
-                    Some(wait + Duration::from_millis(maru_base::random::below(100)))
-                }
-            };
-            let kicked = {
-                let mut b = busy.lock().unwrap_or_else(PoisonError::into_inner);
-                b.0.remove(&id);
-                b.1.remove(&id)
-            };
-            if kicked {
-                inner.servers.kick(&id);
-            } else if let Some(delay) = again {
-                inner.servers.kick_after(&id, delay);
-            }
-        });
-    }
+    let work = Work {
+        what: "server",
+        queue: |inner| &inner.servers,
+        workers: WORKERS,
+        request_of,
+        reconcile: |inner, id| Box::pin(reconcile(inner, id)),
+        failed: |inner, id, error, attempt, begun| Box::pin(fault(inner, id, error, attempt, begun)),
+    };
+    work.run(inner).await;
 }
 
 /// Looks at a guest whenever something happened to it, and at all of them now and then.
@@ -257,6 +195,10 @@ async fn make_so(inner: &Arc<Inner>, revision: u64, server: &Server) -> Result<O
         };
         return why.map_or(Ok(Some(PORTS_WAIT)), |why| Err(Error::unavailable(why)));
     }
+    // Nobody copies these volumes while the guest is brought to what it shall be.
+    let Some(_held) = inner.volumes.hold(inner, server).await? else {
+        return Ok(Some(VOLUMES_WAIT));
+    };
     if notes.rebuilds < server.rebuild {
         hypervisor.stop(&server.id, Duration::ZERO).await?;
         inner.disks.remove(&server.id, "root").await?;
@@ -267,6 +209,9 @@ async fn make_so(inner: &Arc<Inner>, revision: u64, server: &Server) -> Result<O
     }
     let config = config(inner, server, &notes).await?;
     let before = now.as_ref().and_then(|n| n.config.clone());
+    if let Some(before) = before.as_ref().filter(|b| *b != &config) {
+        unplug(inner, server, before, &config).await?;
+    }
     if before.as_ref() != Some(&config) {
         hypervisor.define(config.clone()).await?;
         now = status(inner, &server.id).await?;
@@ -289,8 +234,8 @@ async fn make_so(inner: &Arc<Inner>, revision: u64, server: &Server) -> Result<O
         }
         notes.reboots = server.reboot.count;
     }
-    if let Some(before) = before {
-        plug(inner, server, &before, &config).await?;
+    if before.is_some() {
+        plug(inner, server, &config).await?;
     }
     server.request_id.clone_into(&mut notes.carried_out);
     let config = GuestConfig {
@@ -345,9 +290,9 @@ async fn set_power(inner: &Inner, server: &Server, power: PowerState, asked: boo
     Ok(Some(false))
 }
 
-/// Plugs what a running guest lacks and unplugs what it shall not have any more. `before` is what it was defined as: it tells
-/// NICs from disks.
-async fn plug(inner: &Inner, server: &Server, before: &GuestConfig, wanted: &GuestConfig) -> Result<()> {
+/// Unplugs what a running guest shall not have any more. `before` is what it was defined as: it tells NICs from disks, so this
+/// comes before the guest is defined anew. Each is forgotten with its unplugging: a crash in between leaves the rest to do.
+async fn unplug(inner: &Inner, server: &Server, before: &GuestConfig, wanted: &GuestConfig) -> Result<()> {
     let (hypervisor, id) = (&inner.hypervisor, server.id.as_str());
     let Some(now) = status(inner, id).await? else {
         return Ok(());
@@ -377,6 +322,19 @@ async fn plug(inner: &Inner, server: &Server, before: &GuestConfig, wanted: &Gue
     {
         hypervisor.detach_disk(id, &disk.name).await?;
     }
+    Ok(())
+}
+
+/// Plugs what a running guest lacks.
+async fn plug(inner: &Inner, server: &Server, wanted: &GuestConfig) -> Result<()> {
+    let (hypervisor, id) = (&inner.hypervisor, server.id.as_str());
+    let Some(now) = status(inner, id).await? else {
+        return Ok(());
+    };
+    if !matches!(now.power, PowerState::Running | PowerState::Paused) {
+        return Ok(());
+    }
+    let has = |name: &str| now.attached.iter().any(|a| a == name);
     for nic in wanted.nics.iter().filter(|n| !has(&n.port_id)) {
         hypervisor.attach_nic(id, nic.clone()).await?;
     }
@@ -491,6 +449,14 @@ async fn config(inner: &Arc<Inner>, server: &Server, notes: &Notes) -> Result<Gu
                 inner.disks.overlay(&server.id, &disk.name, &base, disk.size).await?
             }
             DiskSource::Blank => inner.disks.blank(&server.id, &disk.name, disk.size).await?,
+            DiskSource::Volume { id, .. } => inner
+                .volumes
+                .file(inner, id)?
+                .ok_or_else(|| Error::unavailable(format!("the volume {id} is not ready")))?,
+        };
+        let volume = match &disk.source {
+            DiskSource::Volume { id, readonly } => Some((id.clone(), *readonly)),
+            _ => None,
         };
         made |= notes.carried_out.is_empty();
         disks.push(GuestDisk {
@@ -506,8 +472,8 @@ async fn config(inner: &Arc<Inner>, server: &Server, notes: &Notes) -> Result<Gu
             },
             bus: disk.bus.clone(),
             device: disk.device.clone(),
-            readonly: disk.device == "cdrom",
-            serial: None,
+            readonly: disk.device == "cdrom" || volume.as_ref().is_some_and(|(_, readonly)| *readonly),
+            serial: volume.map(|(id, _)| id),
         });
     }
     if server.config_drive {
@@ -561,7 +527,7 @@ async fn config(inner: &Arc<Inner>, server: &Server, notes: &Notes) -> Result<Gu
 }
 
 /// Pulls an image through a session of its own right.
-async fn pull(inner: &Inner, digest: &str) -> Result<maru_agent_api::lane::ByteStream> {
+pub(crate) async fn pull(inner: &Inner, digest: &str) -> Result<maru_agent_api::lane::ByteStream> {
     let session = inner
         .session()
         .ok_or_else(|| Error::unavailable("the control plane is away; the image waits for it"))?;

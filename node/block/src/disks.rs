@@ -73,7 +73,7 @@ pub struct Disks {
     bases: Mutex<HashMap<PathBuf, Cell>>,
 }
 
-fn io(what: impl std::fmt::Display) -> impl FnOnce(std::io::Error) -> Error {
+pub(crate) fn io(what: impl std::fmt::Display) -> impl FnOnce(std::io::Error) -> Error {
     let what = what.to_string();
     move |e| match e.raw_os_error() {
         Some(code) if code == rustix::io::Errno::NOSPC.raw_os_error() => Error::new(
@@ -86,7 +86,7 @@ fn io(what: impl std::fmt::Display) -> impl FnOnce(std::io::Error) -> Error {
 }
 
 /// Refuses what could leave the directory when it becomes part of a path.
-fn safe(part: &str) -> Result<&str> {
+pub(crate) fn safe(part: &str) -> Result<&str> {
     let plain = part
         .bytes()
         .all(|b| b.is_ascii_alphanumeric() || b == b'-' || b == b'_');
@@ -98,7 +98,7 @@ fn safe(part: &str) -> Result<&str> {
     )))
 }
 
-async fn blocking<T: Send + 'static>(work: impl FnOnce() -> Result<T> + Send + 'static) -> Result<T> {
+pub(crate) async fn blocking<T: Send + 'static>(work: impl FnOnce() -> Result<T> + Send + 'static) -> Result<T> {
     tokio::task::spawn_blocking(work)
         .await
         .map_err(|e| Error::internal("work on a disk stopped unexpectedly", e))?
@@ -482,7 +482,7 @@ pub async fn flatten(disk: &DiskFile, target: &Path) -> Result<()> {
     .await
 }
 
-async fn qemu_img(arguments: &[&std::ffi::OsStr]) -> Result<()> {
+pub(crate) async fn qemu_img(arguments: &[&std::ffi::OsStr]) -> Result<()> {
     let output = tokio::process::Command::new("/usr/bin/prlimit")
         .arg(format!("--as={QEMU_IMG_MEMORY}"))
         .arg(format!("--cpu={QEMU_IMG_SECONDS}"))

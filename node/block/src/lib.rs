@@ -1,4 +1,4 @@
-//! Disks: image formats, overlays, the base-image cache.
+//! Disks: image formats, overlays, the base-image cache, volumes.
 //!
 //! Attack class A (a tenant's image makes the host read or write what it should not) ends here, by three rules:
 //!
@@ -15,10 +15,12 @@ pub mod claim;
 pub mod disks;
 pub mod inspect;
 pub mod qcow2;
+pub mod volumes;
 
 pub use claim::{Proven, check_claim};
 pub use disks::{BaseImage, DiskFile, Disks, Room};
 pub use inspect::{Format, Inspection, inspect};
+pub use volumes::{VolumeFile, Volumes};
 
 use maru_base::{Error, Result};
 use maru_sandbox::ReadSeek;

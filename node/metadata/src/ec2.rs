@@ -44,7 +44,7 @@ fn tree(guest: &GuestView, version: &str) -> Map<String, Value> {
     };
     let image = server.disks.iter().find_map(|d| match &d.source {
         maru_agent_api::slice::DiskSource::Image { image_id, .. } => Some(image_id.as_str()),
-        maru_agent_api::slice::DiskSource::Blank => None,
+        maru_agent_api::slice::DiskSource::Blank | maru_agent_api::slice::DiskSource::Volume { .. } => None,
     });
     set("ami-id", json!(format!("ami-{}", short(image.unwrap_or_default()))));
     set("ami-launch-index", json!(metadata.launch_index));

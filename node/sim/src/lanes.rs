@@ -54,23 +54,17 @@ impl Lanes for SimLanes {
     }
     async fn disk_image(&self, server: &str) -> Result<ByteStream> {
         self.check(server)?;
-        // The header of an empty qcow2 file, version 3, of 1 GiB: enough for whoever looks at it.
-        let mut image = vec![0_u8; 65_536 * 4];
-        image[..8].copy_from_slice(b"QFI\xfb\0\0\0\x03");
-        image[20..24].copy_from_slice(&16_u32.to_be_bytes());
-        image[24..32].copy_from_slice(&(1_u64 << 30).to_be_bytes());
-        image[36..40].copy_from_slice(&2_u32.to_be_bytes());
-        image[40..48].copy_from_slice(&(3_u64 * 65_536).to_be_bytes());
-        image[48..56].copy_from_slice(&65_536_u64.to_be_bytes());
-        image[56..60].copy_from_slice(&1_u32.to_be_bytes());
-        image[96..100].copy_from_slice(&4_u32.to_be_bytes());
-        image[100..104].copy_from_slice(&104_u32.to_be_bytes());
-        // Reference counts: a table of one block, whose first four clusters (of 16 bits) are in use.
-        image[65_536..65_544].copy_from_slice(&(2_u64 * 65_536).to_be_bytes());
-        for cluster in 0..4 {
-            image[2 * 65_536 + cluster * 2 + 1] = 1;
+        Ok(Box::new(Cursor::new(empty_qcow2())))
+    }
+    async fn volume_bytes(&self, id: &str, format: &str) -> Result<ByteStream> {
+        let world = self.0.world();
+        if !world.volumes.contains_key(id) && !world.snapshots.contains(id) {
+            return Err(Error::not_found(format!("the volume {id} has no bytes on this node")));
         }
-        Ok(Box::new(Cursor::new(image)))
+        Ok(Box::new(Cursor::new(match format {
+            "qcow2" => empty_qcow2(),
+            _ => vec![0; 1 << 16],
+        })))
     }
     async fn diagnostics(&self, server: &str) -> Result<serde_json::Value> {
         let world = self.0.world();
@@ -104,13 +98,43 @@ impl Lanes for SimLanes {
     }
     async fn discard(&self, what: &str, id: &str) -> Result<()> {
         let mut world = self.0.world();
-        let known = world.items.contains_key(&ItemKey::Server(id.to_owned()));
-        if what != "server" || known {
+        let key = match what {
+            "volume" => ItemKey::Volume(id.to_owned()),
+            "volume-snapshot" => ItemKey::VolumeSnapshot(id.to_owned()),
+            _ => ItemKey::Server(id.to_owned()),
+        };
+        let known = world.items.contains_key(&key);
+        if !matches!(what, "server" | "volume" | "volume-snapshot") || known {
             return Err(Error::conflict(format!(
                 "The {what} {id} is not unknown to the slice and is kept."
             )));
         }
-        world.guests.remove(id);
+        match key {
+            ItemKey::Volume(_) => drop(world.volumes.remove(id)),
+            ItemKey::VolumeSnapshot(_) => drop(world.snapshots.remove(id)),
+            _ => drop(world.guests.remove(id)),
+        }
         Ok(())
     }
+}
+
+/// An empty qcow2 of 1 GiB.
+fn empty_qcow2() -> Vec<u8> {
+    // The header of an empty qcow2 file, version 3, of 1 GiB: enough for whoever looks at it.
+    let mut image = vec![0_u8; 65_536 * 4];
+    image[..8].copy_from_slice(b"QFI\xfb\0\0\0\x03");
+    image[20..24].copy_from_slice(&16_u32.to_be_bytes());
+    image[24..32].copy_from_slice(&(1_u64 << 30).to_be_bytes());
+    image[36..40].copy_from_slice(&2_u32.to_be_bytes());
+    image[40..48].copy_from_slice(&(3_u64 * 65_536).to_be_bytes());
+    image[48..56].copy_from_slice(&65_536_u64.to_be_bytes());
+    image[56..60].copy_from_slice(&1_u32.to_be_bytes());
+    image[96..100].copy_from_slice(&4_u32.to_be_bytes());
+    image[100..104].copy_from_slice(&104_u32.to_be_bytes());
+    // Reference counts: a table of one block, whose first four clusters (of 16 bits) are in use.
+    image[65_536..65_544].copy_from_slice(&(2_u64 * 65_536).to_be_bytes());
+    for cluster in 0..4 {
+        image[2 * 65_536 + cluster * 2 + 1] = 1;
+    }
+    image
 }

@@ -353,6 +353,11 @@ async fn reconcile(inner: &Arc<Inner>, key: &ItemKey) -> Vec<Report> {
             if held {
                 return Vec::new();
             }
+            match key {
+                ItemKey::Volume(id) => drop(world.volumes.remove(id)),
+                ItemKey::VolumeSnapshot(id) => drop(world.snapshots.remove(id)),
+                _ => {}
+            }
             world.gone.remove(key);
             match key {
                 ItemKey::SecurityGroup(_) => Vec::new(),
@@ -369,6 +374,8 @@ async fn reconcile(inner: &Arc<Inner>, key: &ItemKey) -> Vec<Report> {
                 vec![world::port_state(revision, port, fault)]
             }
             Item::Router(router) => world::router(inner, router),
+            Item::Volume(v) => world::volume(inner, revision, v).await,
+            Item::VolumeSnapshot(s) => world::snapshot(inner, revision, s).await,
             _ => Vec::new(),
         },
         (None, _) => Vec::new(),

@@ -18,6 +18,10 @@ pub enum Step {
     Rebuild,
     /// Removing a server.
     Remove,
+    /// Making a volume's bytes, anew or larger.
+    Volume,
+    /// Copying a volume into a snapshot.
+    Snapshot,
 }
 
 /// Something that goes wrong once.

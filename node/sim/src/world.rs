@@ -1,8 +1,10 @@
 //! The simulated machine: what the slice says and what is there.
 
 use crate::{Fault, Inner, Step, event, step, wanted};
-use maru_agent_api::observed::{PortState, PowerState, Report, ServerState, UnknownThing};
-use maru_agent_api::slice::{Item, ItemKey, Port, Power, Router, Server};
+use maru_agent_api::observed::{
+    PortState, PowerState, Report, ServerState, UnknownThing, VolumeSnapshotState, VolumeState,
+};
+use maru_agent_api::slice::{DiskSource, Item, ItemKey, Port, Power, Router, Server, Volume, VolumeSnapshot};
 use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
@@ -52,6 +54,10 @@ impl Default for SimGuest {
 #[derive(Default)]
 pub(crate) struct World {
     pub guests: BTreeMap<String, SimGuest>,
+    /// Volumes that have bytes here: which making, and how many.
+    pub volumes: BTreeMap<String, (u64, u64)>,
+    /// Snapshots that have bytes here.
+    pub snapshots: BTreeSet<String>,
     pub items: BTreeMap<ItemKey, (u64, Arc<Item>)>,
     pub gone: BTreeMap<ItemKey, u64>,
     seen: HashMap<ItemKey, u64>,
@@ -109,7 +115,23 @@ impl World {
             id: id.clone(),
             description: format!("a guest that is {:?}", guest.power),
         };
-        each.map(thing).collect()
+        let volumes = self
+            .volumes
+            .keys()
+            .map(|id| ("volume", ItemKey::Volume(id.clone()), id));
+        let snapshots = self
+            .snapshots
+            .iter()
+            .map(|id| ("volume-snapshot", ItemKey::VolumeSnapshot(id.clone()), id));
+        let bytes = volumes
+            .chain(snapshots)
+            .filter(|(_, key, _)| !self.items.contains_key(key) && !self.gone.contains_key(key))
+            .map(|(what, _, id)| UnknownThing {
+                what: what.to_owned(),
+                id: id.clone(),
+                description: "bytes that the store does not know".to_owned(),
+            });
+        each.map(thing).chain(bytes).collect()
     }
 }
 
@@ -141,6 +163,65 @@ pub(crate) fn router(inner: &Inner, router: &Router) -> Vec<Report> {
     each.collect()
 }
 
+/// Makes a volume's bytes.
+pub(crate) async fn volume(inner: &Arc<Inner>, revision: u64, v: &Volume) -> Vec<Report> {
+    let there = inner.world().volumes.get(&v.id).copied();
+    let fault = match there {
+        Some((content, size)) if content >= v.content && size >= v.size => None,
+        _ => step(inner, Step::Volume, &v.id).await.err(),
+    };
+    if fault.is_none() {
+        inner.world().volumes.insert(v.id.clone(), (v.content, v.size));
+    } else {
+        again(inner, fault.as_ref(), ItemKey::Volume(v.id.clone()));
+    }
+    let there = inner.world().volumes.get(&v.id).copied();
+    vec![Report::Volume(VolumeState {
+        id: v.id.clone(),
+        revision,
+        content: there.map(|t| t.0),
+        size: there.map_or(0, |t| t.1),
+        fault_final: fault.as_ref().is_some_and(|f| f.last),
+        fault: fault.map(|f| f.message),
+    })]
+}
+
+/// Copies a volume into a snapshot.
+pub(crate) async fn snapshot(inner: &Arc<Inner>, revision: u64, s: &VolumeSnapshot) -> Vec<Report> {
+    let there = inner.world().snapshots.contains(&s.id);
+    let fault = if there {
+        None
+    } else {
+        step(inner, Step::Snapshot, &s.id).await.err()
+    };
+    if fault.is_none() {
+        inner.world().snapshots.insert(s.id.clone());
+    } else {
+        again(inner, fault.as_ref(), ItemKey::VolumeSnapshot(s.id.clone()));
+    }
+    vec![Report::VolumeSnapshot(VolumeSnapshotState {
+        id: s.id.clone(),
+        revision,
+        made: fault.is_none(),
+        fault_final: fault.as_ref().is_some_and(|f| f.last),
+        fault: fault.map(|f| f.message),
+    })]
+}
+
+/// Looks at a key again after a second, unless its fault is final.
+fn again(inner: &Arc<Inner>, fault: Option<&Fault>, key: ItemKey) {
+    if fault.is_some_and(|f| f.last) {
+        return;
+    }
+    let inner = Arc::clone(inner);
+    tokio::spawn(async move {
+        tokio::time::sleep(Duration::from_secs(1)).await;
+        let mut world = inner.world();
+        world.look.push(key);
+        world.wake.notify_one();
+    });
+}
+
 fn state(id: &str, revision: u64, guest: &SimGuest, fault: Option<Fault>) -> Report {
     Report::Server(ServerState {
         id: id.to_owned(),
@@ -157,6 +238,15 @@ fn state(id: &str, revision: u64, guest: &SimGuest, fault: Option<Fault>) -> Rep
 /// Brings a server to its intent, a step at a time; the reports of all steps.
 pub(crate) async fn server(inner: &Arc<Inner>, revision: u64, server: &Server, id: &str) -> Vec<Report> {
     let mut reports = Vec::new();
+    // A guest is not started, and not changed, before its volumes are there.
+    let waits = server.disks.iter().any(|d| match &d.source {
+        DiskSource::Volume { id, .. } => !inner.world().volumes.contains_key(id),
+        _ => false,
+    });
+    if waits {
+        again(inner, None, ItemKey::Server(id.to_owned()));
+        return reports;
+    }
     // Kept before anything is done, as the real agent does: what is half done must not be forgotten with the control plane.
     let mut guest = inner.world().guests.get_mut(id).map(|guest| {
         guest.origin.clone_from(&server.origin);
@@ -183,18 +273,9 @@ pub(crate) async fn server(inner: &Arc<Inner>, revision: u64, server: &Server, i
         world.guests.insert(id.to_owned(), guest);
         return reports;
     };
-    let again = !fault.last;
+    again(inner, Some(&fault), ItemKey::Server(id.to_owned()));
     reports.push(event(id, &server.request_id, "spawn", begun, Some(&fault)));
     reports.push(state(id, revision, &guest, Some(fault)));
-    if again {
-        let (inner, key) = (Arc::clone(inner), ItemKey::Server(id.to_owned()));
-        tokio::spawn(async move {
-            tokio::time::sleep(Duration::from_secs(1)).await;
-            let mut world = inner.world();
-            world.look.push(key);
-            world.wake.notify_one();
-        });
-    }
     reports
 }
 

@@ -48,6 +48,8 @@ impl Live {
             Report::ServerRemoved(id) | Report::Removed(ItemKey::Server(id)) => self.forget("server", id),
             Report::Removed(ItemKey::Network(id)) => self.forget("network", id),
             Report::Removed(ItemKey::Router(id)) => self.forget("router", id),
+            Report::Removed(ItemKey::Volume(id)) => self.forget("volume", id),
+            Report::Removed(ItemKey::VolumeSnapshot(id)) => self.forget("volume-snapshot", id),
             _ => {}
         }
     }
@@ -77,7 +79,8 @@ type Turn = Arc<tokio::sync::Mutex<()>>;
 /// The sessions of all agents.
 pub struct Hub {
     store: Store,
-    blobs: Arc<dyn Blobs>,
+    /// Where what nodes pull may lie: the images, the backups.
+    blobs: Vec<Arc<dyn Blobs>>,
     records: Arc<dyn Records>,
     nodes: Mutex<HashMap<NodeName, Live>>,
     /// How many nodes there are, for the feeders' pauses.
@@ -86,9 +89,9 @@ pub struct Hub {
 }
 
 impl Hub {
-    /// A hub over a store.
+    /// A hub over a store. Nodes pull images and backups from `blobs`, whichever has them.
     #[must_use]
-    pub fn new(store: Store, blobs: Arc<dyn Blobs>, records: Arc<dyn Records>) -> Arc<Self> {
+    pub fn new(store: Store, blobs: Vec<Arc<dyn Blobs>>, records: Arc<dyn Records>) -> Arc<Self> {
         Arc::new(Self {
             store,
             blobs,
@@ -260,14 +263,22 @@ impl ControlPlane for Hub {
 
     async fn pull(&self, session: &Session, digest: &str) -> Result<ByteStream> {
         self.enter(session)?;
-        // A node may read only the images of servers that are its own.
+        // A node may read only what servers and volumes of its own are made of.
         if !slice::pulls(&self.store.snapshot(), &session.node, digest) {
             return Err(Error::forbidden(format!(
-                "no server of node {} is made from {digest}",
+                "no server and no volume of node {} is made from {digest}",
                 session.node
             )));
         }
-        Ok(Box::new(self.blobs.open(digest, None).await?))
+        let mut missing = None;
+        for blobs in &self.blobs {
+            match blobs.open(digest, None).await {
+                Ok(bytes) => return Ok(Box::new(bytes)),
+                Err(e) if e.kind() == ErrorKind::NotFound => missing = Some(e),
+                Err(e) => return Err(e),
+            }
+        }
+        Err(missing.unwrap_or_else(|| Error::not_found(format!("The blob {digest} is not here."))))
     }
 
     async fn offer_lanes(&self, session: &Session, lanes: Arc<dyn Lanes>) -> Result<()> {

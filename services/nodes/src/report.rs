@@ -9,6 +9,7 @@ use maru_base::{Error, ErrorKind, Result};
 use maru_compute_model as compute;
 use maru_network_model as network;
 use maru_store::{Store, Txn, record::Records};
+use maru_volume_model as volume;
 
 /// A node has connected.
 pub(crate) async fn node_up(store: &Store, hello: &Hello) -> Result<()> {
@@ -29,6 +30,8 @@ pub(crate) async fn node_up(store: &Store, hello: &Hello) -> Result<()> {
             let mut txn = Txn::new();
             compute::plan_node_up(snapshot, &mut txn, &facts)?;
             network::plan_upsert_agent(snapshot, &mut txn, &facts.name, true, compute::DEFAULT_ZONE);
+            let room = Some(facts.disk_gib);
+            volume::plan_upsert_backend(snapshot, &mut txn, &facts.name, room, true, compute::DEFAULT_ZONE);
             Ok((txn, ()))
         })
         .await
@@ -49,6 +52,7 @@ pub(crate) async fn set_alive(store: &Store, node: &str, up: bool) -> Result<()>
                 }
             }
             network::plan_upsert_agent(snapshot, &mut txn, node, up, compute::DEFAULT_ZONE);
+            volume::plan_upsert_backend(snapshot, &mut txn, node, None, up, compute::DEFAULT_ZONE);
             Ok((txn, ()))
         })
         .await
@@ -78,6 +82,38 @@ pub(crate) async fn apply(
                 .plan(|snapshot| {
                     let mut txn = Txn::new();
                     network::plan_observe_port(snapshot, &mut txn, &id, &seen);
+                    Ok((txn, ()))
+                })
+                .await
+        }
+        Report::Volume(state) => {
+            let seen = volume::VolumeSeen {
+                revision: state.revision,
+                content: state.content,
+                size: state.size,
+                fault: state.fault,
+                fault_final: state.fault_final,
+            };
+            let id = volume::VolumeId::from(state.id);
+            store
+                .plan(|snapshot| {
+                    let mut txn = Txn::new();
+                    volume::plan_observe_volume(snapshot, &mut txn, node, &id, &seen);
+                    Ok((txn, ()))
+                })
+                .await
+        }
+        Report::VolumeSnapshot(state) => {
+            let seen = volume::SnapshotSeen {
+                made: state.made,
+                fault: state.fault,
+                fault_final: state.fault_final,
+            };
+            let id = volume::SnapshotId::from(state.id);
+            store
+                .plan(|snapshot| {
+                    let mut txn = Txn::new();
+                    volume::plan_observe_snapshot(snapshot, &mut txn, node, &id, &seen);
                     Ok((txn, ()))
                 })
                 .await
@@ -149,6 +185,26 @@ async fn removed(store: &Store, node: &NodeName, key: ItemKey) -> Result<()> {
         ItemKey::Port(id) => network::Removed::Port(id.into()),
         ItemKey::Network(id) => network::Removed::Network(id.into()),
         ItemKey::Router(id) => network::Removed::Router(id.into()),
+        ItemKey::Volume(id) => {
+            let id = volume::VolumeId::from(id);
+            return store
+                .plan(|snapshot| {
+                    let mut txn = Txn::new();
+                    volume::plan_volume_removed(snapshot, &mut txn, node, &id)?;
+                    Ok((txn, ()))
+                })
+                .await;
+        }
+        ItemKey::VolumeSnapshot(id) => {
+            let id = volume::SnapshotId::from(id);
+            return store
+                .plan(|snapshot| {
+                    let mut txn = Txn::new();
+                    volume::plan_snapshot_removed(snapshot, &mut txn, node, &id)?;
+                    Ok((txn, ()))
+                })
+                .await;
+        }
     };
     store
         .plan(|snapshot| {

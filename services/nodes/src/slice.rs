@@ -7,6 +7,7 @@ use maru_agent_api::{
 use maru_compute_model as compute;
 use maru_network_model as network;
 use maru_store::{Change, Object, Snapshot};
+use maru_volume_model as volume;
 use std::{
     collections::{BTreeMap, BTreeSet},
     net::IpAddr,
@@ -36,6 +37,8 @@ const KINDS: &[&str] = &[
     "tombstone_port",
     "tombstone_network",
     "tombstone_router",
+    "volume",
+    "volume_snapshot",
 ];
 
 /// Whether a change may change a node's slice, of which this was told. It may say yes too often, never no.
@@ -49,6 +52,14 @@ pub fn concerns(change: &Change, node: &NodeName, told: &BTreeMap<ItemKey, Item>
         None => false,
         Some(&"server") => {
             let here = |s: Arc<compute::Server>| s.host.as_deref() == Some(node.as_str());
+            change.old_as().is_some_and(here) || change.new_as().is_some_and(here)
+        }
+        Some(&"volume") => {
+            let here = |v: Arc<volume::Volume>| v.host.as_deref() == Some(node.as_str());
+            change.old_as().is_some_and(here) || change.new_as().is_some_and(here)
+        }
+        Some(&"volume_snapshot") => {
+            let here = |s: Arc<volume::Snapshot>| s.host.as_deref() == Some(node.as_str());
             change.old_as().is_some_and(here) || change.new_as().is_some_and(here)
         }
         // A port of this node, of a server, a network or a router that is here, or of a group whose members matter here.
@@ -68,12 +79,13 @@ pub fn concerns(change: &Change, node: &NodeName, told: &BTreeMap<ItemKey, Item>
     }
 }
 
-/// Whether a server of this node is made from the image with this digest.
+/// Whether a server or a volume of this node is made from the image with this digest.
 #[must_use]
 pub fn pulls(snapshot: &Snapshot, node: &NodeName, digest: &str) -> bool {
     snapshot
         .find::<compute::Server>("host", node)
         .any(|s| s.image.as_ref().is_some_and(|i| i.digest == digest))
+        || volume::pulls(snapshot, node, digest)
 }
 
 /// The slice of a node.
@@ -150,6 +162,26 @@ pub fn of(snapshot: &Snapshot, node: &NodeName) -> Slice {
             put(Item::SecurityGroup(group_item(snapshot, &group)), &mut slice);
         }
     }
+    for intent in volume::volume_intents(snapshot, node) {
+        match intent.wanted {
+            Some(wanted) => put(Item::Volume(volume_item(intent.id, wanted)), &mut slice),
+            None => {
+                slice.gone.insert(ItemKey::Volume(intent.id));
+            }
+        }
+    }
+    for intent in volume::snapshot_intents(snapshot, node) {
+        if intent.wanted {
+            let item = api::VolumeSnapshot {
+                id: intent.id,
+                volume_id: intent.volume_id,
+                request_id: intent.request_id,
+            };
+            put(Item::VolumeSnapshot(item), &mut slice);
+        } else {
+            slice.gone.insert(ItemKey::VolumeSnapshot(intent.id));
+        }
+    }
     for t in snapshot.find::<network::TombstonePort>("host", node) {
         slice.gone.insert(ItemKey::Port(t.id.to_string()));
     }
@@ -162,6 +194,22 @@ pub fn of(snapshot: &Snapshot, node: &NodeName) -> Slice {
     let items = &slice.items;
     slice.gone.retain(|key| !items.contains_key(key));
     slice
+}
+
+fn volume_item(id: String, wanted: volume::Wanted) -> api::Volume {
+    api::Volume {
+        id,
+        request_id: wanted.request_id,
+        size: wanted.size,
+        content: wanted.content,
+        source: match wanted.source {
+            volume::Source::Blank => api::VolumeSource::Blank,
+            volume::Source::Image { digest, format, .. } => api::VolumeSource::Image { digest, format },
+            volume::Source::Volume(id) => api::VolumeSource::Volume(id.to_string()),
+            volume::Source::Snapshot(id) => api::VolumeSource::Snapshot(id.to_string()),
+            volume::Source::Backup { digest, .. } => api::VolumeSource::Backup { digest },
+        },
+    }
 }
 
 fn server_item(intent: compute::GuestIntent) -> api::Server {
@@ -191,6 +239,7 @@ fn server_item(intent: compute::GuestIntent) -> api::Server {
                         format,
                     },
                     compute::DiskSource::Blank => api::DiskSource::Blank,
+                    compute::DiskSource::Volume { id, readonly } => api::DiskSource::Volume { id, readonly },
                 },
                 size: d.size,
                 bus: d.bus,

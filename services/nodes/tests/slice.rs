@@ -295,6 +295,7 @@ fn justified(snapshot: &maru_store::Snapshot, node: &str, now: &slice::Slice) {
                 assert_eq!(stored.host.as_deref(), Some(node));
             }
             Item::SecurityGroup(g) => assert!(groups.contains(&g.id), "a group that nothing here names"),
+            Item::Volume(_) | Item::VolumeSnapshot(_) => panic!("nobody made a volume here"),
         }
     }
 }

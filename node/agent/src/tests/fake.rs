@@ -1,6 +1,6 @@
 //! A machine made of maps, a control plane made of lists, and a crash at any call between them.
 
-use crate::drivers::{Answers, Drivers, Guests, Pull, Storage, Wires};
+use crate::drivers::{Answers, Drivers, Guests, Pull, Storage, VolumeFiles, Wires};
 use crate::{Agent, AgentConfig};
 use async_trait::async_trait;
 use maru_agent_api::lane::{ByteStream, Duplex, Lanes};
@@ -8,7 +8,7 @@ use maru_agent_api::observed::{Hello, PowerState, Report, ServerState};
 use maru_agent_api::slice::*;
 use maru_agent_api::{ControlPlane, Delivery, NodeName, Session};
 use maru_base::{Error, ErrorKind, Result};
-use maru_block::{BaseImage, DiskFile, Room};
+use maru_block::{BaseImage, DiskFile, Room, VolumeFile};
 use maru_firewall::{Applied, FirewallInput};
 use maru_link::{Netns, NetworkLinks, Observed, ObservedPort, Responder, RouterLinks};
 use maru_metadata::{Directory, GuestView};
@@ -17,7 +17,7 @@ use maru_qemu::{
 };
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 use tokio::sync::{Notify, broadcast, mpsc};
@@ -41,6 +41,9 @@ pub(crate) struct State {
     pub routers: BTreeSet<String>,
     /// `server/name`.
     pub disks: BTreeSet<String>,
+    /// Volumes: which making, and bytes.
+    pub volumes: BTreeMap<String, (u64, u64)>,
+    pub snapshots: BTreeSet<String>,
     pub guests: BTreeMap<String, FakeGuest>,
     pub answering: BTreeSet<String>,
     /// Changing calls in order.
@@ -134,6 +137,7 @@ impl Fake {
             wires: self.clone(),
             answers: self.clone(),
             disks: self.clone(),
+            volumes: self.clone(),
             hypervisor: self.clone(),
         }
     }
@@ -302,7 +306,7 @@ impl Storage for Fake {
         .await
     }
     async fn overlay(&self, server: &str, name: &str, _: &BaseImage, _: u64) -> Result<DiskFile> {
-        self.blank(server, name, 0).await
+        Storage::blank(self, server, name, 0).await
     }
     async fn blank(&self, server: &str, name: &str, _: u64) -> Result<DiskFile> {
         self.call(format!("disk {server}/{name}"), |s| {
@@ -312,7 +316,7 @@ impl Storage for Fake {
         .await
     }
     async fn media(&self, server: &str, name: &str, _: Vec<u8>) -> Result<DiskFile> {
-        self.blank(server, name, 0).await
+        Storage::blank(self, server, name, 0).await
     }
     async fn find_media(&self, server: &str, name: &str) -> Result<Option<DiskFile>> {
         Ok(self
@@ -353,7 +357,99 @@ impl Storage for Fake {
     }
 }
 
+#[async_trait]
+impl VolumeFiles for Fake {
+    fn find(&self, id: &str) -> Result<Option<VolumeFile>> {
+        Ok(self.state().volumes.get(id).map(|(content, size)| VolumeFile {
+            path: format!("/volumes/{id}.{content}").into(),
+            content: *content,
+            size: *size,
+        }))
+    }
+    fn find_snapshot(&self, id: &str) -> Result<Option<PathBuf>> {
+        Ok(self
+            .state()
+            .snapshots
+            .contains(id)
+            .then(|| format!("/snapshots/{id}").into()))
+    }
+    fn all(&self) -> Result<Vec<(&'static str, String)>> {
+        let s = self.state();
+        let volumes = s.volumes.keys().map(|id| ("volume", id.clone()));
+        Ok(volumes
+            .chain(s.snapshots.iter().map(|id| ("volume-snapshot", id.clone())))
+            .collect())
+    }
+    async fn blank(&self, id: &str, content: u64, size: u64) -> Result<()> {
+        self.make_volume("blank", id, content, size).await
+    }
+    async fn of_image(&self, id: &str, content: u64, size: u64, _: &BaseImage) -> Result<()> {
+        self.make_volume("of-image", id, content, size).await
+    }
+    async fn copy(&self, id: &str, content: u64, size: u64, from: &Path) -> Result<()> {
+        self.make_volume(&format!("of {}", from.display()), id, content, size)
+            .await
+    }
+    async fn of_backup(&self, id: &str, content: u64, size: u64, _: &str, _: ByteStream) -> Result<()> {
+        self.make_volume("of-backup", id, content, size).await
+    }
+    async fn snapshot(&self, id: &str, from: &Path) -> Result<()> {
+        self.call(format!("snapshot {id} of {}", from.display()), |s| {
+            s.snapshots.insert(id.to_owned());
+            Ok(())
+        })
+        .await
+    }
+    async fn grow(&self, file: &VolumeFile, size: u64) -> Result<()> {
+        let id = file.path.file_stem().unwrap_or_default().to_string_lossy().into_owned();
+        self.call(format!("grow {id}"), |s| {
+            assert!(
+                !s.guests
+                    .values()
+                    .any(|g| g.power == PowerState::Running && g.attached.contains(&id)),
+                "a file is grown under a running guest"
+            );
+            if let Some(volume) = s.volumes.get_mut(&id) {
+                volume.1 = size;
+            }
+            Ok(())
+        })
+        .await
+    }
+    async fn export(&self, _: &Path, _: &str, _: &Path) -> Result<()> {
+        Err(Error::not_implemented("no bytes here"))
+    }
+    fn scratch(&self, id: &str) -> Result<PathBuf> {
+        Ok(format!("/volumes/{id}.part").into())
+    }
+    fn remove(&self, id: &str) -> Result<()> {
+        let mut s = self.state();
+        assert!(
+            !s.guests
+                .values()
+                .any(|g| g.power == PowerState::Running && g.attached.iter().any(|a| a == id)),
+            "a volume is taken from a guest"
+        );
+        s.journal.push(format!("remove-volume {id}"));
+        s.volumes.remove(id);
+        Ok(())
+    }
+    fn remove_snapshot(&self, id: &str) -> Result<()> {
+        let mut s = self.state();
+        s.journal.push(format!("remove-snapshot {id}"));
+        s.snapshots.remove(id);
+        Ok(())
+    }
+}
+
 impl Fake {
+    async fn make_volume(&self, how: &str, id: &str, content: u64, size: u64) -> Result<()> {
+        self.call(format!("volume {id} {how}"), |s| {
+            s.volumes.insert(id.to_owned(), (content, size));
+            Ok(())
+        })
+        .await
+    }
     async fn change(&self, name: &str, id: &str, effect: impl FnOnce(&mut FakeGuest) + Send) -> Result<()> {
         self.call(format!("{name} {id}"), |s| {
             let guest = s
@@ -439,7 +535,7 @@ impl Hypervisor for Fake {
     async fn start(&self, id: &str) -> Result<StartTimes> {
         self.call(format!("start {id}"), |s| {
             let ports = s.ports.clone();
-            let disks = s.disks.clone();
+            let (disks, volumes) = (s.disks.clone(), s.volumes.clone());
             let guest = s.guests.get_mut(id).ok_or_else(|| Error::not_found("no guest"))?;
             for nic in &guest.config.nics {
                 assert!(
@@ -449,7 +545,7 @@ impl Hypervisor for Fake {
             }
             for disk in &guest.config.disks {
                 assert!(
-                    disks.contains(&format!("{id}/{}", disk.name)),
+                    disks.contains(&format!("{id}/{}", disk.name)) || volumes.contains_key(&disk.name),
                     "a guest starts before its disk is there"
                 );
             }
@@ -513,11 +609,17 @@ impl Hypervisor for Fake {
         self.change("detach-disk", id, |g| g.attached.retain(|a| a != name))
             .await
     }
-    async fn resize_disk(&self, _: &str, _: &str, _: u64) -> Result<()> {
-        Ok(())
+    async fn resize_disk(&self, id: &str, name: &str, bytes: u64) -> Result<()> {
+        self.call(format!("resize-disk {id} {name}"), |s| {
+            if let Some(volume) = s.volumes.get_mut(name) {
+                volume.1 = bytes;
+            }
+            Ok(())
+        })
+        .await
     }
-    async fn snapshot(&self, _: &str, _: &str, _: &Path) -> Result<()> {
-        Ok(())
+    async fn snapshot(&self, id: &str, name: &str, _: &Path) -> Result<()> {
+        self.call(format!("copy-of-disk {id} {name}"), |_| Ok(())).await
     }
     async fn console_log(&self, _: &str, _: Option<usize>) -> Result<Vec<u8>> {
         Ok(vec![])

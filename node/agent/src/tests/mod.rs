@@ -2,6 +2,7 @@
 #![allow(clippy::unwrap_used, clippy::panic)]
 
 mod fake;
+mod volumes;
 
 use fake::{Fake, NODE, Plane, run};
 use maru_agent_api::observed::{PowerState, Report};

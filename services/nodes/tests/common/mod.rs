@@ -95,7 +95,7 @@ pub async fn over(store: Store) -> World {
     let folder = tempfile::tempdir().unwrap();
     let blobs = Arc::new(DirBlobs::open(folder.path(), "test").await.unwrap());
     let records = Arc::new(MemRecords::new());
-    let hub = Hub::new(store.clone(), blobs, records.clone());
+    let hub = Hub::new(store.clone(), vec![blobs], records.clone());
     World {
         store,
         hub,
@@ -331,6 +331,9 @@ impl Lanes for Discards {
         no_lane()
     }
     async fn disk_image(&self, _: &str) -> Result<ByteStream> {
+        no_lane()
+    }
+    async fn volume_bytes(&self, _: &str, _: &str) -> Result<ByteStream> {
         no_lane()
     }
     async fn diagnostics(&self, _: &str) -> Result<Value> {

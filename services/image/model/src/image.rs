@@ -155,6 +155,34 @@ pub struct Image {
 }
 
 impl Image {
+    /// A record without data, private to its project: what other services begin an image with.
+    #[must_use]
+    pub fn queued(owner: ProjectId) -> Self {
+        let now = maru_base::time::now();
+        Self {
+            name: None,
+            owner,
+            status: ImageStatus::Queued,
+            visibility: Visibility::Private,
+            hidden: false,
+            protected: false,
+            disk_format: None,
+            container_format: Some("bare".to_owned()),
+            proven_format: None,
+            min_disk: 0,
+            min_ram: 0,
+            size: None,
+            virtual_size: None,
+            checksum: None,
+            digest: None,
+            tags: Vec::new(),
+            properties: BTreeMap::new(),
+            created_at: now,
+            updated_at: now,
+            upload: None,
+            staged: None,
+        }
+    }
     /// Bytes that it holds of its project's: its data, or what is staged for it.
     #[must_use]
     pub fn held(&self) -> Option<u64> {

@@ -62,6 +62,7 @@ pub fn service(app: Arc<App>) -> Service {
         name: "image",
         prefixes: &["/image"],
         errors: ErrorStyle::Image,
+        strict_slash: false,
         microversions: None,
         routes,
     }

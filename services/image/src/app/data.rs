@@ -86,9 +86,38 @@ impl App {
         if content_type.split(';').next().map(str::trim) != Some("application/octet-stream") {
             return Err(unsupported_media(&content_type, "application/octet-stream"));
         }
-        let upload = self.begin_upload(request, id, stage).await?;
+        let announced = request.header("content-length").and_then(|n| n.parse::<u64>().ok());
+        let find = |snapshot: &Snapshot| self.find(snapshot, request, id);
+        let upload = self.begin_upload(find, announced, stage).await?;
+        let stream = request.take_stream();
+        self.take(upload, stream, announced, stage, &request.id).await
+    }
+
+    /// Takes bytes that another service of this cloud has for a queued image (a volume's upload, a server's disk).
+    ///
+    /// # Errors
+    /// 404 when the image is gone, 409 when it takes no data, and what an upload is refused for.
+    pub async fn fill(self: &Arc<Self>, id: &str, stream: ByteStream) -> Result<()> {
+        let find = |snapshot: &Snapshot| {
+            snapshot
+                .get::<Image>(&ImageId::from(id))
+                .ok_or_else(|| Error::not_found(format!("Failed to find image {id}; it was deleted.")))
+        };
+        let upload = self.begin_upload(find, None, false).await?;
+        self.take(upload, stream, None, false, "").await
+    }
+
+    /// Receives and settles (or stages), or abandons.
+    async fn take(
+        &self,
+        upload: Upload,
+        stream: ByteStream,
+        announced: Option<u64>,
+        stage: bool,
+        request_id: &str,
+    ) -> Result<()> {
         let mut running = Running(Some(upload.clone()));
-        let received = upload.receive(request).await;
+        let received = upload.fill(stream, announced).await;
         running.0 = None;
         let outcome = match received {
             Ok(writer) => {
@@ -106,23 +135,27 @@ impl App {
             Err(error) => Err(error),
         };
         if let Err(error) = &outcome {
-            tracing::info!(request_id = %request.id, image = id, error = %error.chain(), "upload refused");
+            tracing::info!(request_id, image = %upload.image, error = %error.chain(), "upload refused");
             upload.abandon().await;
         }
         outcome
     }
 
-    async fn begin_upload(self: &Arc<Self>, request: &Request, id: &str, stage: bool) -> Result<Upload> {
+    async fn begin_upload(
+        self: &Arc<Self>,
+        find: impl Fn(&Snapshot) -> Result<Object<Image>> + Send,
+        announced: Option<u64>,
+        stage: bool,
+    ) -> Result<Upload> {
         let to = if stage {
             ImageStatus::Uploading
         } else {
             ImageStatus::Saving
         };
         let ticket = maru_base::random::hex32();
-        let announced = request.header("content-length").and_then(|n| n.parse::<u64>().ok());
         self.store
             .plan(|snapshot| {
-                let old = self.find(snapshot, request, id)?;
+                let old = find(snapshot)?;
                 if old.status != ImageStatus::Queued {
                     return Err(Error::conflict(format!(
                         "Image status transition from {} to {} is not allowed: only a queued image takes data.",
@@ -278,11 +311,6 @@ impl App {
 }
 
 impl Upload {
-    async fn receive(&self, request: &mut Request) -> Result<BlobWriter> {
-        let announced = request.header("content-length").and_then(|n| n.parse::<u64>().ok());
-        self.fill(request.take_stream(), announced).await
-    }
-
     /// Takes a stream's bytes, no more than an image and its project may have.
     pub(super) async fn fill(&self, mut stream: ByteStream, announced: Option<u64>) -> Result<BlobWriter> {
         let app = &self.app;

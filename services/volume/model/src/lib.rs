@@ -1,0 +1,55 @@
+//! Stored types, pure rules and planners of the block storage service (Cinder v3).
+//!
+//! A [`Volume`] is intent and the status that the API shows; its bytes are a file on its host. What a node is told is
+//! [`volume_intents`] and [`snapshot_intents`], what it says comes back through [`plan_observe_volume`] and its
+//! siblings. Compute composes the planners of [`attachment`] into its own transactions.
+
+mod attachment;
+mod backend;
+mod backup;
+mod intent;
+mod observe;
+mod plan;
+mod qos;
+pub mod quota;
+mod snapshot;
+mod status;
+mod transfer;
+mod volume;
+mod volume_type;
+
+pub use attachment::{
+    Attachment, AttachmentId, AttachmentStatus, Mode, attachments_of, plan_attach, plan_attach_new, plan_attached,
+    plan_detach, plan_detached, plan_detaching, plan_reserve, plan_unreserve, status_by_attachments,
+};
+pub use backend::{Backend, BackendId, find_backend, plan_upsert_backend};
+pub use backup::{Backup, BackupId, BackupStatus};
+pub use intent::{SnapshotIntent, VolumeIntent, Wanted, pulls, snapshot_intents, volume_intents};
+pub use observe::{
+    SnapshotSeen, VolumeSeen, plan_observe_snapshot, plan_observe_volume, plan_snapshot_removed, plan_volume_removed,
+};
+pub use plan::{
+    find_snapshot, find_volume, plan_create_snapshot, plan_create_volume, plan_delete_snapshot, plan_delete_volume,
+    plan_forget_snapshot, plan_forget_volume,
+};
+pub use qos::{Consumer, Qos, QosId};
+pub use snapshot::{Snapshot, SnapshotId, SnapshotStatus};
+pub use status::Status;
+pub use transfer::{Transfer, TransferId};
+pub use volume::{NewVolume, Source, Upload, Volume, VolumeId};
+pub use volume_type::{DEFAULT_TYPE, Encryption, VolumeType, VolumeTypeId, find_type, visible_type};
+
+/// Registers the kinds of this model.
+pub fn register(registry: &mut maru_store::Registry) {
+    registry
+        .register::<Volume>()
+        .register::<Snapshot>()
+        .register::<Attachment>()
+        .register::<VolumeType>()
+        .register::<Qos>()
+        .register::<Backup>()
+        .register::<Transfer>()
+        .register::<Backend>()
+        .register::<quota::QuotaSet>()
+        .register::<quota::QuotaClass>();
+}

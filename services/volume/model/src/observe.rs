@@ -1,0 +1,141 @@
+//! What a node says of its volumes, and how their statuses follow.
+
+use crate::{
+    Backup, BackupStatus, Snapshot, SnapshotId, SnapshotStatus, Status, Volume, VolumeId, plan_forget_snapshot,
+    plan_forget_volume, quota, status_by_attachments,
+};
+use maru_base::Result;
+use maru_store::Txn;
+
+/// What a node says of a volume.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct VolumeSeen {
+    /// The revision of the intent that this answers.
+    pub revision: u64,
+    /// Which making of the bytes is there; `None` when none is.
+    pub content: Option<u64>,
+    /// Bytes of the disk that is there.
+    pub size: u64,
+    /// What cannot be carried out.
+    pub fault: Option<String>,
+    /// Whether that is final.
+    pub fault_final: bool,
+}
+
+/// What a node says of a snapshot.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct SnapshotSeen {
+    /// Whether the copy is whole.
+    pub made: bool,
+    /// What cannot be carried out.
+    pub fault: Option<String>,
+    /// Whether that is final.
+    pub fault_final: bool,
+}
+
+/// Moves a volume's status after a report of its host; a report of another node, or of a volume that is gone, is ignored.
+pub fn plan_observe_volume(
+    snapshot: &maru_store::Snapshot,
+    txn: &mut Txn,
+    node: &str,
+    id: &VolumeId,
+    seen: &VolumeSeen,
+) {
+    let Some(volume) = snapshot.get::<Volume>(id) else {
+        return;
+    };
+    let v = &volume.value;
+    if v.host.as_deref() != Some(node) || seen.revision <= v.asked_after {
+        return;
+    }
+    let made = seen.content == Some(v.content) && seen.size >= v.bytes();
+    let failed = seen.fault.is_some() && seen.fault_final;
+    let mut new = (**v).clone();
+    match v.status {
+        // A server may wait for it already.
+        Status::Creating | Status::Downloading if made => new.status = status_by_attachments(snapshot, id),
+        Status::Creating | Status::Downloading if failed => new.status = Status::Error,
+        Status::RestoringBackup if made => new.status = Status::Available,
+        Status::RestoringBackup if failed => new.status = Status::ErrorRestoring,
+        Status::Extending if made => {
+            new.extending_from = None;
+            new.status = status_by_attachments(snapshot, id);
+        }
+        Status::Extending if failed => {
+            // The room that was asked for is not there: the volume keeps the size it had.
+            if let Some(before) = new.extending_from.take() {
+                let by = i64::from(new.size) - i64::from(before);
+                quota::give(snapshot, txn, &new.project_id, &quota::of_growth(&new.type_id, by));
+                new.size = before;
+            }
+            new.status = Status::ErrorExtending;
+        }
+        _ => return,
+    }
+    new.fault = seen.fault.clone().filter(|_| failed);
+    new.updated = Some(maru_base::time::now());
+    if let Some(backup) = new.backup.take().and_then(|b| snapshot.get::<Backup>(&b))
+        && backup.value.status == BackupStatus::Restoring
+    {
+        let mut done = (*backup.value).clone();
+        done.status = BackupStatus::Available;
+        done.updated = new.updated;
+        txn.update(&backup, &done);
+    }
+    txn.update(&volume, &new);
+}
+
+/// Moves a snapshot's status after a report of its host.
+pub fn plan_observe_snapshot(
+    snapshot: &maru_store::Snapshot,
+    txn: &mut Txn,
+    node: &str,
+    id: &SnapshotId,
+    seen: &SnapshotSeen,
+) {
+    let Some(read) = snapshot.get::<Snapshot>(id) else {
+        return;
+    };
+    if read.value.host.as_deref() != Some(node) || read.value.status != SnapshotStatus::Creating {
+        return;
+    }
+    let mut new = (*read.value).clone();
+    if seen.made {
+        new.status = SnapshotStatus::Available;
+        new.progress = Some("100%".to_owned());
+    } else if seen.fault.is_some() && seen.fault_final {
+        new.status = SnapshotStatus::Error;
+        new.fault.clone_from(&seen.fault);
+    } else {
+        return;
+    }
+    new.updated = Some(maru_base::time::now());
+    txn.update(&read, &new);
+}
+
+/// Finishes a volume's deletion: nothing of it is left on its host.
+///
+/// # Errors
+/// None today; a `Result` like every planner.
+pub fn plan_volume_removed(snapshot: &maru_store::Snapshot, txn: &mut Txn, node: &str, id: &VolumeId) -> Result<()> {
+    match snapshot.get::<Volume>(id) {
+        Some(v) if v.value.host.as_deref() == Some(node) && v.value.removing => plan_forget_volume(snapshot, txn, &v),
+        _ => Ok(()),
+    }
+}
+
+/// Finishes a snapshot's deletion.
+///
+/// # Errors
+/// None today; a `Result` like every planner.
+pub fn plan_snapshot_removed(
+    snapshot: &maru_store::Snapshot,
+    txn: &mut Txn,
+    node: &str,
+    id: &SnapshotId,
+) -> Result<()> {
+    match snapshot.get::<Snapshot>(id) {
+        Some(s) if s.value.host.as_deref() == Some(node) && s.value.removing => plan_forget_snapshot(snapshot, txn, &s),
+        _ => Ok(()),
+    }
+}

@@ -1,0 +1,249 @@
+//! Making and removing volumes and snapshots, to be composed into others' transactions.
+
+use crate::{
+    Snapshot, SnapshotId, SnapshotStatus, Source, Status, Volume, VolumeId, VolumeType, attachments_of, quota,
+};
+use maru_base::{Error, Result};
+use maru_store::{Object, Txn};
+
+/// A volume that exists.
+///
+/// # Errors
+/// 404 in upstream's words.
+pub fn find_volume(snapshot: &maru_store::Snapshot, id: &str) -> Result<Object<Volume>> {
+    snapshot
+        .get::<Volume>(&VolumeId::from(id))
+        .ok_or_else(|| Error::not_found(format!("Volume {id} could not be found.")))
+}
+
+/// A snapshot that exists.
+///
+/// # Errors
+/// 404 in upstream's words.
+pub fn find_snapshot(snapshot: &maru_store::Snapshot, id: &str) -> Result<Object<Snapshot>> {
+    snapshot
+        .get::<Snapshot>(&SnapshotId::from(id))
+        .ok_or_else(|| Error::not_found(format!("Snapshot {id} could not be found.")))
+}
+
+/// Makes a volume: quota, its type's life, and the life of what it is made from until it is made.
+///
+/// # Errors
+/// 413 over quota.
+pub fn plan_create_volume(
+    snapshot: &maru_store::Snapshot,
+    txn: &mut Txn,
+    id: &VolumeId,
+    volume: &Volume,
+) -> Result<()> {
+    let most = quota::limit(snapshot, &volume.project_id, "per_volume_gigabytes");
+    if most >= 0 && i64::from(volume.size) > most {
+        return Err(Error::too_large(format!(
+            "Requested volume size {}G is larger than maximum allowed limit {most}G.",
+            volume.size
+        ))
+        .with_code("overLimit"));
+    }
+    quota::take(
+        snapshot,
+        txn,
+        &volume.project_id,
+        &quota::of_volume(&volume.type_id, i64::from(volume.size)),
+    )?;
+    txn.alive::<VolumeType>(&volume.type_id);
+    txn.bump_epoch(&type_epoch(&volume.type_id));
+    match &volume.source {
+        Source::Volume(source) => {
+            txn.alive::<Volume>(source);
+        }
+        Source::Snapshot(source) => {
+            txn.alive::<Snapshot>(source);
+        }
+        Source::Blank | Source::Image { .. } | Source::Backup { .. } => {}
+    }
+    txn.create(id, volume);
+    Ok(())
+}
+
+/// The epoch that volumes of a type meet its deletion in.
+pub(crate) fn type_epoch(id: &str) -> String {
+    format!("volume_type:{id}")
+}
+
+/// What refuses a deletion whatever the status is: snapshots, attachments, copies that are being made of it.
+fn held(snapshot: &maru_store::Snapshot, volume: &Object<Volume>) -> Result<()> {
+    if volume.value.snapshots > 0 {
+        return Err(Error::bad_request(format!(
+            "Invalid volume: Volume must not have dependent snapshots; it has {}, delete them first (or pass cascade).",
+            volume.value.snapshots
+        )));
+    }
+    if attachments_of(snapshot, &volume.id).next().is_some() {
+        return Err(Error::bad_request(
+            "Invalid volume: Volume must not be attached to a server; detach it first.",
+        ));
+    }
+    if copying(snapshot, |s| matches!(s, Source::Volume(id) if *id == volume.id)) {
+        return Err(Error::bad_request(
+            "Invalid volume: another volume is being copied from it; wait until that is available.",
+        ));
+    }
+    Ok(())
+}
+
+/// Whether a volume is being made from such a source.
+fn copying(snapshot: &maru_store::Snapshot, of: impl Fn(&Source) -> bool) -> bool {
+    [Status::Creating, Status::Downloading, Status::RestoringBackup]
+        .iter()
+        .any(|status| {
+            snapshot
+                .find::<Volume>("status", status.word())
+                .any(|v| of(&v.value.source))
+        })
+}
+
+/// Asks for a volume's deletion: at once when no host has it, else its host removes the bytes first. `force` is for
+/// administrators: it does not mind the status.
+///
+/// # Errors
+/// 400 that names what holds it.
+pub fn plan_delete_volume(
+    snapshot: &maru_store::Snapshot,
+    txn: &mut Txn,
+    volume: &Object<Volume>,
+    force: bool,
+    request_id: &str,
+) -> Result<()> {
+    if volume.value.removing {
+        return Ok(());
+    }
+    if !force && !volume.value.status.deletable() {
+        return Err(Error::bad_request(format!(
+            "Invalid volume: Volume status must be available or error or error_restoring or error_extending or \
+             error_managing and must not be migrating, attached, belong to a group, have snapshots or be disassociated \
+             from snapshots after volume transfer. It is {}.",
+            volume.value.status.word()
+        )));
+    }
+    held(snapshot, volume)?;
+    if volume.value.host.is_none() {
+        return plan_forget_volume(snapshot, txn, volume);
+    }
+    let mut new = (*volume.value).clone();
+    new.status = Status::Deleting;
+    new.removing = true;
+    new.touch(request_id, snapshot);
+    txn.update(volume, &new);
+    Ok(())
+}
+
+/// Removes the record of a volume that no host has (any more), and gives its quota back.
+///
+/// # Errors
+/// None today; a `Result` like every planner.
+pub fn plan_forget_volume(snapshot: &maru_store::Snapshot, txn: &mut Txn, volume: &Object<Volume>) -> Result<()> {
+    let v = &volume.value;
+    let size = i64::from(v.extending_from.unwrap_or(v.size).max(v.size));
+    quota::give(snapshot, txn, &v.project_id, &quota::of_volume(&v.type_id, size));
+    txn.delete(volume);
+    Ok(())
+}
+
+/// Makes a snapshot of a volume.
+///
+/// # Errors
+/// 400 when the volume is not in a status for it, 413 over quota.
+pub fn plan_create_snapshot(
+    snapshot: &maru_store::Snapshot,
+    txn: &mut Txn,
+    volume: &Object<Volume>,
+    id: &SnapshotId,
+    value: &Snapshot,
+    force: bool,
+) -> Result<()> {
+    let status = volume.value.status;
+    let may = status == Status::Available || (force && status == Status::InUse);
+    if !may {
+        return Err(Error::bad_request(format!(
+            "Invalid volume: Volume {} status must be available{}, but current status is: {}.",
+            volume.id,
+            if force { " or in-use" } else { "" },
+            status.word()
+        )));
+    }
+    quota::take(
+        snapshot,
+        txn,
+        &value.project_id,
+        &quota::of_snapshot(&value.type_id, i64::from(value.size)),
+    )?;
+    let mut new = (*volume.value).clone();
+    new.snapshots += 1;
+    txn.update(volume, &new);
+    txn.create(id, value);
+    Ok(())
+}
+
+/// Asks for a snapshot's deletion.
+///
+/// # Errors
+/// 400 that names what holds it.
+pub fn plan_delete_snapshot(
+    snapshot: &maru_store::Snapshot,
+    txn: &mut Txn,
+    read: &Object<Snapshot>,
+    force: bool,
+    request_id: &str,
+) -> Result<()> {
+    let status = read.value.status;
+    if read.value.removing {
+        return Ok(());
+    }
+    if !force
+        && !matches!(
+            status,
+            SnapshotStatus::Available | SnapshotStatus::Error | SnapshotStatus::ErrorDeleting
+        )
+    {
+        return Err(Error::bad_request(format!(
+            "Invalid snapshot: Snapshot status must be available or error; it is {}.",
+            status.word()
+        )));
+    }
+    if copying(snapshot, |s| matches!(s, Source::Snapshot(id) if *id == read.id)) {
+        return Err(Error::bad_request(
+            "Invalid snapshot: a volume is being made of it; wait until that is available.",
+        ));
+    }
+    if read.value.host.is_none() {
+        return plan_forget_snapshot(snapshot, txn, read);
+    }
+    let mut new = (*read.value).clone();
+    new.status = SnapshotStatus::Deleting;
+    new.removing = true;
+    request_id.clone_into(&mut new.request_id);
+    new.updated = Some(maru_base::time::now());
+    txn.update(read, &new);
+    Ok(())
+}
+
+/// Removes the record of a snapshot that no host has (any more).
+///
+/// # Errors
+/// None today; a `Result` like every planner.
+pub fn plan_forget_snapshot(snapshot: &maru_store::Snapshot, txn: &mut Txn, read: &Object<Snapshot>) -> Result<()> {
+    let s = &read.value;
+    quota::give(
+        snapshot,
+        txn,
+        &s.project_id,
+        &quota::of_snapshot(&s.type_id, i64::from(s.size)),
+    );
+    if let Some(volume) = snapshot.get::<Volume>(&s.volume_id) {
+        let mut new = (*volume.value).clone();
+        new.snapshots = new.snapshots.saturating_sub(1);
+        txn.update(&volume, &new);
+    }
+    txn.delete(read);
+    Ok(())
+}

@@ -1,0 +1,17 @@
+//! Wire types and thin handlers, one file a noun.
+
+pub(crate) mod attachments;
+pub(crate) mod backups;
+pub(crate) mod list;
+pub(crate) mod metadata;
+pub(crate) mod misc;
+pub(crate) mod qos;
+pub(crate) mod quotas;
+pub(crate) mod services;
+pub(crate) mod snapshots;
+pub(crate) mod transfers;
+pub(crate) mod types;
+pub(crate) mod versions;
+pub(crate) mod volume_actions;
+pub(crate) mod volumes;
+pub(crate) mod wire;

@@ -1,0 +1,255 @@
+//! Services, hosts, pools, capabilities: each node's storage is one of them.
+
+use crate::{
+    App,
+    api::wire::{invalid, time},
+};
+use maru_base::{Error, Result};
+use maru_http::{Reply, Request};
+use maru_store::{Object, Snapshot, Txn};
+use maru_volume_model::{Backend, Volume, find_backend};
+use serde::Deserialize;
+use serde_json::{Map, Value, json};
+use std::sync::Arc;
+
+/// Binaries that clients know: each node has the first, the control plane the others.
+const VOLUME: &str = "cinder-volume";
+const CONTROL: &[&str] = &["cinder-scheduler", "cinder-backup"];
+
+fn backends(snapshot: &Snapshot) -> Vec<Object<Backend>> {
+    let mut all: Vec<Object<Backend>> = snapshot.list::<Backend>().collect();
+    all.sort_by(|a, b| a.value.host.cmp(&b.value.host));
+    all
+}
+
+fn service(binary: &str, host: &str, backend: &Backend, volume: bool) -> Value {
+    let mut out = json!({
+        "binary": binary, "host": host, "zone": backend.zone,
+        "status": if volume && backend.disabled { "disabled" } else { "enabled" },
+        "state": if backend.up || !volume { "up" } else { "down" },
+        "updated_at": time(backend.seen), "disabled_reason": if volume { json!(backend.disabled_reason) } else { Value::Null },
+    });
+    if volume {
+        out["frozen"] = backend.frozen.into();
+        out["replication_status"] = "disabled".into();
+        out["active_backend_id"] = Value::Null;
+    }
+    out
+}
+
+/// `GET /os-services`.
+pub(crate) async fn index(app: Arc<App>, request: Request) -> Result<Reply> {
+    let snapshot = app.store.current().await?;
+    let all = backends(&snapshot);
+    let mut rows: Vec<Value> = all
+        .iter()
+        .map(|b| {
+            let mut row = service(VOLUME, &format!("{}@local", b.value.host), &b.value, true);
+            if request.at_least(3, 7) {
+                row["cluster"] = Value::Null;
+            }
+            if request.at_least(3, 49) {
+                row["backend_state"] = if b.value.up { "up" } else { "down" }.into();
+            }
+            row
+        })
+        .collect();
+    if let Some(first) = all.first() {
+        for binary in CONTROL {
+            let mut row = service(binary, &first.value.host, &first.value, false);
+            if request.at_least(3, 7) {
+                row["cluster"] = Value::Null;
+            }
+            rows.push(row);
+        }
+    }
+    for key in ["binary", "host"] {
+        if let Some(wanted) = request.query.get(key) {
+            rows.retain(|r| {
+                let mine = r[key].as_str().unwrap_or_default();
+                mine == wanted || mine.split('@').next() == Some(wanted)
+            });
+        }
+    }
+    Reply::json(200, &json!({"services": rows}))
+}
+
+#[derive(Debug, Deserialize)]
+struct ServiceBody {
+    host: String,
+    binary: Option<String>,
+    service: Option<String>,
+    disabled_reason: Option<String>,
+}
+
+/// `PUT /os-services/{action}`: enable, disable, disable-log-reason, freeze, thaw.
+pub(crate) async fn update(app: Arc<App>, mut request: Request) -> Result<Reply> {
+    let action = request.param("action").to_owned();
+    let given: ServiceBody = request.json().await?;
+    let binary = given
+        .binary
+        .clone()
+        .or(given.service.clone())
+        .unwrap_or_else(|| VOLUME.to_owned());
+    let node = given.host.split('@').next().unwrap_or_default().to_owned();
+    if action == "disable-log-reason" && given.disabled_reason.as_deref().is_none_or(|r| r.trim().is_empty()) {
+        return Err(invalid(
+            "disabled_reason",
+            "Disabled reason contains invalid characters or is too long: it must be 1 to 255 characters.",
+        ));
+    }
+    if !matches!(
+        action.as_str(),
+        "enable" | "disable" | "disable-log-reason" | "freeze" | "thaw"
+    ) {
+        return Err(Error::not_found(format!("Unknown action: {action}")));
+    }
+    if CONTROL.contains(&binary.as_str()) {
+        return Err(Error::not_implemented(format!(
+            "Only {VOLUME} can be taken out of service here; {binary} is part of the control plane."
+        )));
+    }
+    app.store
+        .plan(|snapshot| {
+            let missing = || {
+                let why = format!("Service {binary} on host {} could not be found.", given.host);
+                // Upstream's freeze and thaw answer 400 here.
+                if matches!(action.as_str(), "freeze" | "thaw") {
+                    Error::bad_request(why)
+                } else {
+                    Error::not_found(why)
+                }
+            };
+            let backend = find_backend(snapshot, &node)
+                .filter(|_| binary == VOLUME)
+                .ok_or_else(missing)?;
+            let mut new = (*backend.value).clone();
+            match action.as_str() {
+                "enable" => {
+                    new.disabled = false;
+                    new.disabled_reason = None;
+                }
+                "freeze" => new.frozen = true,
+                "thaw" => new.frozen = false,
+                _ => {
+                    new.disabled = true;
+                    new.disabled_reason.clone_from(&given.disabled_reason);
+                }
+            }
+            let mut txn = Txn::new();
+            txn.update(&backend, &new);
+            Ok((txn, ()))
+        })
+        .await?;
+    if matches!(action.as_str(), "freeze" | "thaw") {
+        return Ok(Reply::empty(202));
+    }
+    let mut out = json!({
+        "host": given.host, "service": binary, "binary": binary, "disabled": action != "enable",
+        "status": if action == "enable" { "enabled" } else { "disabled" },
+    });
+    if action == "disable-log-reason" {
+        out["disabled_reason"] = json!(given.disabled_reason);
+    }
+    Reply::json(200, &out)
+}
+
+/// GiB that volumes of a node were given.
+fn given_gb(snapshot: &Snapshot, host: &str) -> u64 {
+    snapshot
+        .find::<Volume>("host", host)
+        .map(|v| u64::from(v.value.size))
+        .sum()
+}
+
+/// `GET /scheduler-stats/get_pools`.
+pub(crate) async fn pools(app: Arc<App>, request: Request) -> Result<Reply> {
+    let snapshot = app.store.current().await?;
+    let detail = request.query.bool("detail")?.unwrap_or(false);
+    let pools: Vec<Value> = backends(&snapshot)
+        .iter()
+        .map(|b| {
+            let mut pool = json!({"name": b.value.pool()});
+            if detail {
+                let given = given_gb(&snapshot, &b.value.host);
+                pool["capabilities"] = json!({
+                    "volume_backend_name": "local", "vendor_name": "Open Source", "driver_version": env!("CARGO_PKG_VERSION"),
+                    "storage_protocol": "file", "pool_name": "local", "total_capacity_gb": b.value.capacity_gb,
+                    "free_capacity_gb": b.value.capacity_gb.saturating_sub(given), "allocated_capacity_gb": given,
+                    "provisioned_capacity_gb": given, "reserved_percentage": 0, "max_over_subscription_ratio": "1.0",
+                    "QoS_support": false, "multiattach": true, "thin_provisioning_support": true,
+                    "thick_provisioning_support": false, "location_info": b.value.host, "updated": time(b.value.seen),
+                });
+            }
+            pool
+        })
+        .collect();
+    Reply::json(200, &json!({"pools": pools}))
+}
+
+/// `GET /os-hosts`.
+pub(crate) async fn hosts(app: Arc<App>, request: Request) -> Result<Reply> {
+    let snapshot = app.store.current().await?;
+    let _ = &request;
+    let all = backends(&snapshot);
+    let control = all
+        .iter()
+        .take(1)
+        .flat_map(|b| CONTROL.iter().map(move |binary| (b, *binary, b.value.host.clone())));
+    let rows: Vec<Value> = all
+        .iter()
+        .map(|b| (b, VOLUME, format!("{}@local", b.value.host)))
+        .chain(control)
+        .map(|(b, binary, host)| {
+            json!({
+                "host_name": host, "service": binary, "zone": b.value.zone,
+                "service-status": if b.value.up { "available" } else { "unavailable" },
+                "service-state": if b.value.disabled { "disabled" } else { "enabled" },
+                "last-update": time(b.value.seen),
+            })
+        })
+        .collect();
+    Reply::json(200, &json!({"hosts": rows}))
+}
+
+/// `GET /os-hosts/{host}`: what projects have there.
+pub(crate) async fn host(app: Arc<App>, request: Request) -> Result<Reply> {
+    let snapshot = app.store.current().await?;
+    let name = request.param("host");
+    let node = name.split('@').next().unwrap_or_default();
+    find_backend(&snapshot, node).ok_or_else(|| Error::not_found(format!("Host {name} could not be found.")))?;
+    let mut by_project: std::collections::BTreeMap<String, (u64, u64)> = std::collections::BTreeMap::new();
+    for v in snapshot.find::<Volume>("host", node) {
+        let slot = by_project.entry(v.value.project_id.to_string()).or_default();
+        slot.0 += 1;
+        slot.1 += u64::from(v.value.size);
+    }
+    let resource = |project: &str, n: u64, gb: u64| {
+        json!({"resource": {
+            "host": name, "project": project, "volume_count": n.to_string(), "total_volume_gb": gb.to_string(),
+            "snapshot_count": "0", "total_snapshot_gb": "0",
+        }})
+    };
+    let total = by_project.values().fold((0, 0), |a, b| (a.0 + b.0, a.1 + b.1));
+    let mut rows = vec![resource("(total)", total.0, total.1)];
+    rows.extend(by_project.iter().map(|(p, (n, gb))| resource(p, *n, *gb)));
+    Reply::json(200, &json!({"host": rows}))
+}
+
+/// `GET /capabilities/{host}`.
+pub(crate) async fn capabilities(app: Arc<App>, request: Request) -> Result<Reply> {
+    let snapshot = app.store.current().await?;
+    let name = request.param("host");
+    let node = name.split('@').next().unwrap_or_default();
+    let backend =
+        find_backend(&snapshot, node).ok_or_else(|| Error::not_found(format!("Host {name} could not be found.")))?;
+    Reply::json(
+        200,
+        &json!({
+            "namespace": "OS::Storage::Capabilities::local", "vendor_name": "Open Source", "volume_backend_name": "local",
+            "pool_name": Value::Null, "driver_version": env!("CARGO_PKG_VERSION"), "storage_protocol": "file",
+            "display_name": backend.value.pool(), "description": Value::Null, "visibility": Value::Null,
+            "replication_targets": [], "properties": Map::new(),
+        }),
+    )
+}

@@ -1,0 +1,3 @@
+//! What a request must be, and the one transaction that it becomes.
+
+pub(crate) mod volumes;

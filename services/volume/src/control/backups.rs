@@ -1,0 +1,166 @@
+//! Backups: bytes of a volume or a snapshot become a blob; a deleted backup's blob goes when nothing else names it.
+//!
+//! ```text
+//!  creating ─► bytes from the node ─► blob ─► available (digest, bytes), volume as before
+//!           └► refused for good ─► error with the reason, volume as before
+//!  deleting ─► record gone, quota back ─► blob gone unless another backup names it
+//! ```
+//!
+//! A process that dies midway leaves the backup `creating`; the next one reads the bytes again.
+
+use crate::App;
+use futures_util::StreamExt;
+use maru_base::{Error, ErrorKind, Result};
+use maru_blob::SealedBlob;
+use maru_control::{Next, Reconciler};
+use maru_store::{Kind, Object, Snapshot, Store, Txn};
+use maru_volume_model::{Backup, BackupId, BackupStatus, Status, Volume, quota};
+use std::sync::Arc;
+
+/// The reconciler, keyed by backup.
+pub(crate) struct Backups(pub(crate) Arc<App>);
+
+fn work(status: BackupStatus) -> bool {
+    matches!(status, BackupStatus::Creating | BackupStatus::Deleting)
+}
+
+#[async_trait::async_trait]
+impl Reconciler for Backups {
+    fn name(&self) -> &'static str {
+        "volume-backups"
+    }
+    fn kinds(&self) -> Vec<&'static str> {
+        vec![Backup::NAME]
+    }
+    fn keys_for(&self, snapshot: &Snapshot, _kind: &str, id: &str) -> Vec<String> {
+        let waits = snapshot.get::<Backup>(&id.into()).is_some_and(|b| work(b.value.status));
+        if waits { vec![id.to_owned()] } else { Vec::new() }
+    }
+    fn all(&self, snapshot: &Snapshot) -> Vec<String> {
+        snapshot
+            .list::<Backup>()
+            .filter(|b| work(b.value.status))
+            .map(|b| b.id.to_string())
+            .collect()
+    }
+    async fn reconcile(&self, store: &Store, key: &str) -> Result<Next> {
+        let id = BackupId::from(key);
+        let Some(backup) = store.snapshot().get::<Backup>(&id) else {
+            return Ok(Next::Done);
+        };
+        match backup.value.status {
+            BackupStatus::Creating => self.make(store, &backup).await?,
+            BackupStatus::Deleting => self.remove(store, &backup).await?,
+            _ => {}
+        }
+        Ok(Next::Done)
+    }
+}
+
+impl Backups {
+    async fn make(&self, store: &Store, backup: &Object<Backup>) -> Result<()> {
+        let b = &backup.value;
+        let sealed = match self.read(store, b).await {
+            Ok(sealed) => Ok(sealed),
+            Err(e) if matches!(e.kind(), ErrorKind::Unavailable | ErrorKind::Timeout) => return Err(e),
+            Err(e) => {
+                tracing::warn!(backup = %backup.id, request_id = b.request_id, error = %e.chain(), "the backup was not made");
+                Err(e.message().to_owned())
+            }
+        };
+        // From here to the commit the blob has no name; the collector must not take it.
+        let _naming = self.0.naming.read().await;
+        let made = match sealed {
+            Ok(sealed) => Ok(sealed.place().await?),
+            Err(why) => Err(why),
+        };
+        let id = backup.id.clone();
+        store
+            .plan(|snapshot| {
+                let mut txn = Txn::new();
+                let Some(now) = snapshot
+                    .get::<Backup>(&id)
+                    .filter(|b| b.value.status == BackupStatus::Creating)
+                else {
+                    return Ok((txn, ()));
+                };
+                let mut new = (*now.value).clone();
+                match &made {
+                    Ok(info) => {
+                        new.status = BackupStatus::Available;
+                        new.digest = Some(info.digest.clone());
+                        new.bytes = info.size;
+                    }
+                    Err(why) => {
+                        new.status = BackupStatus::Error;
+                        new.fail_reason = Some(why.clone());
+                    }
+                }
+                new.updated = Some(maru_base::time::now());
+                txn.update(&now, &new);
+                if let Some(volume) = snapshot.get::<Volume>(&new.volume_id)
+                    && volume.value.status == Status::BackingUp
+                    && volume.value.backup.as_ref() == Some(&id)
+                {
+                    let mut v = (*volume.value).clone();
+                    v.status = v.before.take().unwrap_or(Status::Available);
+                    v.backup = None;
+                    v.updated = new.updated;
+                    txn.update(&volume, &v);
+                }
+                Ok((txn, ()))
+            })
+            .await
+    }
+
+    /// Reads the bytes from the volume's node into a blob that has no place yet.
+    async fn read(&self, store: &Store, b: &Backup) -> Result<SealedBlob> {
+        let host = store
+            .snapshot()
+            .get::<Volume>(&b.volume_id)
+            .and_then(|v| v.value.host.clone())
+            .ok_or_else(|| Error::not_found("The volume is gone."))?;
+        let from = b.snapshot_id.as_ref().map_or(b.volume_id.as_str(), |s| s.as_str());
+        let mut bytes = self.0.bytes.read(&host, from, "qcow2").await?;
+        let mut writer = self.0.blobs.begin().await?;
+        while let Some(chunk) = bytes.next().await {
+            writer
+                .write(chunk.map_err(|e| Error::unavailable("The node broke off.").with_source(e))?)
+                .await?;
+        }
+        writer.seal().await
+    }
+
+    async fn remove(&self, store: &Store, backup: &Object<Backup>) -> Result<()> {
+        let id = backup.id.clone();
+        store
+            .plan(|snapshot| {
+                let mut txn = Txn::new();
+                if let Some(now) = snapshot.get::<Backup>(&id) {
+                    quota::give(
+                        snapshot,
+                        &mut txn,
+                        &now.value.project_id,
+                        &quota::of_backup(i64::from(now.value.size)),
+                    );
+                    txn.delete(&now);
+                }
+                Ok((txn, ()))
+            })
+            .await?;
+        if let Some(digest) = &backup.value.digest {
+            collect(&self.0, digest).await?;
+        }
+        Ok(())
+    }
+}
+
+/// Removes a blob that no backup names. Blobs are named by their contents: another backup may be the same bytes.
+pub(crate) async fn collect(app: &App, digest: &str) -> Result<()> {
+    let _alone = app.naming.write().await;
+    let snapshot = app.store.current().await?;
+    if snapshot.find::<Backup>("digest", digest).next().is_none() {
+        app.blobs.delete(digest).await?;
+    }
+    Ok(())
+}

@@ -1,0 +1,5 @@
+//! The service's controllers.
+
+pub(crate) mod backups;
+pub(crate) mod placing;
+pub(crate) mod uploads;

@@ -73,6 +73,7 @@ pub fn service(app: Arc<App>) -> Service {
         name: "compute",
         prefixes: &["/compute"],
         errors: ErrorStyle::Compute,
+        strict_slash: false,
         microversions: Some(Microversions {
             header: MicroversionHeader {
                 service: "compute",

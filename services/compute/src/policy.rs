@@ -76,6 +76,11 @@ pub const POLICY: &[RuleDefault] = &[
     r("os_compute_api:os-attach-interfaces:create", MEMBER),
     r("os_compute_api:os-attach-interfaces:delete", MEMBER),
     r("os_compute_api:os-volumes-attachments:index", READER),
+    r("os_compute_api:os-volumes-attachments:show", READER),
+    r("os_compute_api:os-volumes-attachments:create", MEMBER),
+    r("os_compute_api:os-volumes-attachments:update", MEMBER),
+    r("os_compute_api:os-volumes-attachments:swap", ADMIN),
+    r("os_compute_api:os-volumes-attachments:delete", MEMBER),
     // Flavors.
     r("os_compute_api:os-flavors:index", ANY),
     r("os_compute_api:os-flavor-manage:create", ADMIN),

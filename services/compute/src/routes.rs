@@ -4,7 +4,7 @@ use crate::{
     App,
     api::{
         aggregates, flavors, groups, hypervisors, instance_actions, keypairs, limits, quotas, server_actions,
-        server_list, server_parts, servers, services, usage, versions, zones,
+        server_list, server_parts, server_volumes, servers, services, usage, versions, zones,
     },
 };
 use maru_http::{Route, Routes};
@@ -148,7 +148,27 @@ fn part_routes(app: Arc<App>) -> Vec<Route> {
         .get(
             "/v2.1/servers/{id}/os-volume_attachments",
             "os_compute_api:os-volumes-attachments:index",
-            server_parts::volumes,
+            server_volumes::index,
+        )
+        .post(
+            "/v2.1/servers/{id}/os-volume_attachments",
+            "os_compute_api:os-volumes-attachments:create",
+            server_volumes::attach,
+        )
+        .get(
+            "/v2.1/servers/{id}/os-volume_attachments/{volume}",
+            "os_compute_api:os-volumes-attachments:show",
+            server_volumes::show,
+        )
+        .put(
+            "/v2.1/servers/{id}/os-volume_attachments/{volume}",
+            "os_compute_api:os-volumes-attachments:update",
+            server_volumes::update,
+        )
+        .delete(
+            "/v2.1/servers/{id}/os-volume_attachments/{volume}",
+            "os_compute_api:os-volumes-attachments:delete",
+            server_volumes::detach,
         )
         .get(
             "/v2.1/servers/{id}/diagnostics",

@@ -437,10 +437,10 @@ async fn local_disks_come_out_of_the_flavor() {
             json!([{"source_type": "image", "uuid": IMAGE, "boot_index": 0, "x": 1}]),
             "block_device_mapping_v2[0]",
         ),
-        (json!([{"source_type": "volume", "uuid": NOBODY}]), "no block storage"),
+        (json!([{"source_type": "volume", "uuid": NOBODY}]), "get volume"),
         (
-            json!([{"source_type": "blank", "destination_type": "volume", "volume_size": 1}]),
-            "no block storage",
+            json!([{"source_type": "blank", "destination_type": "volume"}]),
+            "volume_size",
         ),
     ];
     for (list, part) in cases {

@@ -113,6 +113,14 @@ pub fn plan_adopt(
     let service = find_service(snapshot, host)
         .ok_or_else(|| Error::unavailable(format!("Node {host} is not known yet; try again when it is connected.")))?;
     let mut server = origin.server.clone();
+    // Its volumes would have to come back first, and their bytes with them.
+    if let Some(v) = server.volumes.first() {
+        return Err(Error::conflict(format!(
+            "The server has the volume {} as {}, and an adopted server comes without volumes. Its bytes are kept on the node as long as they \
+             are not discarded.",
+            v.id, v.device
+        )));
+    }
     let mut groups_missing = Vec::new();
     let mut ports = Vec::new();
     for (port_id, port) in &origin.ports {
@@ -181,7 +189,7 @@ fn allocate(
     service: &Object<ComputeService>,
 ) -> Result<()> {
     let consumer = ConsumerId::from(id.as_str());
-    let wanted: Allocations = [(service.provider.clone(), server.flavor.resources())].into();
+    let wanted: Allocations = [(service.provider.clone(), server.resources())].into();
     let claim = Claim {
         consumer: &consumer,
         holder: Holder {

@@ -76,6 +76,13 @@ pub enum DiskSource {
     },
     /// Nothing.
     Blank,
+    /// A volume of the same host.
+    Volume {
+        /// Cinder's id.
+        id: String,
+        /// Whether the guest may only read it.
+        readonly: bool,
+    },
 }
 
 /// What a guest is told about itself.
@@ -104,6 +111,13 @@ pub struct GuestMetadata {
 /// Seconds a guest has to shut down before it is powered off; upstream's default.
 const STOP_TIMEOUT: u32 = 60;
 
+/// Whether a volume is attached for reading only.
+fn readonly(snapshot: &Snapshot, place: &crate::ServerVolume) -> bool {
+    snapshot
+        .get::<maru_volume_model::Attachment>(&maru_volume_model::AttachmentId::from(place.attachment.as_str()))
+        .is_some_and(|a| a.value.mode == maru_volume_model::Mode::Ro)
+}
+
 /// What shall be on a node for this server; `None` when nothing shall: not placed yet, or being deleted.
 #[must_use]
 pub fn guest_intent(snapshot: &Snapshot, server: &Object<Server>) -> Option<GuestIntent> {
@@ -131,7 +145,20 @@ pub fn guest_intent(snapshot: &Snapshot, server: &Object<Server>) -> Option<Gues
         },
         None => DiskSource::Blank,
     };
-    let mut disks = vec![disk("root", root, server.flavor.root_gb << 30)];
+    let volume = |v: &crate::ServerVolume| GuestDisk {
+        name: v.id.clone(),
+        source: DiskSource::Volume {
+            id: v.id.clone(),
+            readonly: readonly(snapshot, v),
+        },
+        size: 0,
+        bus: v.bus.clone().unwrap_or_else(|| bus.clone()),
+        device: "disk".to_owned(),
+    };
+    let mut disks = match server.volumes.iter().find(|v| v.boot) {
+        Some(boot) => vec![volume(boot)],
+        None => vec![disk("root", root, server.flavor.root_gb << 30)],
+    };
     // Blank disks that the request listed replace the flavor's one second disk.
     let listed: Vec<_> = server
         .block_devices
@@ -151,6 +178,7 @@ pub fn guest_intent(snapshot: &Snapshot, server: &Object<Server>) -> Option<Gues
     if swap > 0 {
         disks.push(disk("swap", DiskSource::Blank, swap << 20));
     }
+    disks.extend(server.volumes.iter().filter(|v| !v.boot && !v.detaching).map(volume));
     let required = property("img_config_drive").is_some_and(|v| v == "mandatory");
     Some(GuestIntent {
         revision: server.revision,

@@ -19,6 +19,7 @@ pub mod rules;
 pub mod schedule;
 mod server;
 mod states;
+mod volume;
 
 pub use action::{ActionEvent, ActionId, ServerAction, action_id, begin_action, event, finish_action, mark_deleted};
 pub use adopt::{Adopted, Origin, plan_adopt};
@@ -35,9 +36,13 @@ pub use observe::{
 pub use quota::{QuotaClass, QuotaClassId, QuotaSet, QuotaSetId};
 pub use server::{
     BlockDevice, Fault, Lock, Networks, Reboot, Server, ServerFlavor, ServerId, ServerImage, ServerKey, ServerPort,
-    WantedPort,
+    ServerVolume, WantedPort,
 };
 pub use states::{Power, PowerState, Task, VmState, status};
+pub use volume::{
+    MOST_VOLUMES, WantedVolume, find_volume, next_device, plan_attach_new_volume, plan_attach_volume,
+    plan_detach_volume, volumes_placed,
+};
 
 /// Registers the kinds of this model.
 pub fn register(registry: &mut maru_store::Registry) {

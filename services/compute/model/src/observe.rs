@@ -10,6 +10,7 @@ use crate::{
     Fault, Power, PowerState, Server, ServerId, Task, VmState,
     action::{ServerAction, action_id, begin_action, event, finish_action, mark_deleted},
     network, quota,
+    volume::{follow_volumes, plan_release_volumes},
 };
 use maru_base::Result;
 use maru_placement_model::{ConsumerId, plan_release};
@@ -77,17 +78,22 @@ pub fn plan_observe_server(snapshot: &Snapshot, txn: &mut Txn, id: &ServerId, se
             txn.create(&key, seen);
         }
     }
-    if let Some((new, story)) = follow(&server, seen) {
+    let (mut new, story, mut changed) = match follow(&server, seen) {
+        Some((new, story)) => (new, story, true),
+        None => ((*server.value).clone(), None, false),
+    };
+    if let Some(story) = story {
+        let done = event(
+            story.event,
+            server.updated,
+            server.host.as_deref(),
+            story.error.as_deref(),
+        );
+        finish_action(snapshot, txn, id, &server.request_id, done, true);
+    }
+    changed |= follow_volumes(snapshot, txn, id, &mut new, seen);
+    if changed {
         txn.update(&server, &new);
-        if let Some(story) = story {
-            let done = event(
-                story.event,
-                server.updated,
-                server.host.as_deref(),
-                story.error.as_deref(),
-            );
-            finish_action(snapshot, txn, id, &server.request_id, done, true);
-        }
     }
     Ok(())
 }
@@ -200,6 +206,7 @@ pub fn plan_server_removed(snapshot: &Snapshot, txn: &mut Txn, id: &ServerId) ->
 /// What the network planners refuse.
 pub(crate) fn plan_forget(snapshot: &Snapshot, txn: &mut Txn, server: &Object<Server>, request_id: &str) -> Result<()> {
     network::plan_unplug(snapshot, txn, server)?;
+    plan_release_volumes(snapshot, txn, server)?;
     plan_release(snapshot, txn, &ConsumerId::from(server.id.as_str()))?;
     for (resource, amount) in quota_of(server) {
         quota::consume(snapshot, txn, &server.project_id, resource, -amount);

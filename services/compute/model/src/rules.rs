@@ -19,6 +19,7 @@ pub fn allowed_states(action: &str) -> &'static [VmState] {
         "createImage" | "update_metadata" | "delete_metadata" | "update tag" | "update tags" | "delete tag"
         | "delete tags" => &[Active, Paused, Suspended, Stopped],
         "attach_interface" | "detach_interface" => &[Active, Paused, Stopped],
+        "attach_volume" | "detach_volume" => &[Active, Paused, Stopped],
         "get_diagnostics" => &[Active, Paused, Suspended, Stopped],
         _ => &[Active, Building, Failed, Paused, Stopped, Suspended],
     }

@@ -3,7 +3,7 @@
 //! Filters and weighers bear upstream's names, so that what an operator knows of them stays true. The choice is only a
 //! proposal: the transaction that allocates guards the provider and its counters, and a lost race plans again.
 
-use crate::{ComputeService, GroupId, Server, ServerGroup, zone_of};
+use crate::{ComputeService, GroupId, Server, ServerGroup, volume::host_of_volumes, zone_of};
 use maru_placement_model::{ResourceProvider, usage};
 use maru_store::{Object, Snapshot};
 use std::{collections::BTreeMap, fmt};
@@ -91,7 +91,7 @@ type Verdict = Result<(), (&'static str, String)>;
 /// # Errors
 /// The list of all hosts with the filter that turned each down.
 pub fn select(snapshot: &Snapshot, request: &Request<'_>) -> Result<Choice, Refusal> {
-    let resources = request.server.flavor.resources();
+    let resources = request.server.resources();
     let group = request
         .server
         .group
@@ -101,11 +101,17 @@ pub fn select(snapshot: &Snapshot, request: &Request<'_>) -> Result<Choice, Refu
         .as_ref()
         .map(|g| members_by_host(snapshot, &g.id, request.id))
         .unwrap_or_default();
+    let volumes = host_of_volumes(snapshot, request.server);
     let mut refusal = Refusal::default();
     let mut fitting = Vec::new();
     for service in snapshot.list::<ComputeService>() {
         let provider = snapshot.get::<ResourceProvider>(&service.provider);
         let verdict = filter_host(snapshot, request, &service)
+            .and_then(|()| match &volumes {
+                Ok(Some(host)) if *host != service.host => Err(("VolumeFilter", format!("its volumes are on {host}"))),
+                Ok(_) => Ok(()),
+                Err(why) => Err(("VolumeFilter", why.clone())),
+            })
             .and_then(|()| filter_image(request.server, &service))
             .and_then(|()| {
                 group

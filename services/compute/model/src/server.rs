@@ -142,6 +142,29 @@ pub struct BlockDevice {
     pub tag: Option<String>,
 }
 
+/// A volume of a server.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ServerVolume {
+    /// Cinder's volume id.
+    pub id: String,
+    /// Cinder's attachment id.
+    pub attachment: String,
+    /// The device that the guest most likely shows it as: `/dev/vdb`.
+    pub device: String,
+    /// Whether the server boots from it.
+    pub boot: bool,
+    /// `virtio`, `scsi`, ... or the image's default.
+    pub bus: Option<String>,
+    /// Device tag.
+    pub tag: Option<String>,
+    /// Whether it is deleted with the server.
+    pub delete_on_termination: bool,
+    /// Whether the guest shall let go of it.
+    pub detaching: bool,
+    /// The request that asked for the attachment, then for its end.
+    pub request_id: String,
+}
+
 /// Why a server is in ERROR.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Fault {
@@ -183,6 +206,9 @@ pub struct Server {
     pub image: Option<ServerImage>,
     /// Disks beyond the flavor's, or with their particulars.
     pub block_devices: Vec<BlockDevice>,
+    /// Volumes that are attached, or being attached or detached.
+    #[serde(default)]
+    pub volumes: Vec<ServerVolume>,
     /// Key pair.
     pub key: Option<ServerKey>,
     /// Metadata.
@@ -282,6 +308,16 @@ impl Server {
         self.updated = maru_base::time::now();
         request_id.clone_into(&mut self.request_id);
         self.asked_after = snapshot.revision();
+    }
+    /// What it asks of a provider: its flavor's, without the boot disk where that is a volume.
+    #[must_use]
+    pub fn resources(&self) -> BTreeMap<String, u64> {
+        if !self.volumes.iter().any(|v| v.boot) {
+            return self.flavor.resources();
+        }
+        let mut flavor = self.flavor.clone();
+        flavor.root_gb = 0;
+        flavor.resources()
     }
     /// The name that the hypervisor knows it by.
     #[must_use]

@@ -12,6 +12,7 @@ pub(crate) mod server_actions;
 pub(crate) mod server_list;
 pub(crate) mod server_parts;
 pub(crate) mod server_view;
+pub(crate) mod server_volumes;
 pub(crate) mod servers;
 pub(crate) mod services;
 pub(crate) mod usage;

@@ -439,12 +439,6 @@ fn rules_of(snapshot: &Snapshot, group: &str) -> Vec<Value> {
         .collect()
 }
 
-/// `GET /servers/{id}/os-volume_attachments`: none while there is no block storage.
-pub(crate) async fn volumes(app: Arc<App>, request: Request) -> Result<Reply> {
-    load(&app, &request, request.param("id")).await?;
-    Reply::json(200, &json!({"volumeAttachments": []}))
-}
-
 /// `GET /servers/{id}/diagnostics`.
 pub(crate) async fn diagnostics(app: Arc<App>, request: Request) -> Result<Reply> {
     let id = request.param("id");

@@ -234,7 +234,7 @@ pub(crate) struct Full<'a> {
         rename = "os-extended-volumes:volumes_attached",
         skip_serializing_if = "Option::is_none"
     )]
-    volumes: Option<[(); 0]>,
+    volumes: Option<Vec<VolumeView<'a>>>,
     #[serde(skip_serializing_if = "Option::is_none")]
     host_status: Option<&'static str>,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -255,6 +255,14 @@ pub(crate) struct Full<'a> {
     /// Only in the answer of a rebuild (2.57 to 2.74; later versions have it above).
     #[serde(rename = "user_data", skip_serializing_if = "Option::is_none")]
     pub rebuilt_user_data: Nullable<String>,
+}
+
+/// A volume in a server's view.
+#[derive(serde::Serialize)]
+struct VolumeView<'a> {
+    id: &'a str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    delete_on_termination: Option<bool>,
 }
 
 /// The full view of a server.
@@ -344,7 +352,15 @@ pub(crate) fn full<'a>(snapshot: &Snapshot, shape: &Shape, server: &'a Object<Se
         task_state: all.then_some(s.task.map(maru_compute_model::Task::as_str)),
         vm_state: all.then_some(s.vm_state.as_str()),
         power_state: all.then(|| observed_power(snapshot, &server.id).number()),
-        volumes: all.then_some([]),
+        volumes: all.then(|| {
+            s.volumes
+                .iter()
+                .map(|v| VolumeView {
+                    id: &v.id,
+                    delete_on_termination: (minor >= 3).then_some(v.delete_on_termination),
+                })
+                .collect()
+        }),
         host_status: (all && minor >= 16 && shape.host_status).then(|| host_status(snapshot, s.host.as_deref())),
         locked: (minor >= 9).then_some(s.lock.is_some()),
         locked_reason: (minor >= 73).then_some(s.lock.as_ref().and_then(|l| l.reason.as_deref())),

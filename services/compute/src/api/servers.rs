@@ -158,11 +158,9 @@ pub(crate) struct DeviceBody {
     #[serde(rename = "device_name")]
     #[serde(default, deserialize_with = "given")]
     pub _device_name: Option<String>,
-    #[serde(rename = "delete_on_termination")]
     #[serde(default, deserialize_with = "given")]
-    pub _delete_on_termination: Option<Flag>,
-    #[serde(rename = "no_device")]
-    pub _no_device: Option<serde_json::Value>,
+    pub delete_on_termination: Option<Flag>,
+    pub no_device: Option<serde_json::Value>,
     #[serde(rename = "virtual_name")]
     #[serde(default, deserialize_with = "given")]
     pub _virtual_name: Option<String>,
@@ -172,9 +170,8 @@ pub(crate) struct DeviceBody {
     pub snapshot_id: Option<String>,
     #[serde(default, deserialize_with = "given")]
     pub tag: Option<String>,
-    #[serde(rename = "volume_type")]
     #[serde(default, deserialize_with = "given")]
-    pub _volume_type: Option<String>,
+    pub volume_type: Option<String>,
 }
 
 /// The server with this id, as far as the caller may know of it.

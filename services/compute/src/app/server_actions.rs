@@ -9,7 +9,7 @@ use crate::{
     },
     app::servers::{
         check_address, check_certificates, check_files, check_hostname, check_metadata, check_metadata_count,
-        check_user_data, disk_config, image_for, random_word,
+        check_user_data, disk_config, image_for, random_word, shortest,
     },
 };
 use maru_base::{Error, Result};
@@ -324,7 +324,7 @@ pub(crate) async fn rebuild(app: &App, request: &Request, id: &str, body: Rebuil
                 new.access_ipv4 = Some(ip.clone()).filter(|t| !t.is_empty());
             }
             if let Some(ip) = &body.access_ipv6 {
-                new.access_ipv6 = Some(ip.clone()).filter(|t| !t.is_empty());
+                new.access_ipv6 = Some(shortest(ip)).filter(|t| !t.is_empty());
             }
             if let Some(data) = &body.user_data {
                 new.user_data.clone_from(data);

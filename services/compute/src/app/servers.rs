@@ -6,7 +6,10 @@ use crate::{
         servers::{CreateBody, FileBody, NetworkBody, NetworksBody, UpdateBody, find, target},
         wire::{self, invalid},
     },
-    app::server_devices::{check_devices, devices, no_volumes},
+    app::{
+        server_devices::{Devices, VolumeWish, check_devices, devices},
+        server_volumes,
+    },
     control::servers::{self as control, group_epoch},
 };
 use base64::Engine;
@@ -78,6 +81,9 @@ pub(crate) async fn create(app: &App, request: &Request, body: CreateBody, hints
                 for (resource, amount) in quota_of(&server) {
                     quota::consume(snapshot, &mut txn, &project, resource, amount);
                 }
+                for wish in &wanted.volumes {
+                    server_volumes::plan_wish(snapshot, &mut txn, request, (id, &mut server), wish)?;
+                }
                 txn.create(id, &server);
                 begin_action(&mut txn, id, &project, &caller.user_id, &request.id, "create");
                 control::begin_create(&mut txn, id, &request.id);
@@ -90,7 +96,8 @@ pub(crate) async fn create(app: &App, request: &Request, body: CreateBody, hints
             Ok((txn, (template, count)))
         })
         .await
-        .map_err(quota::refusal)?;
+        .map_err(quota::refusal)
+        .map_err(maru_volume_model::quota::refusal)?;
     for id in ids.iter().take(usize::try_from(count).unwrap_or(0)) {
         app.record(id, &request.id, "accepted").await;
     }
@@ -159,6 +166,7 @@ struct Wanted {
     hostname: String,
     image: Option<String>,
     devices: Vec<BlockDevice>,
+    volumes: Vec<VolumeWish>,
     admin_pass: String,
     auto_disk_config: bool,
 }
@@ -179,9 +187,6 @@ impl Wanted {
         }
         check_address("server.accessIPv4", body.access_ipv4.as_deref(), true)?;
         check_address("server.accessIPv6", body.access_ipv6.as_deref(), false)?;
-        if body.block_device_mapping.as_ref().is_some_and(|l| !l.is_empty()) {
-            return Err(no_volumes());
-        }
         let auto_disk_config = disk_config(body.disk_config.as_deref(), true)?;
         let networks = networks(body.networks.as_ref(), request.version.minor)?;
         if max > 1
@@ -209,7 +214,12 @@ impl Wanted {
             }
             None => hostname_of(&body.name),
         };
-        let (image, devices) = devices(&body)?;
+        let Devices { image, local, volumes } = devices(&body)?;
+        if max > 1 && volumes.iter().any(VolumeWish::is_one_volume) {
+            return Err(Error::bad_request(
+                "Cannot attach one or more volumes to multiple instances",
+            ));
+        }
         let admin_pass = match &body.admin_pass {
             Some(p) => p.clone(),
             None => random_word(12, b"23456789ABCDEFGHJKLMNPQRSTUVWXYZabcdefghijkmnopqrstuvwxyz"),
@@ -220,7 +230,8 @@ impl Wanted {
             host,
             hostname,
             image,
-            devices,
+            devices: local,
+            volumes,
             admin_pass,
             auto_disk_config,
             body,
@@ -235,6 +246,7 @@ impl Wanted {
         let flavor = find_visible_flavor(snapshot, caller, flavor_id)
             .ok_or_else(|| Error::bad_request(format!("Flavor {flavor_id} could not be found.")))?;
         if flavor.root_gb == 0
+            && !self.volumes.iter().any(|v| v.boot)
             && !request.may(
                 "os_compute_api:servers:create:zero_disk_flavor",
                 &maru_auth::Target::of_caller(caller),
@@ -313,6 +325,7 @@ impl Wanted {
             flavor: embed_flavor(&flavor),
             image,
             block_devices: self.devices.clone(),
+            volumes: Vec::new(),
             key,
             metadata: body.metadata.clone(),
             tags: body.tags.iter().flatten().cloned().collect(),
@@ -327,7 +340,7 @@ impl Wanted {
             auto_disk_config: self.auto_disk_config,
             admin_pass: Some(self.admin_pass.clone()),
             access_ipv4: body.access_ipv4.clone(),
-            access_ipv6: body.access_ipv6.clone(),
+            access_ipv6: body.access_ipv6.as_deref().map(shortest),
             zone: self.zone.clone(),
             wanted_host: self.host.clone(),
             group,
@@ -355,6 +368,12 @@ impl Wanted {
             launched_at: None,
         })
     }
+}
+
+/// An IPv6 address in its shortest form, as upstream shows it (RFC 5952); what is none stays.
+pub(crate) fn shortest(text: &str) -> String {
+    text.parse::<std::net::Ipv6Addr>()
+        .map_or_else(|_| text.to_owned(), |ip| ip.to_string())
 }
 
 /// Checks injected files against the project's limits.
@@ -706,7 +725,7 @@ pub(crate) async fn update(app: &App, request: &Request, id: &str, body: UpdateB
                 new.access_ipv4 = Some(ip.clone()).filter(|t| !t.is_empty());
             }
             if let Some(ip) = &body.access_ipv6 {
-                new.access_ipv6 = Some(ip.clone()).filter(|t| !t.is_empty());
+                new.access_ipv6 = Some(shortest(ip)).filter(|t| !t.is_empty());
             }
             new.auto_disk_config = disk_config(body.disk_config.as_deref(), new.auto_disk_config)?;
             new.updated = maru_base::time::now();

@@ -26,6 +26,8 @@ pub(crate) const CREATE: &str = "server-create";
 const ATTEMPTS: u32 = 20;
 /// How long to wait for what only a change can bring.
 const LOOK_AGAIN: Duration = Duration::from_secs(60);
+/// How soon to look again for volumes that are being placed.
+const VOLUMES: Duration = Duration::from_millis(200);
 /// Upstream's name of the event that builds a server.
 const BUILD_EVENT: &str = "compute__do_build_and_run_instance";
 
@@ -94,6 +96,25 @@ fn fail(snapshot: &Snapshot, txn: &mut Txn, server: &Object<Server>, message: &s
     Ok(())
 }
 
+/// Puts a server into ERROR that its node has already: it keeps what it holds until it is deleted.
+fn fail_where_it_is(snapshot: &Snapshot, txn: &mut Txn, server: &Object<Server>, why: &str) {
+    let now = maru_base::time::now();
+    let message = "Build of instance aborted: Block Device Mapping is Invalid.";
+    let mut new = (*server.value).clone();
+    new.vm_state = VmState::Error;
+    new.task = None;
+    new.updated = now;
+    new.fault = Some(Fault {
+        code: 500,
+        message: message.to_owned(),
+        details: why.to_owned(),
+        created: now,
+    });
+    txn.update(server, &new);
+    let story = event(BUILD_EVENT, server.updated, None, Some(&format!("{message} {why}")));
+    finish_action(snapshot, txn, &server.id, &server.request_id, story, true);
+}
+
 struct Schedule;
 
 #[async_trait::async_trait]
@@ -106,6 +127,21 @@ impl Step for Schedule {
             return Ok(StepResult::End);
         };
         let mut txn = Txn::new();
+        // It goes where its volumes are; those that are made with it are placed first.
+        match maru_compute_model::volumes_placed(snapshot, &server) {
+            Ok(true) => {}
+            Ok(false) => return Ok(StepResult::Wait(VOLUMES)),
+            Err(why) => {
+                fail(
+                    snapshot,
+                    &mut txn,
+                    &server,
+                    "Build of instance aborted: Block Device Mapping is Invalid.",
+                    &why,
+                )?;
+                return Ok(StepResult::Fail(txn));
+            }
+        }
         let choice = match schedule::select(
             snapshot,
             &Request {
@@ -239,7 +275,20 @@ impl Step for Running {
     }
     async fn run(&self, snapshot: &Snapshot, flow: &Flow) -> Result<StepResult> {
         match alive(snapshot, &flow.subject) {
-            Some(server) if server.vm_state == VmState::Building => Ok(StepResult::Wait(LOOK_AGAIN)),
+            Some(server) if server.vm_state == VmState::Building => {
+                if let Err(why) = maru_compute_model::volumes_placed(snapshot, &server) {
+                    let mut txn = Txn::new();
+                    fail_where_it_is(snapshot, &mut txn, &server, &why);
+                    return Ok(StepResult::Fail(txn));
+                }
+                // A volume that cannot be made says so in its own record only.
+                let wait = if server.volumes.is_empty() {
+                    LOOK_AGAIN
+                } else {
+                    Duration::from_secs(1)
+                };
+                Ok(StepResult::Wait(wait))
+            }
             _ => Ok(StepResult::End),
         }
     }

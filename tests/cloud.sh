@@ -73,7 +73,7 @@ start_maru() {
   wait_for 30 "the API answers" inside curl -fs -o /dev/null http://127.0.0.1:5000/identity/v3
   wait_for 30 "the node is connected" node_connected
 }
-node_connected() { "$MARU" status --data "$WORK/data" 2>/dev/null | grep -q 'accelerator:'; }
+node_connected() { "$MARU" status --data "$WORK/data" 2>/dev/null | grep 'accelerator:' >/dev/null; }
 
 as_admin() { eval "$("$MARU" openrc --data "$WORK/data")"; }
 
@@ -184,5 +184,5 @@ leftovers() {
   inside ip -o link show | awk -F': ' '{print $2}' | grep -v '^lo' || true
   inside nft list tables 2>/dev/null || true
   pgrep -fa "$WORK" || true
-  find "$WORK/data" \( -path '*servers/*' -o -path '*disks/*' -o -name slice.json \) -type f 2>/dev/null || true
+  find "$WORK/data" \( -path '*servers/*' -o -path '*disks/*' -o -path '*/volumes/*' -o -name slice.json \) -type f 2>/dev/null || true
 }

@@ -61,3 +61,24 @@ impl Consoles for LaneConsoles {
         self.0.lanes(host)?.diagnostics(server).await
     }
 }
+
+/// A volume's bytes come from its node, through its lanes.
+pub struct LaneVolumes(pub Arc<Hub>);
+
+#[async_trait::async_trait]
+impl maru_volume::VolumeBytes for LaneVolumes {
+    async fn read(&self, host: &str, id: &str, format: &str) -> Result<maru_http::ByteStream> {
+        let bytes = self.0.lanes(host)?.volume_bytes(id, format).await?;
+        Ok(Box::pin(tokio_util::io::ReaderStream::with_capacity(bytes, 1 << 20)))
+    }
+}
+
+/// An uploaded volume becomes an image.
+pub struct UploadedVolumes(pub Arc<maru_image::App>);
+
+#[async_trait::async_trait]
+impl maru_volume::ImageSink for UploadedVolumes {
+    async fn fill(&self, image_id: &str, bytes: maru_http::ByteStream) -> Result<()> {
+        self.0.fill(image_id, bytes).await
+    }
+}

@@ -4,7 +4,7 @@ mod nodes;
 mod unknown;
 
 use crate::{
-    adapters::{LaneConsoles, RecordedAudit, SandboxInspector},
+    adapters::{LaneConsoles, LaneVolumes, RecordedAudit, SandboxInspector, UploadedVolumes},
     metrics::Exporter,
 };
 use anyhow::{Context, Result, bail};
@@ -33,6 +33,7 @@ pub struct Cloud {
     gateway: Arc<Gateway>,
     compute: Arc<maru_compute::App>,
     network: Arc<maru_network::App>,
+    volume: Arc<maru_volume::App>,
     metrics: Arc<Exporter>,
     records: Arc<dyn Records>,
     /// See [`Settings::data`].
@@ -48,6 +49,7 @@ pub const POLICIES: &[&[maru_auth::RuleDefault]] = &[
     maru_placement::POLICY,
     maru_network::POLICY,
     maru_compute::POLICY,
+    maru_volume::POLICY,
     crate::metrics::POLICY,
 ];
 
@@ -61,6 +63,7 @@ pub fn registry() -> Registry {
     maru_placement_model::register(&mut registry);
     maru_network_model::register(&mut registry);
     maru_compute_model::register(&mut registry);
+    maru_volume_model::register(&mut registry);
     registry
 }
 
@@ -86,6 +89,8 @@ pub struct Parts {
     pub store: Store,
     /// Where the images' bytes are.
     pub blobs: Arc<dyn Blobs>,
+    /// Where the bytes of volumes' backups are.
+    pub backups: Arc<dyn Blobs>,
     /// Where audit records and the servers' stories are.
     pub records: Arc<dyn Records>,
     /// Who proves what an uploaded image is.
@@ -101,6 +106,7 @@ impl Parts {
         Ok(Self {
             store: open_store(data).await?,
             blobs: Arc::new(DirBlobs::open(data.join("blobs"), node).await?),
+            backups: Arc::new(DirBlobs::open(data.join("backups"), node).await?),
             records: Arc::new(FileRecords::open(data.join("records"), Retention::default())?),
             inspector: Arc::new(SandboxInspector),
         })
@@ -139,6 +145,7 @@ impl Cloud {
         let Parts {
             store,
             blobs,
+            backups,
             records,
             inspector,
         } = parts;
@@ -148,7 +155,8 @@ impl Cloud {
             bcrypt_cost,
             ..
         } = settings;
-        let hub = Hub::new(store.clone(), Arc::clone(&blobs), Arc::clone(&records));
+        let pulled = vec![Arc::clone(&blobs), Arc::clone(&backups)];
+        let hub = Hub::new(store.clone(), pulled, Arc::clone(&records));
         let policy = Policy::build(POLICIES, settings.policy.as_deref()).map_err(|e| anyhow::anyhow!("policy: {e}"))?;
 
         let made = maru_identity::bootstrap(
@@ -173,6 +181,7 @@ impl Cloud {
             },
         );
         maru_compute::bootstrap(&store).await?;
+        maru_volume::bootstrap(&store).await?;
         external_network(&store, &made.admin_project, settings).await?;
         let image = maru_image::App::new(store.clone(), blobs, inspector)
             .fetching(maru_fetch::Fetcher::new(settings.import_allow.clone()))
@@ -186,17 +195,27 @@ impl Cloud {
             Some(Arc::clone(&records)),
         ));
 
+        let volume = Arc::new(maru_volume::App::new(
+            store.clone(),
+            Arc::new(LaneVolumes(Arc::clone(&hub))),
+            Arc::new(UploadedVolumes(Arc::clone(&image))),
+            backups,
+        ));
+        volume.recover().await?;
+
         let metrics = Exporter::new(store.clone(), Arc::clone(&hub));
         let audit: Arc<dyn Audit> = Arc::new(RecordedAudit(Arc::clone(&records)));
+        let mut services = vec![
+            maru_identity::service(Arc::clone(&identity)),
+            maru_image::service(image),
+            maru_placement::service(Arc::new(maru_placement::App::new(store.clone()))),
+            maru_network::service(Arc::clone(&network)),
+            maru_compute::service(Arc::clone(&compute)),
+            metrics.service(),
+        ];
+        services.extend(maru_volume::services(&volume));
         let gateway = Gateway::new(
-            vec![
-                maru_identity::service(Arc::clone(&identity)),
-                maru_image::service(image),
-                maru_placement::service(Arc::new(maru_placement::App::new(store.clone()))),
-                maru_network::service(Arc::clone(&network)),
-                maru_compute::service(Arc::clone(&compute)),
-                metrics.service(),
-            ],
+            services,
             maru_identity::verifier(Arc::clone(&identity)),
             Arc::new(policy),
             audit,
@@ -209,6 +228,7 @@ impl Cloud {
             gateway: Arc::new(gateway),
             compute,
             network,
+            volume,
             metrics,
             records,
             data: settings.data.clone(),
@@ -246,6 +266,9 @@ impl Cloud {
         for reconciler in maru_compute::reconcilers(Arc::clone(&self.compute)) {
             runtime.add(reconciler);
         }
+        for reconciler in maru_volume::reconcilers(&self.volume) {
+            runtime.add(reconciler);
+        }
         self.metrics.add_controllers(runtime.stats());
         tokio::join!(
             runtime.run(stop.clone()),
@@ -265,6 +288,7 @@ impl Cloud {
             "servers": snapshot.count::<maru_compute_model::Server>(),
             "ports": snapshot.count::<maru_network_model::Port>(),
             "images": snapshot.count::<maru_image_model::Image>(),
+            "volumes": snapshot.count::<maru_volume_model::Volume>(),
         }))
     }
 }
@@ -295,6 +319,7 @@ fn catalogue(url: &str) -> Vec<(&'static str, &'static str, String)> {
         ("placement", "placement", format!("{url}/placement")),
         ("network", "neutron", format!("{url}/network")),
         ("compute", "nova", format!("{url}/compute/v2.1")),
+        ("block-storage", "cinder", format!("{url}/volume/v3")),
     ]
 }
 

@@ -99,6 +99,7 @@ fn service(routes: Routes<Exporter>) -> Service {
         name: "metrics",
         prefixes: &["/metrics"],
         errors: ErrorStyle::Identity,
+        strict_slash: false,
         microversions: None,
         routes: routes.build(),
     }

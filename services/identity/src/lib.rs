@@ -23,6 +23,7 @@ pub fn service(app: Arc<App>) -> maru_http::Service {
         name: "identity",
         prefixes: &["/identity", ""],
         errors: maru_http::ErrorStyle::Identity,
+        strict_slash: false,
         microversions: None,
         routes: api::routes(app),
     }

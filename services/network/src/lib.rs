@@ -23,6 +23,7 @@ pub fn service(app: Arc<App>) -> maru_http::Service {
         name: "network",
         prefixes: &["/network"],
         errors: maru_http::ErrorStyle::Network,
+        strict_slash: false,
         microversions: None,
         routes: api::routes(app),
     }

@@ -37,6 +37,7 @@ pub fn service(app: Arc<App>) -> maru_http::Service {
         name: "placement",
         prefixes: &[PREFIX],
         errors: maru_http::ErrorStyle::Errors,
+        strict_slash: false,
         microversions: Some(VERSIONS),
         routes: api::routes(app),
     }

@@ -34,6 +34,9 @@ const CLAIMS: &[(&str, &str)] = &[
     ("default-group", "security_group"),
     ("group-rule", "security_group_rule"),
     ("agent", "agent"),
+    ("volume_backend", "volume_backend"),
+    ("volume_type", "volume_type"),
+    ("volume_qos", "volume_qos"),
     ("default_subnetpool", "subnet_pool"),
 ];
 /// Claims that outlive what they name.
@@ -58,6 +61,7 @@ impl Check<'_> {
         use maru_identity_model as i;
         use maru_network_model as n;
         use maru_placement_model as p;
+        use maru_volume_model as v;
         fn is<K: Kind>(snapshot: &Snapshot, id: &str) -> bool {
             snapshot.get::<K>(&K::Id::from(id)).is_some()
         }
@@ -78,6 +82,9 @@ impl Check<'_> {
             "security_group" => is::<SecurityGroup>(s, id),
             "security_group_rule" => is::<SecurityGroupRule>(s, id),
             "agent" => is::<n::Agent>(s, id),
+            "volume_backend" => is::<v::Backend>(s, id),
+            "volume_type" => is::<v::VolumeType>(s, id),
+            "volume_qos" => is::<v::Qos>(s, id),
             "subnet_pool" => is::<SubnetPool>(s, id),
             _ => false,
         }
@@ -124,6 +131,24 @@ impl Check<'_> {
             // Key pairs are a user's, whatever the project.
             let owner = format!("user:{}", pair.value.user_id);
             add(quota::used_key(&owner, "key_pairs"), 1);
+        }
+        let mut volume_counts: Vec<(maru_base::ProjectId, Vec<(String, i64)>)> = Vec::new();
+        for v in s.list::<maru_volume_model::Volume>() {
+            let counts = maru_volume_model::quota::of_volume(&v.value.type_id, i64::from(v.value.size));
+            volume_counts.push((v.value.project_id.clone(), counts));
+        }
+        for v in s.list::<maru_volume_model::Snapshot>() {
+            let counts = maru_volume_model::quota::of_snapshot(&v.value.type_id, i64::from(v.value.size));
+            volume_counts.push((v.value.project_id.clone(), counts));
+        }
+        for b in s.list::<maru_volume_model::Backup>() {
+            let counts = maru_volume_model::quota::of_backup(i64::from(b.value.size));
+            volume_counts.push((b.value.project_id.clone(), counts));
+        }
+        for (project, counts) in volume_counts {
+            for (resource, n) in counts {
+                add(maru_volume_model::quota::used_key(&project, &resource), n);
+            }
         }
         for port in s.list::<Port>() {
             for fixed in &port.value.fixed_ips {

@@ -236,10 +236,15 @@ impl Kit {
             .await
             .unwrap_or_else(|e| panic!("blobs: {}", e.chain()));
         let blobs = Arc::new(blobs);
+        let backups = DirBlobs::open(self.dir.path().join("backups"), "control")
+            .await
+            .unwrap_or_else(|e| panic!("backups: {}", e.chain()));
+        let backups = Arc::new(backups);
         *lock(&self.blobs) = Some(Arc::clone(&blobs));
         let parts = Parts {
             store,
             blobs,
+            backups,
             records: Arc::clone(&self.records) as Arc<dyn Records>,
             inspector: Arc::new(Believer),
         };

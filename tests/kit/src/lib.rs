@@ -26,6 +26,7 @@ mod gate;
 mod kit;
 mod make;
 mod scene;
+mod scene_volume;
 mod wait;
 
 pub use actors::{Actor, Project};

@@ -37,6 +37,10 @@ pub struct Scene {
     external: String,
     subnet2: String,
     group: String,
+    /// Volumes that sample requests use up.
+    pub(crate) spares: BTreeMap<&'static str, String>,
+    /// Id of the encryption of the sample volume type.
+    pub(crate) encryption: String,
 }
 
 fn id(value: &Value) -> String {
@@ -76,6 +80,8 @@ impl Scene {
             image: String::new(),
             subnet2: String::new(),
             group: String::new(),
+            spares: BTreeMap::new(),
+            encryption: String::new(),
         };
         // The same request is sent in a thousand forms; a quota must not be what refuses it.
         let admin = scene.kit.admin().project;
@@ -101,8 +107,13 @@ impl Scene {
         scene.network().await;
         scene.image().await;
         scene.compute().await;
+        scene.volume().await;
         scene.placement().await;
         scene
+    }
+
+    pub(crate) fn extend(&mut self, samples: Vec<(&'static str, String)>) {
+        self.values.extend(samples);
     }
 
     async fn make(&self, who: &Actor, path: &str, name: &str, value: Value) -> Value {
@@ -413,7 +424,7 @@ impl Scene {
     ///
     /// # Errors
     /// The collection that has no sample: add one in `tests/kit/src/scene.rs`.
-    pub fn fill(&self, service: &str, path: &str, first: Option<&str>) -> Result<String, String> {
+    pub fn fill(&self, service: &str, method: &str, path: &str, first: Option<&str>) -> Result<String, String> {
         let parts: Vec<&str> = path.split('/').collect();
         let mut out = Vec::new();
         let mut filled = 0;
@@ -426,6 +437,10 @@ impl Scene {
             let sample = match path {
                 // Below 2.53 these take a part of a host's name.
                 "/v2.1/os-hypervisors/{id}/search" | "/v2.1/os-hypervisors/{id}/servers" => Some("n1"),
+                // One of its values is read by name; it is changed and removed by its id.
+                "/types/{id}/encryption/{key}" if first.is_none() && filled == 1 && method != "GET" => {
+                    Some(self.encryption.as_str())
+                }
                 _ => self.value(service, collection),
             };
             let sample = sample.ok_or_else(|| format!("{service}/{collection} (of {path}) has no sample object"))?;
@@ -438,6 +453,9 @@ impl Scene {
         let query = match (service, path) {
             ("placement", "/usages") => format!("?project_id={}", self.blue.id),
             ("placement", "/allocation_candidates") => "?resources=VCPU:1".to_owned(),
+            ("volume", "/qos-specs/{id}/associate" | "/qos-specs/{id}/disassociate") => {
+                format!("?vol_type_id={}", self.value("volume", "types").unwrap_or_default())
+            }
             _ => String::new(),
         };
         Ok(format!("{}{query}", out.join("/")))
@@ -454,6 +472,7 @@ impl Scene {
             "identity" if path == "/v3/auth/tokens" => vec![("x-subject-token", self.blue.manager.token.clone())],
             "placement" => vec![("openstack-api-version", "placement 1.39".to_owned())],
             "compute" => vec![("openstack-api-version", format!("compute {version}"))],
+            "volume" => vec![("openstack-api-version", "volume 3.71".to_owned())],
             _ => Vec::new(),
         }
     }
@@ -493,6 +512,7 @@ impl Scene {
             "placement" => self.placement_body(method, path),
             "network" => self.network_body(method, path),
             "compute" => self.compute_body(method, path),
+            "volume" => self.volume_body(method, path),
             _ => None,
         }
     }
@@ -722,6 +742,11 @@ impl Scene {
             ("POST" | "PUT", "/v2.1/servers/{id}/metadata") => json!({"metadata": {"k": "v2"}}),
             ("PUT", "/v2.1/servers/{id}/metadata/{key}") => json!({"meta": {"k": "v3"}}),
             ("PUT", "/v2.1/servers/{id}/tags") => json!({"tags": ["t", "u"]}),
+            ("POST", "/v2.1/servers/{id}/os-volume_attachments") => {
+                json!({"volumeAttachment": {"volumeId": self.volume_to_attach()}})
+            }
+            ("PUT", "/v2.1/servers/{id}/os-volume_attachments/{volume}") => json!({"volumeAttachment": {
+                "volumeId": self.value("compute", "os-volume_attachments").unwrap_or_default(), "delete_on_termination": true}}),
             ("POST", "/v2.1/servers/{id}/os-interface") => json!({"interfaceAttachment": {"net_id": network}}),
             ("POST", "/v2.1/flavors") => json!({"flavor": {"name": "f2", "vcpus": 1, "ram": 64, "disk": 1, "swap": 0,
                 "OS-FLV-EXT-DATA:ephemeral": 0, "rxtx_factor": 1.0, "os-flavor-access:is_public": true, "description": "x"}}),

@@ -39,7 +39,9 @@ fn ways(scene: &Scene) -> Vec<Way> {
                 path: format!(
                     "{}{}",
                     service.prefixes[0],
-                    scene.fill(service.name, &route.path, None).unwrap()
+                    scene
+                        .fill(service.name, route.method.as_str(), &route.path, None)
+                        .unwrap()
                 ),
                 headers: scene.headers(service.name, &route.path),
                 kind,

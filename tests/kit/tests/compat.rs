@@ -21,6 +21,7 @@ const SERVICES: &[(&str, &str, &str)] = &[
     ("placement", "placement", "Placement"),
     ("compute", "nova", "Nova v2.1"),
     ("network", "neutron(neutron-lib)", "Neutron v2.0"),
+    ("volume", "cinder", "Cinder v3"),
 ];
 const BEGIN: &str = "<!-- generated: COMPAT=write cargo test -p maru-kit --test compat -->";
 const END: &str = "<!-- generated: end -->";
@@ -36,6 +37,14 @@ fn normal(service: &str, path: &str) -> String {
     let path = match service {
         "compute" => path.strip_prefix("/v2.1").unwrap_or(path),
         "network" => path.strip_prefix("/v2.0").unwrap_or(path),
+        // The project in the path is served as well, and means nothing.
+        "volume" => {
+            let path = path.strip_prefix("/v3").unwrap_or(path);
+            ["/{project_id}", "/{admin_project_id}"]
+                .iter()
+                .find_map(|project| path.strip_prefix(project))
+                .unwrap_or(path)
+        }
         _ => path,
     };
     let parts = path.split('/').map(|part| if part.contains('{') { "{}" } else { part });
@@ -49,8 +58,8 @@ fn documented(service: &str, project: &str) -> Operations {
     let lines = list.lines().filter_map(|line| {
         let mut columns = line.split('\t');
         let (p, method, path) = (columns.next()?, columns.next()?, columns.next()?);
-        // Keystone's reference still holds the admin API of v2, which upstream removed.
-        let gone = service == "identity" && path.starts_with("/v2.0");
+        // The references still hold the admin API of Keystone v2 and all of Cinder v2, which upstream removed.
+        let gone = service == "identity" && path.starts_with("/v2.0") || service == "volume" && path.starts_with("/v2");
         (p == project && !gone).then(|| (method.to_owned(), normal(service, path)))
     });
     lines.collect()
@@ -96,6 +105,7 @@ async fn split(kit: &Kit, service: &str, want: &Operations, have: &Operations) -
         let full = match service {
             "compute" => format!("/compute/v2.1{path}"),
             "network" => format!("/network/v2.0{path}"),
+            "volume" => format!("/volume/v3{path}"),
             _ => format!("/{service}{path}"),
         };
         let ask = async || {
@@ -157,15 +167,12 @@ async fn the_pages_say_what_is_served() {
     let mut stale = Vec::new();
     for (service, project, title) in SERVICES {
         let cloud = kit.cloud();
-        let found = cloud
-            .gateway()
-            .services()
-            .iter()
-            .find(|s| s.name == *service)
-            .expect("the service");
+        // A service's list of versions may stand beside it, with a name that begins with the service's.
+        let beside = format!("{service}-");
+        let found = cloud.gateway().services().iter();
         let have: Operations = found
-            .routes
-            .iter()
+            .filter(|s| s.name == *service || s.name.starts_with(&beside))
+            .flat_map(|s| s.routes.iter())
             .map(|r| (r.method.to_string(), normal(service, &r.path)))
             .collect();
         let want = documented(service, project);

@@ -12,7 +12,9 @@ fn guarded(scene: &Scene) -> Vec<(&'static str, String, String)> {
     let mut all = Vec::new();
     for service in cloud.gateway().services() {
         for route in service.routes.iter().filter(|r| matches!(r.access, Access::Rule(_))) {
-            let path = scene.fill(service.name, &route.path, None).unwrap();
+            let path = scene
+                .fill(service.name, route.method.as_str(), &route.path, None)
+                .unwrap();
             all.push((
                 service.name,
                 route.method.to_string(),

@@ -1,0 +1,425 @@
+//! Volumes, snapshots, attachments and backups over simulated nodes: what a tenant sees from the first request to the last.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::print_stdout)]
+
+use maru_compute_model::Server;
+use maru_kit::{Actor, Kit, Project, Step};
+use maru_volume_model::{Attachment, Snapshot, Status, Volume, VolumeId, quota};
+use serde_json::{Value, json};
+
+struct Stage {
+    kit: Kit,
+    project: Project,
+    image: String,
+    network: String,
+}
+
+async fn stage() -> Stage {
+    let kit = Kit::builder().nodes(1).start().await;
+    let project = kit.project("blue").await;
+    let image = kit.image(&project.member, "tiny").await;
+    let (network, _) = kit.network(&project.member, "net", "10.0.0.0/16").await;
+    Stage {
+        kit,
+        project,
+        image,
+        network,
+    }
+}
+
+impl Stage {
+    fn who(&self) -> &Actor {
+        &self.project.member
+    }
+    async fn server(&self, name: &str) -> String {
+        let id = self.kit.server(self.who(), name, &self.image, &self.network).await;
+        self.kit.server_active(&id).await;
+        id
+    }
+    fn volume(&self, id: &str) -> Volume {
+        let found = self.kit.snapshot().get::<Volume>(&id.into());
+        (*found.expect("the volume").value).clone()
+    }
+    async fn gone(&self, id: &str) {
+        self.kit
+            .until("the volume is gone", |s| s.get::<Volume>(&id.into()).is_none())
+            .await;
+    }
+    async fn act(&self, id: &str, action: Value) -> maru_kit::Answer {
+        let path = format!("/volume/v3/volumes/{id}/action");
+        self.kit.call("POST", &path, &self.who().token, action).await
+    }
+    async fn attach(&self, server: &str, volume: &str) {
+        let path = format!("/compute/v2.1/servers/{server}/os-volume_attachments");
+        self.kit
+            .post(self.who(), &path, json!({"volumeAttachment": {"volumeId": volume}}))
+            .await;
+        self.kit.volume_is(volume, "in-use").await;
+    }
+    fn used(&self, resource: &str) -> i64 {
+        quota::used(&self.kit.snapshot(), &self.project.id, resource)
+    }
+}
+
+fn id(value: &Value) -> String {
+    value["id"].as_str().unwrap().to_owned()
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_volume_is_attached_used_detached_and_deleted() {
+    let s = stage().await;
+    let server = s.server("vm").await;
+    let volume = s.kit.volume(s.who(), "data").await;
+    s.attach(&server, &volume).await;
+    let shown = s.kit.get(s.who(), &format!("/volume/v3/volumes/{volume}")).await;
+    assert_eq!(shown["volume"]["attachments"][0]["server_id"], server.as_str());
+    assert_eq!(shown["volume"]["attachments"][0]["device"], "/dev/vdb");
+    let seen = s.kit.get(s.who(), &format!("/compute/v2.1/servers/{server}")).await;
+    assert_eq!(
+        seen["server"]["os-extended-volumes:volumes_attached"][0]["id"],
+        volume.as_str()
+    );
+    // What is attached is neither deleted nor attached twice.
+    let refused = s
+        .kit
+        .call(
+            "DELETE",
+            &format!("/volume/v3/volumes/{volume}"),
+            &s.who().token,
+            Value::Null,
+        )
+        .await;
+    refused.expect(400);
+    let other = s.server("other").await;
+    let path = format!("/compute/v2.1/servers/{other}/os-volume_attachments");
+    let twice = s
+        .kit
+        .call(
+            "POST",
+            &path,
+            &s.who().token,
+            json!({"volumeAttachment": {"volumeId": volume}}),
+        )
+        .await;
+    twice.expect(400);
+    // Nor can the block storage API take away what compute holds.
+    s.act(&volume, json!({"os-detach": {}})).await.expect(400);
+    s.kit
+        .delete(
+            s.who(),
+            &format!("/compute/v2.1/servers/{server}/os-volume_attachments/{volume}"),
+        )
+        .await;
+    s.kit.volume_is(&volume, "available").await;
+    assert_eq!(s.kit.snapshot().count::<Attachment>(), 0);
+    s.kit.delete(s.who(), &format!("/volume/v3/volumes/{volume}")).await;
+    s.gone(&volume).await;
+    assert_eq!((s.used("volumes"), s.used("gigabytes")), (0, 0));
+    s.kit.audit_rest().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_server_gives_its_volumes_back_or_takes_them_along() {
+    let s = stage().await;
+    let kept = s.kit.volume(s.who(), "kept").await;
+    let mut body = Kit::server_body("vm", "", &s.network);
+    body["server"].as_object_mut().unwrap().remove("imageRef");
+    body["server"]["block_device_mapping_v2"] = json!([
+        {"boot_index": 0, "source_type": "image", "uuid": s.image, "destination_type": "volume", "volume_size": 2,
+         "delete_on_termination": true},
+        {"boot_index": -1, "source_type": "volume", "uuid": kept, "destination_type": "volume"},
+        {"boot_index": -1, "source_type": "blank", "destination_type": "volume", "volume_size": 1},
+    ]);
+    let server = id(&s.kit.post(s.who(), "/compute/v2.1/servers", body).await["server"]);
+    let made = s.kit.server_active(&server).await;
+    assert!(made.image.is_none(), "it boots from a volume");
+    let volumes: Vec<(String, String)> = made.volumes.iter().map(|v| (v.id.clone(), v.device.clone())).collect();
+    let devices: Vec<&str> = volumes.iter().map(|v| v.1.as_str()).collect();
+    assert_eq!(devices, ["/dev/vda", "/dev/vdb", "/dev/vdc"]);
+    for (volume, _) in &volumes {
+        s.kit.volume_is(volume, "in-use").await;
+    }
+    assert!(s.volume(&volumes[0].0).bootable);
+    // The boot volume stays with its server.
+    let path = format!("/compute/v2.1/servers/{server}/os-volume_attachments/{}", volumes[0].0);
+    s.kit
+        .call("DELETE", &path, &s.who().token, Value::Null)
+        .await
+        .expect(403);
+    // The flavor's disk is not taken from the node: a volume has its own room.
+    let held = maru_placement_model::ConsumerId::from(server.as_str());
+    let consumer = s.kit.snapshot().get::<maru_placement_model::Consumer>(&held).unwrap();
+    assert!(
+        consumer.value.allocations.values().all(|r| !r.contains_key("DISK_GB")),
+        "{:?}",
+        consumer.value.allocations
+    );
+    s.kit.delete(s.who(), &format!("/compute/v2.1/servers/{server}")).await;
+    s.kit.server_gone(&server).await;
+    s.gone(&volumes[0].0).await;
+    for (volume, _) in &volumes[1..] {
+        s.kit.volume_is(volume, "available").await;
+    }
+    assert_eq!(s.used("volumes"), 2);
+    s.kit.audit_rest().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_volume_that_cannot_be_made_says_why_and_so_does_its_server() {
+    let s = stage().await;
+    for node in s.kit.nodes().values() {
+        node.script(|x| {
+            x.fail(Step::Volume, None, "the disk is broken", true);
+            x.fail(Step::Volume, None, "the disk is broken", true);
+        });
+    }
+    let body = json!({"volume": {"name": "bad", "size": 1}});
+    let volume = id(&s.kit.post(s.who(), "/volume/v3/volumes", body).await["volume"]);
+    s.kit.volume_is(&volume, "error").await;
+    assert_eq!(s.volume(&volume).fault.as_deref(), Some("the disk is broken"));
+    let mut body = Kit::server_body("vm", "", &s.network);
+    body["server"].as_object_mut().unwrap().remove("imageRef");
+    body["server"]["block_device_mapping_v2"] = json!([{"boot_index": 0, "source_type": "image", "uuid": s.image,
+        "destination_type": "volume", "volume_size": 1, "delete_on_termination": true}]);
+    let server = id(&s.kit.post(s.who(), "/compute/v2.1/servers", body).await["server"]);
+    let fault = s.kit.server_error(&server).await;
+    assert!(fault.details.contains("the disk is broken"), "{fault:?}");
+    // Both go without a trace.
+    s.kit.delete(s.who(), &format!("/compute/v2.1/servers/{server}")).await;
+    s.kit.server_gone(&server).await;
+    s.kit.delete(s.who(), &format!("/volume/v3/volumes/{volume}")).await;
+    s.gone(&volume).await;
+    s.kit.until("all volumes are gone", |s| s.count::<Volume>() == 0).await;
+    assert_eq!((s.used("volumes"), s.used("gigabytes")), (0, 0));
+    s.kit.audit_rest().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn growing_counts_and_what_fails_is_given_back() {
+    let s = stage().await;
+    let volume = s.kit.volume(s.who(), "data").await;
+    s.act(&volume, json!({"os-extend": {"new_size": 3}})).await.expect(202);
+    s.kit.volume_is(&volume, "available").await;
+    assert_eq!((s.volume(&volume).size, s.used("gigabytes")), (3, 3));
+    s.act(&volume, json!({"os-extend": {"new_size": 3}})).await.expect(400);
+    s.act(&volume, json!({"os-extend": {"new_size": 5000}}))
+        .await
+        .expect(413);
+    for node in s.kit.nodes().values() {
+        node.script(|x| {
+            x.fail(Step::Volume, Some(&volume), "no room", true);
+        });
+    }
+    s.act(&volume, json!({"os-extend": {"new_size": 4}})).await.expect(202);
+    s.kit.volume_is(&volume, "error_extending").await;
+    assert_eq!((s.volume(&volume).size, s.used("gigabytes")), (3, 3));
+    s.kit.delete(s.who(), &format!("/volume/v3/volumes/{volume}")).await;
+    s.gone(&volume).await;
+    assert_eq!(s.used("gigabytes"), 0);
+    s.kit.audit_rest().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn no_quota_of_volumes_is_passed_by_any_race() {
+    let s = stage().await;
+    let path = format!("/volume/v3/os-quota-sets/{}", s.project.id);
+    let limits = json!({"quota_set": {"volumes": 4, "gigabytes": 6}});
+    s.kit.put(&s.kit.admin(), &path, limits).await;
+    let mut asked = Vec::new();
+    for _ in 0..12 {
+        let body = json!({"volume": {"size": 2}});
+        asked.push(s.kit.call("POST", "/volume/v3/volumes", &s.who().token, body));
+    }
+    let answers = futures_util::future::join_all(asked).await;
+    let made = answers.iter().filter(|a| a.status == 202).count();
+    assert_eq!(made, 3, "{:?}", answers.iter().map(|a| a.status).collect::<Vec<_>>());
+    let refused = answers.iter().find(|a| a.status != 202).unwrap();
+    assert_eq!(refused.status, 413);
+    assert!(refused.text().contains("gigabytes"), "{}", refused.text());
+    assert_eq!((s.used("volumes"), s.used("gigabytes")), (3, 6));
+    s.kit.audit_rest().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn snapshots_hold_their_volume_and_make_new_ones() {
+    let s = stage().await;
+    let volume = s.kit.volume(s.who(), "data").await;
+    let body = json!({"snapshot": {"volume_id": volume, "name": "s"}});
+    let snapshot = id(&s.kit.post(s.who(), "/volume/v3/snapshots", body).await["snapshot"]);
+    s.kit
+        .until("the snapshot is available", |v| {
+            v.get::<Snapshot>(&snapshot.as_str().into())
+                .is_some_and(|x| x.value.status.word() == "available")
+        })
+        .await;
+    let path = format!("/volume/v3/volumes/{volume}");
+    let refused = s.kit.call("DELETE", &path, &s.who().token, Value::Null).await;
+    assert!(refused.expect(400).to_string().contains("snapshot"));
+    let body = json!({"volume": {"snapshot_id": snapshot}});
+    let copy = id(&s.kit.post(s.who(), "/volume/v3/volumes", body).await["volume"]);
+    s.kit.volume_is(&copy, "available").await;
+    assert_eq!(s.volume(&copy).size, 1, "its size is the snapshot's");
+    // An administrator's word about the status removes nothing.
+    let admin = s.kit.admin();
+    let reset = json!({"os-reset_status": {"status": "deleting"}});
+    s.kit
+        .post(&admin, &format!("/volume/v3/snapshots/{snapshot}/action"), reset)
+        .await;
+    s.kit.rest().await;
+    assert_eq!(s.kit.snapshot().count::<Snapshot>(), 1, "bytes went by a status");
+    // Cascade takes the snapshot along, whatever it is called.
+    s.kit
+        .post(
+            &admin,
+            &format!("/volume/v3/snapshots/{snapshot}/action"),
+            json!({"os-reset_status": {"status": "available"}}),
+        )
+        .await;
+    s.kit.delete(s.who(), &format!("{path}?cascade=true")).await;
+    s.gone(&volume).await;
+    s.kit
+        .until("the snapshot is gone", |v| v.count::<Snapshot>() == 0)
+        .await;
+    s.kit.delete(s.who(), &format!("/volume/v3/volumes/{copy}")).await;
+    s.gone(&copy).await;
+    assert_eq!((s.used("snapshots"), s.used("gigabytes")), (0, 0));
+    s.kit.audit_rest().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_backup_outlives_its_volume_and_restores_it() {
+    let s = stage().await;
+    let volume = s.kit.volume(s.who(), "data").await;
+    let body = json!({"backup": {"volume_id": volume, "name": "b"}});
+    let backup = id(&s.kit.post(s.who(), "/volume/v3/backups", body).await["backup"]);
+    s.kit.backup_available(&backup).await;
+    assert_eq!(s.volume(&volume).status, Status::Available);
+    s.kit.delete(s.who(), &format!("/volume/v3/volumes/{volume}")).await;
+    s.gone(&volume).await;
+    let path = format!("/volume/v3/backups/{backup}");
+    let restored = s
+        .kit
+        .post(s.who(), &format!("{path}/restore"), json!({"restore": {}}))
+        .await;
+    let fresh = restored["restore"]["volume_id"].as_str().unwrap().to_owned();
+    s.kit.volume_is(&fresh, "available").await;
+    s.kit.delete(s.who(), &path).await;
+    s.kit
+        .until("the backup is gone", |v| v.count::<maru_volume_model::Backup>() == 0)
+        .await;
+    assert_eq!((s.used("backups"), s.used("backup_gigabytes")), (0, 0));
+    s.kit.audit_rest().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_offer_moves_a_volume_and_its_quota_and_the_key_is_told_once() {
+    let s = stage().await;
+    let red = s.kit.project("red").await;
+    let volume = s.kit.volume(s.who(), "gift").await;
+    let body = json!({"transfer": {"volume_id": volume, "name": "offer"}});
+    let made = s.kit.post(s.who(), "/volume/v3/volume-transfers", body).await;
+    let (offer, key) = (
+        id(&made["transfer"]),
+        made["transfer"]["auth_key"].as_str().unwrap().to_owned(),
+    );
+    let shown = s
+        .kit
+        .get(s.who(), &format!("/volume/v3/volume-transfers/{offer}"))
+        .await;
+    assert!(!shown.to_string().contains(&key), "the key is shown again");
+    let stored = s
+        .kit
+        .snapshot()
+        .get::<maru_volume_model::Transfer>(&offer.as_str().into())
+        .unwrap();
+    assert!(
+        !serde_json::to_string(&*stored.value).unwrap().contains(&key),
+        "the key is stored"
+    );
+    // A stranger sees neither the offer nor the volume, and a wrong key opens nothing.
+    let path = format!("/volume/v3/volume-transfers/{offer}");
+    s.kit
+        .call("GET", &path, &red.member.token, Value::Null)
+        .await
+        .expect(404);
+    let wrong = json!({"accept": {"auth_key": "guess"}});
+    s.kit
+        .call("POST", &format!("{path}/accept"), &red.member.token, wrong)
+        .await
+        .expect(400);
+    let right = json!({"accept": {"auth_key": key}});
+    s.kit
+        .call("POST", &format!("{path}/accept"), &red.member.token, right)
+        .await
+        .expect(202);
+    assert_eq!(s.volume(&volume).project_id, *red.id);
+    s.kit
+        .call(
+            "GET",
+            &format!("/volume/v3/volumes/{volume}"),
+            &s.who().token,
+            Value::Null,
+        )
+        .await
+        .expect(404);
+    assert_eq!(s.used("volumes"), 0);
+    s.kit.audit_rest().await;
+}
+
+/// Attach and detach, with the control plane dead after each commit in turn.
+#[tokio::test(start_paused = true)]
+async fn attach_and_detach_survive_a_crash_after_every_commit() {
+    let mut n = 1;
+    loop {
+        let s = stage().await;
+        let server = s.server("vm").await;
+        let volume = s.kit.volume(s.who(), "data").await;
+        s.kit.rest().await;
+        let lives = s.kit.lives();
+        s.kit.crash_after(n);
+        let path = format!("/compute/v2.1/servers/{server}/os-volume_attachments");
+        let body = json!({"volumeAttachment": {"volumeId": volume}});
+        // A client that got no answer asks again; it may be done already.
+        while let Err(maru_kit::Crashed) = s.kit.try_call("POST", &path, &s.who().token, body.clone()).await {
+            s.kit.restart().await;
+        }
+        let status = |want: Status| {
+            let volume = VolumeId::from(volume.as_str());
+            move |v: &maru_store::Snapshot| v.get::<Volume>(&volume).filter(|x| x.value.status == want).map(|_| ())
+        };
+        while s
+            .kit
+            .try_until("in use", status(Status::InUse), |_| String::new())
+            .await
+            .is_err()
+        {
+            s.kit.restart().await;
+        }
+        let one = format!("{path}/{volume}");
+        while let Err(maru_kit::Crashed) = s.kit.try_call("DELETE", &one, &s.who().token, Value::Null).await {
+            s.kit.restart().await;
+        }
+        while s
+            .kit
+            .try_until("available", status(Status::Available), |_| String::new())
+            .await
+            .is_err()
+        {
+            s.kit.restart().await;
+        }
+        while s.kit.try_rest().await.is_err() {
+            s.kit.restart().await;
+        }
+        s.kit.crash_after(u64::MAX);
+        assert_eq!(s.kit.snapshot().count::<Attachment>(), 0);
+        let left = s.kit.snapshot().get::<Server>(&server.as_str().into()).unwrap();
+        assert!(left.volumes.is_empty());
+        s.kit.audit_rest().await;
+        if s.kit.lives() == lives {
+            break;
+        }
+        n += 1;
+        assert!(n < 200, "it does not end");
+    }
+    println!("attach and detach: crashed after each of {} commits", n - 1);
+    assert!(n > 3, "there was next to nothing to crash");
+}

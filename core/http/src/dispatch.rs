@@ -264,23 +264,21 @@ impl Gateway {
                 ),
             ));
         }
-        let strict = seen.service.is_some_and(|s| self.services[s].strict_slash);
-        let trimmed = if path.len() > 1 && !strict {
+        let mut trimmed = if path.len() > 1 {
             path.trim_end_matches('/')
         } else {
             path
         };
+        // `/image/v2/images/` is an image without an id, not the list of them; the version's own document takes either.
+        let strict = seen.service.is_some_and(|s| self.services[s].strict_slash);
+        if strict && trimmed.split('/').count() > 3 {
+            trimmed = path;
+        }
         let found = self
             .router
             .at(path)
             .or_else(|_| self.router.at(if trimmed.is_empty() { "/" } else { trimmed }));
-        // Glance takes no slash for an end: `/images/` is an image without an id, not the list of them.
-        let image = seen
-            .service
-            .is_some_and(|s| self.services[s].errors == crate::ErrorStyle::Image);
-        let slash =
-            image && trimmed.len() < path.len() && trimmed.split('/').count() > 3 && self.router.at(path).is_err();
-        let Ok(matched) = found.map_err(|_| ()).and_then(|m| if slash { Err(()) } else { Ok(m) }) else {
+        let Ok(matched) = found else {
             return Err(Error::not_found(
                 "The resource could not be found: no such path is served.",
             ));

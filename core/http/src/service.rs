@@ -41,7 +41,7 @@ pub struct Service {
     pub prefixes: &'static [&'static str],
     /// The form of its error bodies.
     pub errors: ErrorStyle,
-    /// Whether an address with a slash at its end is another one, as in Cinder; elsewhere it is the same.
+    /// Whether a slash after a collection makes another address, as in Glance and Cinder; elsewhere it is the same.
     pub strict_slash: bool,
     /// Its microversions, if it has them.
     pub microversions: Option<Microversions>,

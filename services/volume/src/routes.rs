@@ -17,8 +17,6 @@ pub(crate) fn versions(app: &Arc<App>) -> Vec<Route> {
     Routes::new(Arc::clone(app))
         .public(http::Method::GET, "/", versions::index)
         .public(http::Method::GET, "/v3", versions::show)
-        // Slashes count in this service; this document is asked for with and without one.
-        .public(http::Method::GET, "/v3/", versions::show)
         .build()
 }
 

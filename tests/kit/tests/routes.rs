@@ -28,7 +28,6 @@ const PUBLIC: &[&str] = &[
     "compute GET /v2.1",
     "volume-versions GET /",
     "volume-versions GET /v3",
-    "volume-versions GET /v3/",
 ];
 
 /// One route.

@@ -62,7 +62,7 @@ pub fn service(app: Arc<App>) -> Service {
         name: "image",
         prefixes: &["/image"],
         errors: ErrorStyle::Image,
-        strict_slash: false,
+        strict_slash: true,
         microversions: None,
         routes,
     }

@@ -148,6 +148,13 @@ pub const POLICY: &[RuleDefault] = rules! {
     "identity:update_endpoint" => ADMIN,
     "identity:delete_endpoint" => ADMIN,
 
+    // policies
+    "identity:get_policy" => ADMIN_OR_SYSTEM_READER,
+    "identity:list_policies" => ADMIN_OR_SYSTEM_READER,
+    "identity:create_policy" => ADMIN,
+    "identity:update_policy" => ADMIN,
+    "identity:delete_policy" => ADMIN,
+
     // application credentials, a user's own; an administrator sees and deletes them
     "identity:get_application_credential" => "rule:admin_required or rule:system_reader or user_id:%(target.user.id)s",
     "identity:list_application_credentials" => "rule:admin_required or rule:system_reader or user_id:%(target.user.id)s",

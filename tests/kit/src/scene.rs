@@ -158,6 +158,8 @@ impl Scene {
         ] {
             self.kit.put(&admin, &v3(&path), Value::Null).await;
         }
+        let policy = json!({"type": "text/plain", "blob": "b"});
+        let policy = id(&self.make(&admin, &v3("policies"), "policy", policy).await);
         let owner = actors::sign_in(&self.kit, "u", "u-secret", "p").await;
         let credential_of =
             json!({"name": "ac", "access_rules": [{"service": "compute", "method": "GET", "path": "/v2.1/**"}]});
@@ -178,6 +180,7 @@ impl Scene {
             ("identity/access_rules", unused),
             ("identity/OS-EC2", key["access"].as_str().expect("a key").to_owned()),
             ("identity/trusts", trust),
+            ("identity/policies", policy),
             ("identity/domains", domain),
             ("identity/projects", project),
             ("identity/users", user),
@@ -537,6 +540,8 @@ impl Scene {
                 "trustee_user_id": self.blue.member.user, "project_id": value("projects"), "impersonation": true,
                 "roles": [{"id": value("roles")}], "expires_at": "2100-01-01T00:00:00.000000Z", "remaining_uses": 3,
                 "allow_redelegation": false}}),
+            ("POST", "/v3/policies") => json!({"policy": {"type": "text/plain", "blob": "b2"}}),
+            ("PATCH", "/v3/policies/{id}") => json!({"policy": {"blob": "b3"}}),
             ("POST", "/v3/domains") => json!({"domain": {"name": "d2", "description": "x", "enabled": true}}),
             ("PATCH", "/v3/domains/{id}") => json!({"domain": {"name": "d3", "description": "x", "enabled": false}}),
             ("POST", "/v3/projects") => json!({"project": {"name": "p2", "description": "x", "enabled": true,

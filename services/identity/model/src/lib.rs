@@ -17,6 +17,7 @@ mod assignments;
 mod catalog;
 mod credentials;
 mod groups;
+mod policies;
 mod projects;
 mod roles;
 mod secret;
@@ -32,6 +33,7 @@ pub use assignments::{
 pub use catalog::{Endpoint, EndpointId, Interface, Region, RegionId, Service, ServiceId};
 pub use credentials::{Credential, CredentialId};
 pub use groups::{Group, GroupId, Membership, MembershipId};
+pub use policies::{PolicyId, StoredPolicy};
 pub use projects::{DEFAULT_DOMAIN, Project, domain, domain_of, project, subtree};
 pub use roles::{Implication, ImplicationId, Role, RoleId};
 pub use secret::Secret;
@@ -64,6 +66,7 @@ pub fn register(r: &mut Registry) {
         .register::<ApplicationCredential>()
         .register::<AccessRule>()
         .register::<Trust>()
+        .register::<StoredPolicy>()
         .register::<KeyRing>()
         .register::<Revocation>()
         .register::<RevokedToken>();

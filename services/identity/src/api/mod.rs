@@ -11,6 +11,7 @@ mod fields;
 mod grants;
 mod groups;
 mod lists;
+mod policies;
 mod projects;
 mod roles;
 mod tokens;
@@ -188,6 +189,12 @@ pub(crate) fn routes(app: Arc<App>) -> Vec<Route> {
             "identity:delete_endpoint",
             catalog::delete_endpoint,
         )
+        // policies
+        .get("/v3/policies", "identity:list_policies", policies::list)
+        .post("/v3/policies", "identity:create_policy", policies::create)
+        .get("/v3/policies/{id}", "identity:get_policy", policies::show)
+        .patch("/v3/policies/{id}", "identity:update_policy", policies::update)
+        .delete("/v3/policies/{id}", "identity:delete_policy", policies::delete)
         // credentials
         .get("/v3/credentials", "identity:list_credentials", credentials::list)
         .post("/v3/credentials", "identity:create_credential", credentials::create)

@@ -277,7 +277,7 @@ async fn a_trust_gives_its_roles_as_long_as_the_trustor_has_them() {
     by_trust(&cloud, &bob, &plain).await.ok(403);
     // Others neither see nor end it; nobody gives what is another's.
     let path = format!("{trusts}/{}", plain.as_str().unwrap());
-    cloud.call("GET", &path, &eve.token, None).await.ok(403);
+    cloud.call("GET", &path, &eve.token, None).await.ok(404);
     cloud.call("GET", &path, &bob.token, None).await.ok(200);
     cloud.call("DELETE", &path, &bob.token, None).await.ok(403);
     make(&bob.token, trust(&ann, &bob, json!({}))).await.ok(403);

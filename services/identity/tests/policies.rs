@@ -23,7 +23,11 @@ async fn policies_are_kept_as_given() {
     cloud.call("PATCH", &path, &cloud.admin, Some(change)).await.ok(200);
     let shown = cloud.get(&path).await.ok(200).json["policy"].clone();
     assert_eq!((&shown["blob"], &shown["type"]), (&json!("one"), &json!("text/b")));
-    for bad in [json!({"type": "t"}), json!({"blob": "b"}), json!({"type": 7, "blob": "b"})] {
+    for bad in [
+        json!({"type": "t"}),
+        json!({"blob": "b"}),
+        json!({"type": 7, "blob": "b"}),
+    ] {
         cloud.post("/v3/policies", json!({ "policy": bad })).await.ok(400);
     }
     let p = cloud.make("project", json!({"name": "p"})).await;

@@ -29,17 +29,18 @@ fn load(snapshot: &Snapshot, request: &Request) -> Result<Object<Trust>> {
         .ok_or_else(|| not_found("trust", id))
 }
 
-/// Authorises first: whoever is no party learns nothing.
+/// Whoever is no party is told that there is no such trust (upstream tells 403 and 404 apart, and so which ids are trusts);
+/// then the route's own rule.
 fn allowed(snapshot: &Snapshot, request: &Request) -> Result<Object<Trust>> {
-    let found = load(snapshot, request);
-    let target = match &found {
-        Ok(t) => Target::none()
-            .with("target.trust.trustor_user_id", &t.trustor_user_id)
-            .with("target.trust.trustee_user_id", &t.trustee_user_id),
-        Err(_) => Target::none(),
-    };
+    let t = load(snapshot, request)?;
+    let target = Target::none()
+        .with("target.trust.trustor_user_id", &t.trustor_user_id)
+        .with("target.trust.trustee_user_id", &t.trustee_user_id);
+    if !request.may("identity:get_trust", &target) {
+        return Err(not_found("trust", request.param("id")));
+    }
     request.authorize(&target)?;
-    found
+    Ok(t)
 }
 
 fn view(base: &str, id: &TrustId, t: &Trust, roles: Option<Vec<Value>>) -> Value {

@@ -323,24 +323,25 @@ fn catalogue(url: &str) -> Vec<(&'static str, &'static str, String)> {
     ]
 }
 
-/// Replaces what a tenant keeps secret in its objects.
-fn hide(value: &mut Value) {
-    /// Names of such fields, in any kind.
-    const SECRET: &[&str] = &["admin_pass", "user_data", "password", "personality"];
+/// Replaces the fields of these names, at any depth.
+fn hide(value: &mut Value, secrets: &[&str]) {
     match value {
         Value::Object(map) => {
             for (name, value) in map {
-                if SECRET.contains(&name.as_str()) && !value.is_null() {
+                if secrets.contains(&name.as_str()) && !value.is_null() {
                     *value = Value::from("(secret)");
                 } else {
-                    hide(value);
+                    hide(value, secrets);
                 }
             }
         }
-        Value::Array(list) => list.iter_mut().for_each(hide),
+        Value::Array(list) => list.iter_mut().for_each(|v| hide(v, secrets)),
         _ => {}
     }
 }
+
+/// Raw keys that are no kind's: counters, names, addresses, epochs. Their values are numbers and ids.
+const RAW: &[&str] = &["counter", "uniq", "alloc", "epoch", "clock", "txn", "meta", "cluster"];
 
 impl Cloud {
     /// Writes a consistent copy of the store to a file that does not exist yet.
@@ -385,8 +386,7 @@ impl Cloud {
     /// # Errors
     /// When the engine cannot be read.
     pub async fn dump(&self, prefix: &str) -> Result<Value> {
-        /// Kinds whose values are secrets.
-        const SECRET: &[&str] = &["credential", "password", "key_ring", "token"];
+        let registry = registry();
         let prefix = maru_store::Key::from_raw(prefix);
         let (_, entries) = self
             .store
@@ -397,11 +397,16 @@ impl Cloud {
         let list: Vec<Value> = entries
             .into_iter()
             .map(|entry| {
-                let secret = SECRET.iter().any(|s| entry.key.as_str().starts_with(s));
+                let kind = entry.key.as_str().split('/').next().unwrap_or_default();
+                let secrets = if RAW.contains(&kind) {
+                    &[]
+                } else {
+                    registry.secrets(kind)
+                };
                 let value = match serde_json::from_slice(&entry.value) {
-                    _ if secret => Value::from("(secret)"),
+                    _ if secrets.contains(&"*") => Value::from("(secret)"),
                     Ok(mut value) => {
-                        hide(&mut value);
+                        hide(&mut value, secrets);
                         value
                     }
                     Err(_) => Value::from(String::from_utf8_lossy(&entry.value).into_owned()),

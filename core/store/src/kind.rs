@@ -46,6 +46,8 @@ pub trait Kind: Serialize + DeserializeOwned + Clone + PartialEq + std::fmt::Deb
     const CLASS: Class = Class::Mirrored;
     /// Where it belongs.
     const SPACE: Space = Space::Region;
+    /// Names of the value's fields, at any depth, that nobody may be shown: `debug store` leaves them out. `*` is all of them.
+    const SECRETS: &'static [&'static str] = &[];
 
     /// Turns a value of an older version into the next version's form.
     ///
@@ -80,6 +82,14 @@ impl Registry {
         }
         self
     }
+    /// Names of a kind's secret fields ([`Kind::SECRETS`]); everything is secret of a kind that is not known.
+    #[must_use]
+    pub fn secrets(&self, kind: &str) -> &'static [&'static str] {
+        self.kinds
+            .iter()
+            .find(|k| k.name() == kind)
+            .map_or(&["*"], |k| k.secrets())
+    }
     /// Names of all kinds.
     #[must_use]
     pub fn names(&self) -> Vec<&'static str> {
@@ -90,6 +100,7 @@ impl Registry {
 /// A kind without its type, for the mirror.
 pub(crate) trait ErasedKind: Send + Sync {
     fn name(&self) -> &'static str;
+    fn secrets(&self) -> &'static [&'static str];
     fn class(&self) -> Class;
     fn space(&self) -> Space;
     fn index_names(&self) -> Vec<&'static str>;
@@ -106,6 +117,9 @@ struct Erased<K>(std::marker::PhantomData<fn() -> K>);
 impl<K: Kind> ErasedKind for Erased<K> {
     fn name(&self) -> &'static str {
         K::NAME
+    }
+    fn secrets(&self) -> &'static [&'static str] {
+        K::SECRETS
     }
     fn class(&self) -> Class {
         K::CLASS

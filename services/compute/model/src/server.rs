@@ -284,6 +284,7 @@ pub struct Server {
 impl Kind for Server {
     type Id = ServerId;
     const NAME: &'static str = "server";
+    const SECRETS: &'static [&'static str] = &["admin_pass", "user_data", "files"];
     fn indexes() -> Vec<Index<Self>> {
         vec![
             Index {

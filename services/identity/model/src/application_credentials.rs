@@ -41,6 +41,7 @@ pub struct ApplicationCredential {
 impl Kind for ApplicationCredential {
     type Id = ApplicationCredentialId;
     const NAME: &'static str = "application-credential";
+    const SECRETS: &'static [&'static str] = &["secret"];
     const SPACE: Space = Space::Identity;
     fn indexes() -> Vec<Index<Self>> {
         vec![

@@ -31,6 +31,7 @@ pub struct Credential {
 impl Kind for Credential {
     type Id = CredentialId;
     const NAME: &'static str = "credential";
+    const SECRETS: &'static [&'static str] = &["blob"];
     const SPACE: Space = Space::Identity;
     fn indexes() -> Vec<Index<Self>> {
         vec![

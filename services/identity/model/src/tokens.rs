@@ -72,6 +72,7 @@ impl KeyRing {
 impl Kind for KeyRing {
     type Id = KeyRingId;
     const NAME: &'static str = "token-keys";
+    const SECRETS: &'static [&'static str] = &["*"];
     const SPACE: Space = Space::Identity;
 }
 

@@ -56,5 +56,6 @@ pub struct Password {
 impl Kind for Password {
     type Id = UserId;
     const NAME: &'static str = "password";
+    const SECRETS: &'static [&'static str] = &["*"];
     const SPACE: Space = Space::Identity;
 }

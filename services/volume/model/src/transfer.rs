@@ -33,6 +33,7 @@ pub struct Transfer {
 impl Kind for Transfer {
     type Id = TransferId;
     const NAME: &'static str = "volume_transfer";
+    const SECRETS: &'static [&'static str] = &["key_hash", "salt"];
     fn indexes() -> Vec<Index<Self>> {
         vec![
             Index {

@@ -230,7 +230,7 @@ fn a_cloud_starts_is_asked_and_stops() {
     let openrc = ok(&data, &["openrc"]);
     let (code, token) = log_in(&openrc, &[]);
     assert_eq!(code, "201", "{token}");
-    assert_eq!(token["token"]["catalog"].as_array().unwrap().len(), 5);
+    assert_eq!(token["token"]["catalog"].as_array().unwrap().len(), 6);
     assert!(
         token["token"]["catalog"][0]["endpoints"][0]["url"]
             .as_str()

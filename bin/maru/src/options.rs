@@ -182,7 +182,7 @@ pub struct Unknown {
     #[arg(long)]
     pub node: Option<String>,
     /// What it is.
-    #[arg(value_parser = ["server", "disk", "network", "router"])]
+    #[arg(value_parser = ["server", "disk", "volume", "volume-snapshot", "network", "router"])]
     pub what: String,
     /// Its id, as `maru status` lists it.
     pub id: String,

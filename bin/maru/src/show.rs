@@ -148,7 +148,7 @@ fn unknown(nodes: &mut [Value], all: bool) -> String {
     // Guests first: with them, their networks and routers come back.
     let rank = |thing: &Value| match thing["what"].as_str() {
         Some("server") => 0,
-        Some("disk") => 1,
+        Some("disk" | "volume" | "volume-snapshot") => 1,
         _ => 2,
     };
     things.sort_by_key(|(_, thing)| rank(thing));

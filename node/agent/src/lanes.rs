@@ -101,7 +101,14 @@ impl Lanes for NodeLanes {
             "disk" => self.0.disks.remove_server(id).await,
             "network" => self.0.wires.remove_network(id).await,
             "router" => self.0.wires.remove_router(id).await,
-            "volume" => self.0.volume_files.remove(id),
+            "volume" => {
+                if let Some(guest) = crate::volume::user(&self.0, id).await? {
+                    return Err(Error::conflict(format!(
+                        "the volume {id} is kept: the guest {guest} runs with it; discard or stop that one first"
+                    )));
+                }
+                self.0.volume_files.remove(id)
+            }
             "volume-snapshot" => self.0.volume_files.remove_snapshot(id),
             other => Err(Error::bad_request(format!(
                 "there is nothing of the kind '{other}' here"

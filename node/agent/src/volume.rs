@@ -181,7 +181,7 @@ fn done(inner: &Inner, item: ItemKey) {
 }
 
 /// The running guest that has a volume, if there is one.
-async fn user(inner: &Inner, id: &str) -> Result<Option<String>> {
+pub(crate) async fn user(inner: &Inner, id: &str) -> Result<Option<String>> {
     Ok(inner
         .hypervisor
         .list()

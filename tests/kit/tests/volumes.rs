@@ -365,6 +365,48 @@ async fn an_offer_moves_a_volume_and_its_quota_and_the_key_is_told_once() {
     s.kit.audit_rest().await;
 }
 
+/// A backup that is older than a volume: its bytes are kept and told, and go when they are discarded.
+#[tokio::test(start_paused = true)]
+async fn a_volume_that_the_backup_does_not_know_is_kept_until_it_is_discarded() {
+    let s = stage().await;
+    let old = s.kit.volume(s.who(), "old").await;
+    let file = s.kit.backup().await;
+    let young = s.kit.volume(s.who(), "young").await;
+    s.kit.restore(&file).await;
+    let listed = || {
+        let nodes = s.kit.cloud().nodes();
+        let text = nodes.iter().map(ToString::to_string).collect::<String>();
+        (text.contains(&young), text.contains(&old))
+    };
+    // What is unknown is told in memory: no change of the store announces it.
+    for _ in 0..1_000 {
+        if listed().0 {
+            break;
+        }
+        tokio::time::sleep(std::time::Duration::from_millis(100)).await;
+    }
+    assert!(listed().0, "the volume is not told");
+    assert!(!listed().1, "a volume that is known is told as unknown");
+    let refused = s
+        .kit
+        .cloud()
+        .unknown("volume", &young, None, true)
+        .await
+        .unwrap_err()
+        .to_string();
+    assert!(
+        refused.contains("maru discard") && refused.contains("volumes/"),
+        "{refused}"
+    );
+    s.kit.cloud().unknown("volume", &young, None, false).await.unwrap();
+    assert!(!listed().0);
+    assert!(
+        s.kit.cloud().unknown("volume", &old, None, false).await.is_err(),
+        "it is the cloud's"
+    );
+    assert_eq!(s.volume(&old).status, Status::Available);
+}
+
 /// Attach and detach, with the control plane dead after each commit in turn.
 #[tokio::test(start_paused = true)]
 async fn attach_and_detach_survive_a_crash_after_every_commit() {

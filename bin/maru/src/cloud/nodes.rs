@@ -19,6 +19,8 @@ fn key_of(what: &str, id: &str) -> Option<ItemKey> {
         "server" | "disk" => ItemKey::Server(id),
         "network" => ItemKey::Network(id),
         "router" => ItemKey::Router(id),
+        "volume" => ItemKey::Volume(id),
+        "volume-snapshot" => ItemKey::VolumeSnapshot(id),
         _ => return None,
     })
 }

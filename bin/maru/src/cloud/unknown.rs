@@ -57,6 +57,9 @@ impl Cloud {
                 "disk" => {
                     "it is left of a server that is on no node; what it holds can be copied from the node's data directory first"
                 }
+                "volume" | "volume-snapshot" => {
+                    "its bytes are kept under volumes/ in the node's data directory, from where they can be copied first"
+                }
                 _ => "it comes back by itself with the first server on it that is adopted",
             };
             bail!(

@@ -11,8 +11,8 @@ use maru_base::{Error, Result};
 use maru_store::{Object, Snapshot, Txn};
 use maru_volume_model::{self as volume, AttachmentId, Status, Volume, VolumeId};
 
-/// Most volumes of a server: the slots that its machine has for disks, with room for the local ones.
-pub const MOST_VOLUMES: usize = 26;
+/// Most volumes of a server: its machine has sixteen slots for disks and NICs at least, and a server has others of both.
+pub const MOST_VOLUMES: usize = 10;
 
 /// The next free device name, as the hypervisor counts: local disks first.
 #[must_use]

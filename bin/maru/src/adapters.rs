@@ -50,12 +50,17 @@ impl Audit for RecordedAudit {
 }
 
 /// What only a server's node can tell comes through its lanes.
-pub struct LaneConsoles(pub Arc<Hub>);
+pub struct LaneConsoles(pub Arc<Hub>, pub Arc<maru_image::App>);
 
 #[async_trait::async_trait]
 impl Consoles for LaneConsoles {
     async fn log(&self, host: &str, server: &str, lines: Option<usize>) -> Result<Vec<u8>> {
         self.0.lanes(host)?.console_log(server, lines).await
+    }
+    async fn upload_disk(&self, host: &str, server: &str, image: &str) -> Result<()> {
+        let bytes = self.0.lanes(host)?.disk_image(server).await?;
+        let bytes = Box::pin(tokio_util::io::ReaderStream::with_capacity(bytes, 1 << 20));
+        self.1.fill(image, bytes).await
     }
     async fn diagnostics(&self, host: &str, server: &str) -> Result<serde_json::Value> {
         self.0.lanes(host)?.diagnostics(server).await

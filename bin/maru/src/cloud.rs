@@ -191,7 +191,7 @@ impl Cloud {
         let network = Arc::new(maru_network::App::new(store.clone()));
         let compute = Arc::new(maru_compute::App::new(
             store.clone(),
-            Arc::new(LaneConsoles(Arc::clone(&hub))),
+            Arc::new(LaneConsoles(Arc::clone(&hub), Arc::clone(&image))),
             Some(Arc::clone(&records)),
         ));
 

@@ -33,6 +33,14 @@ pub trait Consoles: Send + Sync + 'static {
     /// # Errors
     /// 503 when the node cannot be asked now.
     async fn log(&self, host: &str, server: &str, lines: Option<usize>) -> Result<Vec<u8>>;
+    /// Makes a queued image of a server's boot disk as of now; when it returns, the image is active.
+    ///
+    /// # Errors
+    /// 503 when the node cannot be asked now, 404 when the image was deleted meanwhile.
+    async fn upload_disk(&self, host: &str, server: &str, image: &str) -> Result<()> {
+        let _ = (host, server, image);
+        Err(Error::not_implemented("This node gives no disks."))
+    }
     /// Live figures of a server, as its hypervisor gives them.
     ///
     /// # Errors
@@ -91,6 +99,7 @@ pub fn service(app: Arc<App>) -> Service {
 pub fn reconcilers(app: Arc<App>) -> Vec<Arc<dyn Reconciler>> {
     vec![
         Arc::new(control::servers::Creation::new(app.records.clone())),
+        Arc::new(control::images::Images(Arc::clone(&app))),
         Arc::new(control::sweeper::Sweeper),
     ]
 }

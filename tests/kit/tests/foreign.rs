@@ -20,6 +20,10 @@ fn actions(image: &str) -> Vec<(&'static str, Value)> {
             "os_compute_api:servers:rebuild",
             json!({"rebuild": {"imageRef": image}}),
         ),
+        (
+            "os_compute_api:servers:create_image",
+            json!({"createImage": {"name": "i"}}),
+        ),
         ("os_compute_api:os-lock-server:lock", json!({"lock": null})),
         ("os_compute_api:os-lock-server:unlock", json!({"unlock": null})),
         (

@@ -420,10 +420,6 @@ async fn every_rule_is_used_and_every_route_has_one() {
             "of an action that answers 501 until it is served",
         ),
         (
-            "os_compute_api:servers:create_image",
-            "of an action that answers 501 until it is served",
-        ),
-        (
             "os_compute_api:os-remote-consoles",
             "of an action that answers 501 until it is served",
         ),

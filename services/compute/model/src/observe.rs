@@ -142,7 +142,8 @@ fn follow(server: &Object<Server>, seen: &ObservedServer) -> Option<(Server, Opt
         && seen.reboots >= server.reboot.count
         && seen.rebuilds >= server.rebuild
         && seen.fault.is_none();
-    if fulfilled && let Some(task) = server.task {
+    // An image is done when its controller says so, whatever the machine does.
+    if fulfilled && let Some(task) = server.task.filter(|t| *t != Task::ImageUploading) {
         new.task = None;
         new.vm_state = server.power.vm_state();
         new.updated = now;
@@ -181,6 +182,7 @@ pub(crate) const fn event_name(task: Task) -> &'static str {
         Task::Suspending => "compute_suspend_instance",
         Task::Resuming => "compute_resume_instance",
         Task::Rebuilding => "compute_rebuild_instance",
+        Task::ImageUploading => "compute_snapshot_instance",
         Task::Deleting => "compute_terminate_instance",
     }
 }

@@ -259,6 +259,9 @@ pub struct Server {
     pub reboot: Reboot,
     /// Rebuilds asked.
     pub rebuild: u64,
+    /// The image that its boot disk is being made, while that is under way.
+    #[serde(default)]
+    pub imaging: Option<String>,
     /// Store revision before the newest change of intent: reports that are not newer speak of an older intent.
     pub asked_after: u64,
     /// The request that last changed the intent.

@@ -63,6 +63,8 @@ pub enum Task {
     Resuming,
     /// Its boot disk is being made anew.
     Rebuilding,
+    /// Its boot disk is being made an image.
+    ImageUploading,
     /// Being deleted.
     Deleting,
 }
@@ -84,6 +86,7 @@ impl Task {
             Self::Suspending => "suspending",
             Self::Resuming => "resuming",
             Self::Rebuilding => "rebuilding",
+            Self::ImageUploading => "image_uploading",
             Self::Deleting => "deleting",
         }
     }

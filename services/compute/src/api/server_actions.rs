@@ -92,9 +92,16 @@ struct PasswordBody {
     _admin_pass: String,
 }
 
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct ImageBody {
+    name: String,
+    #[serde(default, deserialize_with = "given")]
+    metadata: Option<BTreeMap<String, String>>,
+}
+
 /// Actions that upstream has and this cloud does not serve yet.
 const LATER: &[&str] = &[
-    "createImage",
     "createBackup",
     "resize",
     "confirmResize",
@@ -153,6 +160,18 @@ pub(crate) async fn act(app: Arc<App>, mut request: Request) -> Result<Reply> {
                     format!("'{other}' is not one of ['HARD', 'Hard', 'hard', 'SOFT', 'Soft', 'soft']"),
                 )),
             }
+        }
+        "createImage" => {
+            let body: ImageBody = wire::typed("createImage", value)?;
+            wire::check_name("createImage.name", &body.name)?;
+            let metadata = body.metadata.unwrap_or_default();
+            crate::app::servers::check_metadata(&metadata)?;
+            let image = crate::app::server_images::create(&app, &request, &id, &body.name, &metadata).await?;
+            if request.at_least(2, 45) {
+                return Reply::json(202, &json!({"image_id": image.as_str()}));
+            }
+            let location = format!("{}/images/{image}", request.base.replace("/compute", "/image/v2"));
+            Ok(Reply::empty(202).header("location", &location))
         }
         "lock" => {
             let body: LockBody = if value.is_null() {

@@ -4,5 +4,6 @@ pub(crate) mod flavors;
 pub(crate) mod keypairs;
 pub(crate) mod server_actions;
 pub(crate) mod server_devices;
+pub(crate) mod server_images;
 pub(crate) mod server_volumes;
 pub(crate) mod servers;

@@ -356,6 +356,7 @@ impl Wanted {
             power: Power::Running,
             reboot: Reboot::default(),
             rebuild: 0,
+            imaging: None,
             asked_after: 0,
             request_id: request.id.to_string(),
             launch_index: 0,

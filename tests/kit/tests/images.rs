@@ -1,0 +1,71 @@
+//! An image of a server, over simulated nodes.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::print_stdout)]
+
+use maru_compute_model::Server;
+use maru_image_model::{Image, ImageId, ImageStatus};
+use maru_kit::Kit;
+use serde_json::json;
+
+/// Waits until something holds, with a control plane that begins again when it dies. The blob is written by threads that paused
+/// time does not know of, so real time passes; and simulated time, for a node that connects again.
+async fn soon(kit: &Kit, what: &str, check: impl Fn(&Kit) -> bool) {
+    for _ in 0..3_000 {
+        if kit.is_dead() {
+            kit.restart().await;
+        }
+        if check(kit) {
+            return;
+        }
+        let moment = || std::thread::sleep(std::time::Duration::from_millis(1));
+        tokio::task::spawn_blocking(moment).await.expect("a thread");
+        tokio::time::sleep(std::time::Duration::from_millis(50)).await;
+    }
+    panic!("{what}: not in time");
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_image_is_made_of_a_server_and_a_crash_midway_is_made_up_for() {
+    for crash in [None, Some(1), Some(2), Some(3), Some(4), Some(5)] {
+        let kit = Kit::builder().nodes(1).start().await;
+        let blue = kit.project("blue").await;
+        let who = &blue.member;
+        let base = kit.image(who, "tiny").await;
+        let (network, _) = kit.network(who, "net", "10.0.0.0/16").await;
+        let server = kit.server(who, "vm", &base, &network).await;
+        kit.server_active(&server).await;
+        kit.rest().await;
+        let path = format!("/compute/v2.1/servers/{server}/action");
+        let body = json!({"createImage": {"name": "shot", "metadata": {"k": "v"}}});
+        if let Some(n) = crash {
+            kit.crash_after(n);
+        }
+        let asked = kit.try_call("POST", &path, &who.token, body.clone()).await;
+        if kit.is_dead() {
+            kit.restart().await;
+        }
+        let image = kit
+            .snapshot()
+            .list::<Image>()
+            .find(|i| i.value.name.as_deref() == Some("shot"))
+            .map(|i| i.id.to_string())
+            .expect("the commit was made, whether it was answered or not");
+        assert!(
+            asked.is_ok() || crash == Some(1),
+            "{crash:?}: the answer came after the first commit"
+        );
+        soon(&kit, "the image is active and the server has no task", |kit| {
+            let snapshot = kit.snapshot();
+            let image = snapshot.get::<Image>(&ImageId::from(image.as_str()));
+            let server = snapshot.get::<Server>(&server.as_str().into());
+            image.is_some_and(|i| i.value.status == ImageStatus::Active)
+                && server.is_some_and(|s| s.value.task.is_none() && s.value.imaging.is_none())
+        })
+        .await;
+        kit.crash_after(u64::MAX);
+        let made = kit.snapshot().get::<Image>(&ImageId::from(image.as_str())).unwrap();
+        assert_eq!(made.value.properties["base_image_ref"], base);
+        assert_eq!(made.value.properties["k"], "v");
+        assert_eq!(made.value.disk_format.as_deref(), Some("qcow2"));
+        kit.audit_rest().await;
+    }
+}

@@ -602,7 +602,10 @@ fn what_a_restore_forgot_is_adopted_or_discarded() {
         let error = refused(&data, &[verb, "server", &dropped]);
         assert!(error.contains("no node reports an unknown server"), "{error}");
         let error = refused(&data, &[verb, "flavor", "x"]);
-        assert!(error.contains("server, disk, network, router"), "{error}");
+        assert!(
+            error.contains("server, disk, volume, volume-snapshot, network, router"),
+            "{error}"
+        );
     }
     up.signal("-TERM");
     assert!(up.wait().success());

@@ -301,6 +301,14 @@ impl Kit {
             life.gate.kill();
         }
     }
+    /// No crash from now on. One that came with a commit of the last moment (a blob that is collected in the background) is made up
+    /// for.
+    pub async fn no_more_crashes(&self) {
+        self.crash_after(u64::MAX);
+        if self.is_dead() {
+            self.restart().await;
+        }
+    }
     /// The `n`-th transaction from now on is the last that this life of the control plane commits.
     pub fn crash_after(&self, n: u64) {
         if let Ok(life) = self.life() {

@@ -128,7 +128,7 @@ impl Stage {
             self.back(with).await;
         }
         // No crash beyond this point.
-        self.kit.crash_after(u64::MAX);
+        self.kit.no_more_crashes().await;
         self.kit.audit_rest().await;
     }
     /// Nothing is held by anyone any more.

@@ -61,7 +61,7 @@ async fn an_image_is_made_of_a_server_and_a_crash_midway_is_made_up_for() {
                 && server.is_some_and(|s| s.value.task.is_none() && s.value.imaging.is_none())
         })
         .await;
-        kit.crash_after(u64::MAX);
+        kit.no_more_crashes().await;
         let made = kit.snapshot().get::<Image>(&ImageId::from(image.as_str())).unwrap();
         assert_eq!(made.value.properties["base_image_ref"], base);
         assert_eq!(made.value.properties["k"], "v");

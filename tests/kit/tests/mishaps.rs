@@ -157,7 +157,7 @@ async fn many_servers_through_many_crashes() {
                 lives += 1;
             }
         }
-        s.kit.crash_after(u64::MAX);
+        s.kit.no_more_crashes().await;
         s.kit
             .until("every server is ACTIVE", |x| {
                 x.list::<Server>()

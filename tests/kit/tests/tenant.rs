@@ -174,7 +174,7 @@ async fn outfit(n: u64) -> bool {
     while t.kit.try_rest().await.is_err() {
         t.kit.restart().await;
     }
-    t.kit.crash_after(u64::MAX);
+    t.kit.no_more_crashes().await;
     t.kit.audit_rest().await;
     let snapshot = t.kit.snapshot();
     for (what, left) in [

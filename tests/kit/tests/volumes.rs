@@ -451,7 +451,7 @@ async fn attach_and_detach_survive_a_crash_after_every_commit() {
         while s.kit.try_rest().await.is_err() {
             s.kit.restart().await;
         }
-        s.kit.crash_after(u64::MAX);
+        s.kit.no_more_crashes().await;
         assert_eq!(s.kit.snapshot().count::<Attachment>(), 0);
         let left = s.kit.snapshot().get::<Server>(&server.as_str().into()).unwrap();
         assert!(left.volumes.is_empty());

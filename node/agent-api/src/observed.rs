@@ -101,6 +101,9 @@ pub struct ServerState {
     pub reboots: u64,
     /// Rebuilds carried out so far.
     pub rebuilds: u64,
+    /// Changes of size carried out so far.
+    #[serde(default)]
+    pub resizes: u64,
     /// The intent cannot be carried out: what, why, and what would help. `None` when all is well.
     pub fault: Option<String>,
     /// Whether the fault is final (the server goes to ERROR) or tried again.

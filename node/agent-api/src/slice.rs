@@ -103,6 +103,9 @@ pub struct Server {
     pub reboot: Reboot,
     /// Raised when the boot disk shall be made anew from `disks[0]` (rebuild).
     pub rebuild: u64,
+    /// Changes of its size: processors, memory, disks.
+    #[serde(default)]
+    pub resize: Resize,
     /// Whether a config drive is attached.
     pub config_drive: bool,
     /// What the metadata service and the config drive say.
@@ -122,6 +125,18 @@ pub struct Reboot {
     pub count: u64,
     /// Whether the newest is a hard one.
     pub hard: bool,
+}
+
+/// Counted requests for another size. The agent carries one out when `count` is higher than what it last did: it stops the guest,
+/// deals with the disks, brings them to their sizes and starts the guest anew.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct Resize {
+    /// How many were asked so far.
+    pub count: u64,
+    /// The number under which the disks are kept as they were before the first of these changes; `None` lets go of what was kept.
+    pub kept: Option<u64>,
+    /// Whether the kept disks shall be the disks again; else they are put aside.
+    pub restore: bool,
 }
 
 /// A disk of a server.

@@ -70,6 +70,10 @@ pub(crate) trait Storage: Send + Sync + 'static {
     /// The media that [`Storage::media`] made, if it is there.
     async fn find_media(&self, server: &str, name: &str) -> Result<Option<DiskFile>>;
     async fn remove(&self, server: &str, name: &str) -> Result<()>;
+    async fn keep(&self, server: &str, number: u64) -> Result<()>;
+    async fn restore(&self, server: &str, number: u64) -> Result<()>;
+    async fn drop_kept(&self, server: &str) -> Result<()>;
+    async fn fit(&self, server: &str, name: &str, size: u64) -> Result<()>;
     async fn remove_server(&self, server: &str) -> Result<()>;
     fn servers(&self) -> Result<Vec<String>>;
     fn room(&self) -> Result<Room>;
@@ -225,6 +229,18 @@ impl Storage for Disks {
     }
     async fn remove(&self, server: &str, name: &str) -> Result<()> {
         Disks::remove(self, server, name).await
+    }
+    async fn keep(&self, server: &str, number: u64) -> Result<()> {
+        Disks::keep(self, server, number).await
+    }
+    async fn restore(&self, server: &str, number: u64) -> Result<()> {
+        Disks::restore(self, server, number).await
+    }
+    async fn drop_kept(&self, server: &str) -> Result<()> {
+        Disks::drop_kept(self, server).await
+    }
+    async fn fit(&self, server: &str, name: &str, size: u64) -> Result<()> {
+        Disks::fit(self, server, name, size).await
     }
     async fn remove_server(&self, server: &str) -> Result<()> {
         Disks::remove_server(self, server).await

@@ -4,6 +4,7 @@
 //!  Set ─► ports and volumes ready? ─no─► wait (the network pass, the volumes kick)
 //!           │yes
 //!           ├─ rebuild asked ─► stop, remove the boot disk and the config drive
+//!           ├─ another size asked ─► stop, keep the disks aside (or put the kept ones back), bring them to their sizes
 //!           ├─ disks ─► config drive ─► detach what shall go ─► define      what is there already is kept as it is
 //!           ├─ power as intended? ─no─► start / stop / pause / resume / suspend
 //!           ├─ reboots done < asked ─► reboot
@@ -121,6 +122,7 @@ pub(crate) const ORIGIN: &str = "origin";
 struct Notes {
     reboots: u64,
     rebuilds: u64,
+    resizes: u64,
     /// The request whose power intent was carried out.
     carried_out: String,
     /// See [`Server::origin`].
@@ -134,6 +136,7 @@ impl Notes {
         Some(Self {
             reboots: number("reboots"),
             rebuilds: number("rebuilds"),
+            resizes: number("resizes"),
             carried_out: notes.get("carried_out").cloned().unwrap_or_default(),
             origin: notes.get(ORIGIN).cloned().unwrap_or_default(),
         })
@@ -142,6 +145,7 @@ impl Notes {
         BTreeMap::from([
             ("reboots".to_owned(), self.reboots.to_string()),
             ("rebuilds".to_owned(), self.rebuilds.to_string()),
+            ("resizes".to_owned(), self.resizes.to_string()),
             ("carried_out".to_owned(), self.carried_out.clone()),
             (ORIGIN.to_owned(), self.origin.clone()),
         ])
@@ -180,6 +184,7 @@ async fn make_so(inner: &Arc<Inner>, revision: u64, server: &Server) -> Result<O
     let mut notes = known.unwrap_or(Notes {
         reboots: server.reboot.count,
         rebuilds: server.rebuild,
+        resizes: server.resize.count,
         carried_out: String::new(),
         origin: String::new(),
     });
@@ -205,6 +210,16 @@ async fn make_so(inner: &Arc<Inner>, revision: u64, server: &Server) -> Result<O
         inner.disks.remove(&server.id, CONFIG_DRIVE).await?;
         inner.register.forget(&server.id).await?;
         notes.rebuilds = server.rebuild;
+        notes.carried_out.clear();
+    }
+    if notes.resizes < server.resize.count {
+        let timeout = Duration::from_secs(u64::from(server.stop_timeout));
+        let stopped = hypervisor.stop(&server.id, timeout);
+        if while_wanted(inner, server, stopped).await?.is_none() {
+            return Ok(Some(Duration::ZERO));
+        }
+        resize_disks(inner, server).await?;
+        notes.resizes = server.resize.count;
         notes.carried_out.clear();
     }
     let config = config(inner, server, &notes).await?;
@@ -245,8 +260,26 @@ async fn make_so(inner: &Arc<Inner>, revision: u64, server: &Server) -> Result<O
     if status(inner, &server.id).await?.and_then(|n| n.config).as_ref() != Some(&config) {
         hypervisor.define(config).await?;
     }
+    if server.resize.count > 0 && server.resize.kept.is_none() {
+        inner.disks.drop_kept(&server.id).await?;
+    }
     report(inner, revision, server, &notes, None).await?;
     Ok(None)
+}
+
+/// The disks of a guest that is off, brought to what another size asks. Each part can be done again after a crash.
+async fn resize_disks(inner: &Inner, server: &Server) -> Result<()> {
+    match (server.resize.kept, server.resize.restore) {
+        (Some(number), false) => inner.disks.keep(&server.id, number).await?,
+        (Some(number), true) => inner.disks.restore(&server.id, number).await?,
+        (None, _) => {}
+    }
+    for disk in &server.disks {
+        if !matches!(disk.source, DiskSource::Volume { .. }) {
+            inner.disks.fit(&server.id, &disk.name, disk.size).await?;
+        }
+    }
+    Ok(())
 }
 
 /// Brings the power to what it shall be. Says whether it started the guest; `None` when the intent changed meanwhile.
@@ -386,6 +419,7 @@ async fn report(inner: &Inner, revision: u64, server: &Server, notes: &Notes, fa
         power: now.as_ref().map_or(PowerState::Nostate, |n| n.power),
         reboots: notes.reboots,
         rebuilds: notes.rebuilds,
+        resizes: notes.resizes,
         fault: fault.map(|(e, _)| e.chain()),
         fault_final: fault.is_some_and(|(_, last)| last),
         attached: now.map(|n| n.attached).unwrap_or_default(),
@@ -412,6 +446,7 @@ async fn fault(inner: &Inner, id: &str, error: &Error, attempt: u32, begun: i64)
         let notes = Notes::of(now.as_ref()).unwrap_or(Notes {
             reboots: server.reboot.count,
             rebuilds: server.rebuild,
+            resizes: server.resize.count,
             carried_out: String::new(),
             origin: String::new(),
         });

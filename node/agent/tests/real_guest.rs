@@ -241,6 +241,7 @@ fn slice(digest: &str, key: &str) -> Vec<Item> {
             power: Power::Running,
             reboot: Reboot::default(),
             rebuild: 0,
+            resize: maru_agent_api::slice::Resize::default(),
             config_drive: true,
             metadata: GuestMetadata {
                 public_keys: vec![("k".into(), key.into())],

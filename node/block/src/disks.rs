@@ -4,6 +4,7 @@
 //! <dir>/base/<sha512>.<qcow2|raw>     pulled once, checked against its digest, never written again (mode 0444)
 //! <dir>/disks/<server>/<name>.qcow2   overlay or blank disk, written by the guest through QEMU alone
 //! <dir>/disks/<server>/<name>.raw     read-only media that the agent made (config drive)
+//! <dir>/disks/<server>/kept-<number>/ disks as they were before a change of size
 //! …/*.part                            half-made; swept when the directory is opened
 //! ```
 //!
@@ -68,7 +69,7 @@ type Cell = Arc<OnceCell<BaseImage>>;
 /// The disks of a node.
 #[derive(Debug)]
 pub struct Disks {
-    dir: PathBuf,
+    pub(crate) dir: PathBuf,
     /// One cell a base image: whoever comes while it is being pulled waits for the one pull.
     bases: Mutex<HashMap<PathBuf, Cell>>,
 }
@@ -132,7 +133,11 @@ impl Disks {
                 let path = entry?.path();
                 if path.extension().is_some_and(|e| e == "part") {
                     tracing::info!(path = %path.display(), "a half-made disk is removed");
-                    std::fs::remove_file(path)?;
+                    if path.is_dir() {
+                        std::fs::remove_dir_all(path)?;
+                    } else {
+                        std::fs::remove_file(path)?;
+                    }
                 }
             }
         }
@@ -423,10 +428,18 @@ impl Disks {
         names(&self.dir.join("disks"))
     }
 
-    /// The files of a server's disks.
+    /// The files of a server's disks, those kept aside included.
     fn files(&self, server: &str) -> Result<Vec<PathBuf>> {
         let folder = self.dir.join("disks").join(safe(server)?);
-        Ok(names(&folder)?.into_iter().map(|name| folder.join(name)).collect())
+        let mut files = Vec::new();
+        for path in names(&folder)?.into_iter().map(|name| folder.join(name)) {
+            if path.is_dir() {
+                files.extend(names(&path)?.into_iter().map(|name| path.join(name)));
+            } else {
+                files.push(path);
+            }
+        }
+        Ok(files)
     }
 
     /// Room where the disks are.

@@ -14,6 +14,7 @@
 pub mod claim;
 pub mod disks;
 pub mod inspect;
+mod kept;
 pub mod qcow2;
 pub mod volumes;
 

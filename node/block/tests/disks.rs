@@ -180,3 +180,68 @@ async fn disks_are_made_once_and_go_without_a_trace() {
     assert!(!dir.path().join("base/x.part").exists());
     assert!(disks.room().unwrap().free > 0);
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn disks_are_kept_aside_and_put_back_wherever_it_stops() {
+    let (dir, disks) = setup();
+    let image = qcow2::empty(1 << 20, None).unwrap();
+    let base = disks
+        .base(&digest(&image), "qcow2", || async { Ok(stream(&image)) })
+        .await
+        .unwrap();
+    let folder = dir.path().join("disks/s");
+    let holds = |name: &str, byte: u8| {
+        let path = folder.join(format!("{name}.qcow2"));
+        !io(&path, "qcow2", &format!("read -P {byte} 0 4k")).contains("failed")
+    };
+    let size = |name: &str| {
+        let bytes = std::fs::read(folder.join(format!("{name}.qcow2"))).unwrap();
+        u64::from_be_bytes(bytes[24..32].try_into().unwrap())
+    };
+    // How many of the two disks were put back before it stopped; 3 is whole, 4 repeats it all.
+    for stop in 0..5 {
+        disks.overlay("s", "root", &base, 0).await.unwrap();
+        disks.blank("s", "ephemeral0", 1 << 20).await.unwrap();
+        disks.media("s", "config", b"drive".to_vec()).await.unwrap();
+        for name in ["root", "ephemeral0"] {
+            let path = folder.join(format!("{name}.qcow2"));
+            assert!(io(&path, "qcow2", "write -P 1 0 4k").contains("wrote"));
+        }
+        // What a crash left of an earlier attempt is no hindrance.
+        std::fs::create_dir(folder.join("kept-7.part")).unwrap();
+        disks.keep("s", 7).await.unwrap();
+        disks.fit("s", "root", 4 << 20).await.unwrap();
+        disks.fit("s", "ephemeral0", 0).await.unwrap();
+        disks.blank("s", "ephemeral1", 1 << 20).await.unwrap();
+        assert_eq!((size("root"), size("ephemeral0")), (4 << 20, 1 << 20));
+        assert!(io(&folder.join("root.qcow2"), "qcow2", "write -P 2 0 4k").contains("wrote"));
+        // Again, as after a crash: what was kept stays as it was.
+        disks.keep("s", 7).await.unwrap();
+        assert_eq!(disks.prune(&BTreeSet::new()).await.unwrap().len(), 0);
+        if stop < 3 {
+            std::fs::write(folder.join("kept-7/names"), "root.qcow2\nephemeral0.qcow2").unwrap();
+            for name in ["ephemeral0.qcow2", "root.qcow2"].iter().take(stop) {
+                std::fs::rename(folder.join("kept-7").join(name), folder.join(name)).unwrap();
+            }
+        }
+        for _ in 0..=(stop / 4) {
+            disks.restore("s", 7).await.unwrap();
+        }
+        assert!(holds("root", 1) && holds("ephemeral0", 1), "stopped after {stop}");
+        assert_eq!(size("root"), 1 << 20);
+        assert!(!folder.join("ephemeral1.qcow2").exists(), "it had none then");
+        assert!(folder.join("config.raw").exists());
+        disks.drop_kept("s").await.unwrap();
+        disks.drop_kept("s").await.unwrap();
+        disks.restore("s", 7).await.unwrap();
+        assert!(holds("root", 1), "nothing kept, nothing changed");
+        disks.remove_server("s").await.unwrap();
+    }
+    // Swap is made anew, other disks never shrink.
+    disks.blank("s", "swap", 1 << 20).await.unwrap();
+    disks.fit("s", "swap", 2 << 20).await.unwrap();
+    assert!(!folder.join("swap.qcow2").exists());
+    disks.blank("s", "ephemeral0", 2 << 20).await.unwrap();
+    disks.fit("s", "ephemeral0", 1 << 20).await.unwrap();
+    assert_eq!(size("ephemeral0"), 2 << 20);
+}

@@ -64,6 +64,7 @@ pub(crate) fn guest() -> GuestView {
         power: Power::Running,
         reboot: Reboot::default(),
         rebuild: 0,
+        resize: maru_agent_api::slice::Resize::default(),
         config_drive: false,
         metadata: GuestMetadata {
             public_keys: vec![("mykey".into(), "ssh-rsa AAAA me".into())],

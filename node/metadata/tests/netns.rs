@@ -103,6 +103,7 @@ impl Directory for One {
             power: Power::Running,
             reboot: Reboot::default(),
             rebuild: 0,
+            resize: maru_agent_api::slice::Resize::default(),
             config_drive: false,
             metadata: GuestMetadata {
                 instance_type: "m1.tiny".into(),

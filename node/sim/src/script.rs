@@ -16,6 +16,8 @@ pub enum Step {
     Reboot,
     /// A rebuild.
     Rebuild,
+    /// A change of size.
+    Resize,
     /// Removing a server.
     Remove,
     /// Making a volume's bytes, anew or larger.

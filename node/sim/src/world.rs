@@ -20,6 +20,8 @@ pub struct SimGuest {
     pub reboots: u64,
     /// Rebuilds carried out.
     pub rebuilds: u64,
+    /// Changes of size carried out.
+    pub resizes: u64,
     /// The request whose power was carried out.
     pub request_id: String,
     /// Ports that are attached.
@@ -40,6 +42,7 @@ impl Default for SimGuest {
             power: PowerState::Nostate,
             reboots: 0,
             rebuilds: 0,
+            resizes: 0,
             request_id: String::new(),
             ports: Vec::new(),
             disks: Vec::new(),
@@ -229,6 +232,7 @@ fn state(id: &str, revision: u64, guest: &SimGuest, fault: Option<Fault>) -> Rep
         power: guest.power,
         reboots: guest.reboots,
         rebuilds: guest.rebuilds,
+        resizes: guest.resizes,
         fault_final: fault.as_ref().is_some_and(|f| f.last),
         fault: fault.map(|f| f.message),
         attached: guest.ports.iter().chain(&guest.disks).cloned().collect(),
@@ -298,6 +302,7 @@ async fn steps(
             // What was asked before it existed is moot.
             reboots: server.reboot.count,
             rebuilds: server.rebuild,
+            resizes: server.resize.count,
             starts: 1,
             ..SimGuest::default()
         });
@@ -306,6 +311,12 @@ async fn steps(
     if now.rebuilds < server.rebuild {
         step(inner, Step::Rebuild, id).await?;
         now.rebuilds = server.rebuild;
+        now.power = target;
+        return Ok(());
+    }
+    if now.resizes < server.resize.count {
+        step(inner, Step::Resize, id).await?;
+        now.resizes = server.resize.count;
         now.power = target;
         return Ok(());
     }

@@ -116,6 +116,7 @@ fn server(id: &str, power: Power) -> Server {
         power,
         reboot: Reboot::default(),
         rebuild: 0,
+        resize: maru_agent_api::slice::Resize::default(),
         config_drive: false,
         metadata: GuestMetadata::default(),
         stop_timeout: 0,

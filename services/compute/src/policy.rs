@@ -33,6 +33,8 @@ pub const POLICY: &[RuleDefault] = &[
     r("os_compute_api:servers:reboot", MEMBER),
     r("os_compute_api:servers:rebuild", MEMBER),
     r("os_compute_api:servers:resize", MEMBER),
+    r("os_compute_api:servers:confirm_resize", MEMBER),
+    r("os_compute_api:servers:revert_resize", MEMBER),
     r("os_compute_api:servers:create_image", MEMBER),
     // The action address itself; each action has its own rule beside it.
     r("os_compute_api:servers:action", MEMBER),
@@ -105,6 +107,7 @@ pub const POLICY: &[RuleDefault] = &[
     r("os_compute_api:os-services:list", ADMIN),
     r("os_compute_api:os-services:update", ADMIN),
     r("os_compute_api:os-services:delete", ADMIN),
+    r("os_compute_api:os-migrations:index", ADMIN),
     r("os_compute_api:os-hypervisors:list", ADMIN),
     r("os_compute_api:os-hypervisors:list-detail", ADMIN),
     r("os_compute_api:os-hypervisors:show", ADMIN),

@@ -3,8 +3,8 @@
 use crate::{
     App,
     api::{
-        aggregates, flavors, groups, hypervisors, instance_actions, keypairs, limits, quotas, server_actions,
-        server_list, server_parts, server_volumes, servers, services, usage, versions, zones,
+        aggregates, flavors, groups, hypervisors, instance_actions, keypairs, limits, migrations, quotas,
+        server_actions, server_list, server_parts, server_volumes, servers, services, usage, versions, zones,
     },
 };
 use maru_http::{Route, Routes};
@@ -283,6 +283,11 @@ fn other_routes(app: Arc<App>) -> Vec<Route> {
             "/v2.1/os-services/{id}",
             "os_compute_api:os-services:delete",
             services::delete,
+        )
+        .get(
+            "/v2.1/os-migrations",
+            "os_compute_api:os-migrations:index",
+            migrations::index,
         )
         .get(
             "/v2.1/os-hypervisors",

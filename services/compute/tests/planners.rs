@@ -142,6 +142,10 @@ const ACTIONS: &[(&str, &str)] = &[
     ("reboot", r#"{"type": "SOFT"}"#),
     ("reboot", r#"{"type": "HARD"}"#),
     ("rebuild", r#"{"imageRef": "11111111-1111-4111-8111-111111111111"}"#),
+    ("resize", r#"{"flavorRef": "2"}"#),
+    ("resize", r#"{"flavorRef": "1"}"#),
+    ("confirmResize", "null"),
+    ("revertResize", "null"),
     ("lock", "null"),
     ("unlock", "null"),
 ];
@@ -163,7 +167,7 @@ fn machine(n: u8) -> m::PowerState {
 /// What always holds of a server.
 fn check(s: &m::Server) -> Result<(), TestCaseError> {
     prop_assert_ne!(s.status(), "UNKNOWN");
-    if s.task.is_none() && s.vm_state != m::VmState::Error {
+    if s.task.is_none() && !matches!(s.vm_state, m::VmState::Error | m::VmState::Resized) {
         prop_assert_eq!(s.vm_state, s.power.vm_state(), "at rest it is what it shall be");
     }
     if s.vm_state == m::VmState::Building {
@@ -171,6 +175,9 @@ fn check(s: &m::Server) -> Result<(), TestCaseError> {
     }
     if s.vm_state == m::VmState::Active {
         prop_assert!(s.launched_at.is_some());
+    }
+    if s.vm_state == m::VmState::Resized {
+        prop_assert!(s.resize.is_some());
     }
     prop_assert!(s.fault.is_none() || s.vm_state == m::VmState::Error || s.task.is_some());
     Ok(())
@@ -197,6 +204,8 @@ proptest! {
                         let status = c.at(NEW, A, "POST", &format!("{path}/action"), body).await.status;
                         let after = c.server(&server).unwrap();
                         match status {
+                            // Only a confirmation is over at once.
+                            204 => prop_assert!(name == "confirmResize" && after.resize.is_none()),
                             202 => {
                                 prop_assert_eq!(after.vm_state, before.vm_state, "a request is an intent");
                                 if before.task == Some(m::Task::Deleting) {
@@ -204,6 +213,8 @@ proptest! {
                                 }
                             }
                             409 => prop_assert_eq!(&after, &before),
+                            // The flavor that it has, or one with smaller disks.
+                            400 => prop_assert!(name == "resize" && after == before),
                             other => prop_assert!(false, "{name}: {other}"),
                         }
                     }
@@ -216,6 +227,7 @@ proptest! {
                             power: machine(*power),
                             reboots: before.reboot.count,
                             rebuilds: before.rebuild,
+                            resizes: before.resizes,
                             fault: fault.then(|| "broken".to_owned()),
                             fault_final: *fault,
                             attached: vec![],

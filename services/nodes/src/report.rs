@@ -143,6 +143,7 @@ async fn server(store: &Store, node: &NodeName, state: ServerState) -> Result<()
         },
         reboots: state.reboots,
         rebuilds: state.rebuilds,
+        resizes: state.resizes,
         fault: state.fault,
         fault_final: state.fault_final,
         attached: state.attached,

@@ -258,6 +258,11 @@ fn server_item(intent: compute::GuestIntent) -> api::Server {
             hard: intent.reboot.hard,
         },
         rebuild: intent.rebuild,
+        resize: api::Resize {
+            count: intent.resize.count,
+            kept: intent.resize.kept,
+            restore: intent.resize.restore,
+        },
         config_drive: intent.config_drive,
         metadata: api::GuestMetadata {
             public_keys: m.public_keys,

@@ -21,6 +21,7 @@ fn state(id: &str, power: PowerState, revision: u64) -> Report {
         power,
         reboots: 0,
         rebuilds: 0,
+        resizes: 0,
         fault: None,
         fault_final: false,
         attached: Vec::new(),

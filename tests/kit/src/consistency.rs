@@ -42,7 +42,7 @@ const CLAIMS: &[(&str, &str)] = &[
 /// Claims that outlive what they name.
 const LASTING: &[&str] = &["image", "bootstrap-network"];
 /// Counters that only ever grow: numbers that are given out.
-const SEQUENCES: &[&str] = &["placement-generation", "compute-aggregate-id"];
+const SEQUENCES: &[&str] = &["placement-generation", "compute-aggregate-id", "compute-migration-id"];
 
 /// Collects what does not hold.
 struct Check<'a> {

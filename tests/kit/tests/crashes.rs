@@ -213,6 +213,31 @@ async fn power(n: u64, with: With) -> bool {
     s.kit.lives() > lives
 }
 
+/// Another flavor, taken back; again, and kept.
+async fn resize(n: u64, with: With) -> bool {
+    let s = stage().await;
+    let id = s.create("one", with).await;
+    s.state(&id, VmState::Active, with).await;
+    s.kit.rest().await;
+    let lives = s.kit.lives();
+    s.kit.crash_after(n);
+    let path = format!("/compute/v2.1/servers/{id}/action");
+    for (action, state) in [
+        (json!({"resize": {"flavorRef": "84"}}), VmState::Resized),
+        (json!({"revertResize": null}), VmState::Active),
+        (json!({"resize": {"flavorRef": "84"}}), VmState::Resized),
+        (json!({"confirmResize": null}), VmState::Active),
+    ] {
+        // The same flavor again is a 400.
+        s.ask("POST", &path, action, with, &[409, 400]).await;
+        s.state(&id, state, with).await;
+    }
+    s.audit(with).await;
+    let server = s.kit.snapshot().get::<Server>(&id.as_str().into()).unwrap();
+    assert_eq!((server.value.flavor.id.as_str(), &server.value.resize), ("84", &None));
+    s.kit.lives() > lives
+}
+
 /// The node refuses for good, so that creation is undone; with one crash somewhere.
 async fn refusal(n: u64, with: With) -> bool {
     let s = stage().await;
@@ -264,6 +289,11 @@ async fn deletion_survives_a_crash_after_every_commit() {
 #[tokio::test(start_paused = true)]
 async fn power_actions_survive_a_crash_after_every_commit() {
     each("power actions", power).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_resize_survives_a_crash_after_every_commit() {
+    each("resize", resize).await;
 }
 
 #[tokio::test(start_paused = true)]

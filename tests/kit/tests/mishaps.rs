@@ -31,7 +31,7 @@ async fn stage() -> Stage {
     }
 }
 
-/// A server is made, stopped, started, rebooted and deleted; one name is never served twice.
+/// A server is made, stopped, started, rebooted, resized to and fro and deleted; one name is never served twice.
 async fn life_of_a_server(s: &Stage) {
     let who = &s.project.member;
     let id = s.kit.server(who, "one", &s.image, &s.network).await;
@@ -40,6 +40,10 @@ async fn life_of_a_server(s: &Stage) {
         (json!({"os-stop": null}), VmState::Stopped),
         (json!({"os-start": null}), VmState::Active),
         (json!({"reboot": {"type": "HARD"}}), VmState::Active),
+        (json!({"resize": {"flavorRef": "84"}}), VmState::Resized),
+        (json!({"revertResize": null}), VmState::Active),
+        (json!({"resize": {"flavorRef": "84"}}), VmState::Resized),
+        (json!({"confirmResize": null}), VmState::Active),
     ] {
         s.kit.action(who, &id, action).await;
         s.kit.server_state(&id, state).await;

@@ -435,6 +435,12 @@ async fn the_last_room_or_address_that_is_lost_at_the_last_moment_is_named_as_we
     let id = kit.server(&blue.member, "s", &image, &network).await;
     kit.server_active(&id).await;
     kit.rest().await;
+    let port = kit
+        .snapshot()
+        .find::<maru_network_model::Port>("device", &id)
+        .next()
+        .unwrap();
+    let address = port.value.fixed_ips[0].ip_address.to_string();
     let member = lose(&kit, &file, 1, &blue, &[&id]).await;
     kit.rest().await;
     // The adoption is planned while there is room, and arrives when another server has it.
@@ -444,7 +450,12 @@ async fn the_last_room_or_address_that_is_lost_at_the_last_moment_is_named_as_we
         while kit.gate().attempts() == attempts {
             tokio::task::yield_now().await;
         }
-        let other = kit.server(&member, "other", &image, &network).await;
+        // An address of its own: the one that the guest had is free for the moment, and the room is what is fought for.
+        let mut body = Kit::server_body("other", &image, &network);
+        let free = ["10.0.0.200", "10.0.0.201"].iter().find(|ip| **ip != address);
+        body["server"]["networks"][0]["fixed_ip"] = json!(free);
+        let other = kit.post(&member, "/compute/v2.1/servers", body).await;
+        let other = other["server"]["id"].as_str().unwrap().to_owned();
         kit.server_active(&other).await;
         other
     };

@@ -416,10 +416,6 @@ async fn every_rule_is_used_and_every_route_has_one() {
     const COMPOSED: &[(&str, &str)] = &[
         ("admin_or_owner", "for overrides, which upstream writes with it"),
         (
-            "os_compute_api:servers:resize",
-            "of an action that answers 501 until it is served",
-        ),
-        (
             "os_compute_api:os-remote-consoles",
             "of an action that answers 501 until it is served",
         ),

@@ -41,6 +41,8 @@ pub(crate) struct State {
     pub routers: BTreeSet<String>,
     /// `server/name`.
     pub disks: BTreeSet<String>,
+    /// Numbers under which a server's disks are kept aside.
+    pub kept: BTreeMap<String, BTreeSet<u64>>,
     /// Volumes: which making, and bytes.
     pub volumes: BTreeMap<String, (u64, u64)>,
     pub snapshots: BTreeSet<String>,
@@ -331,6 +333,35 @@ impl Storage for Fake {
             Ok(())
         })
         .await
+    }
+    async fn keep(&self, server: &str, number: u64) -> Result<()> {
+        self.call(format!("keep {server} {number}"), |s| {
+            let off = s.guests.get(server).is_none_or(|g| g.power != PowerState::Running);
+            assert!(off, "disks of a running guest are copied");
+            s.kept.entry(server.to_owned()).or_default().insert(number);
+            Ok(())
+        })
+        .await
+    }
+    async fn restore(&self, server: &str, number: u64) -> Result<()> {
+        self.call(format!("restore {server} {number}"), |s| {
+            let off = s.guests.get(server).is_none_or(|g| g.power != PowerState::Running);
+            assert!(off, "disks of a running guest are replaced");
+            let there = s.kept.get(server).is_some_and(|k| k.contains(&number));
+            assert!(there, "what was not kept is put back");
+            Ok(())
+        })
+        .await
+    }
+    async fn drop_kept(&self, server: &str) -> Result<()> {
+        self.call(format!("drop-kept {server}"), |s| {
+            s.kept.remove(server);
+            Ok(())
+        })
+        .await
+    }
+    async fn fit(&self, server: &str, name: &str, size: u64) -> Result<()> {
+        self.call(format!("fit {server}/{name} {size}"), |_| Ok(())).await
     }
     async fn remove_server(&self, server: &str) -> Result<()> {
         self.call(format!("remove-disks {server}"), |s| {

@@ -77,6 +77,7 @@ pub(crate) fn server() -> Server {
         power: Power::Running,
         reboot: Reboot::default(),
         rebuild: 0,
+        resize: maru_agent_api::slice::Resize::default(),
         config_drive: true,
         metadata: GuestMetadata::default(),
         stop_timeout: 60,
@@ -375,7 +376,29 @@ async fn power_reboots_and_rebuilds_follow_the_intent() {
                 .is_some_and(|s| s.rebuilds == 1 && s.power == PowerState::Running)
         })
         .await;
+    // Another size, taken back: the disks of before are kept, put back and let go, each once and with the guest off.
+    let resize = |count, kept, restore| Resize { count, kept, restore };
+    for (count, restore, memory) in [(1, false, 256), (2, true, 64)] {
+        step(&mut vm, &|v| {
+            v.resize = resize(count, Some(1), restore);
+            v.memory_mib = memory;
+        });
+        plane
+            .until("another size", |p| {
+                p.last("vm")
+                    .is_some_and(|s| s.resizes == count && s.power == PowerState::Running)
+            })
+            .await;
+        assert_eq!(fake.state().guests["vm"].config.memory_mib, memory);
+        assert!(!fake.state().kept.is_empty());
+    }
+    let last = step(&mut vm, &|v| v.resize = resize(2, None, false));
+    running(&plane, last).await;
+    assert!(fake.state().kept.is_empty());
     let journal = fake.state().journal.clone();
+    for once in ["keep vm 1", "restore vm 1"] {
+        assert_eq!(journal.iter().filter(|j| *j == once).count(), 1, "{once}");
+    }
     assert_eq!(journal.iter().filter(|j| *j == "hard-reboot vm").count(), 1);
     assert_eq!(
         journal.iter().filter(|j| *j == "disk vm/root").count(),

@@ -152,6 +152,8 @@ pub fn plan_adopt(
             server_group_missing = Some(group.to_string());
         }
     }
+    // It stays what it was being made; the disks of before are let go.
+    server.resize = None;
     server.launched_at = (seen != PowerState::Nostate).then_some(server.created);
     server.updated = maru_base::time::now();
     server.asked_after = snapshot.revision();

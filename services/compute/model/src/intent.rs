@@ -37,6 +37,8 @@ pub struct GuestIntent {
     pub reboot: Reboot,
     /// Rebuilds asked.
     pub rebuild: u64,
+    /// Changes of flavor asked.
+    pub resize: GuestResize,
     /// Whether a config drive is attached.
     pub config_drive: bool,
     /// What metadata and config drive say.
@@ -45,6 +47,17 @@ pub struct GuestIntent {
     pub stop_timeout: u32,
     /// What the node keeps with the guest, so that it can be adopted ([`crate::Origin`]).
     pub origin: String,
+}
+
+/// Counted changes of flavor, and what becomes of the disks.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct GuestResize {
+    /// How many were asked so far.
+    pub count: u64,
+    /// Under which number the disks are kept as they were before; `None` when nothing is to be kept (any more).
+    pub kept: Option<u64>,
+    /// Whether the kept disks shall be the disks again.
+    pub restore: bool,
 }
 
 /// A disk.
@@ -198,6 +211,11 @@ pub fn guest_intent(snapshot: &Snapshot, server: &Object<Server>) -> Option<Gues
         power: server.power,
         reboot: server.reboot,
         rebuild: server.rebuild,
+        resize: GuestResize {
+            count: server.resizes,
+            kept: server.resize.as_ref().and_then(|r| r.kept),
+            restore: server.task == Some(crate::Task::ResizeReverting),
+        },
         config_drive: server.config_drive || required,
         metadata: GuestMetadata {
             public_keys: server

@@ -11,10 +11,12 @@ mod flavor;
 mod group;
 mod intent;
 mod keypair;
+mod migration;
 pub mod network;
 mod node;
 mod observe;
 pub mod quota;
+mod resize;
 pub mod rules;
 pub mod schedule;
 mod server;
@@ -26,17 +28,19 @@ pub use adopt::{Adopted, Origin, plan_adopt};
 pub use aggregate::{Aggregate, AggregateId, DEFAULT_ZONE, numeric_id, zone_of, zones};
 pub use flavor::{Flavor, FlavorId, find_visible as find_visible_flavor, plan_create_flavor, plan_delete_flavor};
 pub use group::{GroupId, ServerGroup};
-pub use intent::{DiskSource, GuestDisk, GuestIntent, GuestMetadata, guest_intent};
+pub use intent::{DiskSource, GuestDisk, GuestIntent, GuestMetadata, GuestResize, guest_intent};
 pub use keypair::{KeyKind, KeyPair, KeyPairId, keypair_id};
+pub use migration::{Migration, MigrationId, MigrationStatus};
 pub use node::{ComputeService, NodeFacts, ServiceId, find_service, plan_node_down, plan_node_up, plan_upsert_service};
 pub use observe::{
     Observation, ObservedServer, ObservedServerId, observed_power, plan_delete_server, plan_observe_server,
     plan_server_removed, quota_of,
 };
 pub use quota::{QuotaClass, QuotaClassId, QuotaSet, QuotaSetId};
+pub use resize::{plan_confirm_resize, plan_resize, plan_revert_resize};
 pub use server::{
-    BlockDevice, Fault, Lock, Networks, Reboot, Server, ServerFlavor, ServerId, ServerImage, ServerKey, ServerPort,
-    ServerVolume, WantedPort,
+    BlockDevice, Fault, Lock, Networks, Reboot, Resize, Server, ServerFlavor, ServerId, ServerImage, ServerKey,
+    ServerPort, ServerVolume, WantedPort,
 };
 pub use states::{Power, PowerState, Task, VmState, status};
 pub use volume::{
@@ -52,6 +56,7 @@ pub fn register(registry: &mut maru_store::Registry) {
         .register::<Server>()
         .register::<ObservedServer>()
         .register::<ServerAction>()
+        .register::<Migration>()
         .register::<ServerGroup>()
         .register::<ComputeService>()
         .register::<Aggregate>()

@@ -9,7 +9,9 @@
 use crate::{
     Fault, Power, PowerState, Server, ServerId, Task, VmState,
     action::{ServerAction, action_id, begin_action, event, finish_action, mark_deleted},
+    migration::forget_migrations,
     network, quota,
+    resize::follow_resize,
     volume::{follow_volumes, plan_release_volumes},
 };
 use maru_base::Result;
@@ -33,6 +35,9 @@ pub struct ObservedServer {
     pub reboots: u64,
     /// Rebuilds carried out.
     pub rebuilds: u64,
+    /// Changes of flavor carried out.
+    #[serde(default)]
+    pub resizes: u64,
     /// What cannot be carried out.
     pub fault: Option<String>,
     /// Whether the fault is final.
@@ -93,6 +98,9 @@ pub fn plan_observe_server(snapshot: &Snapshot, txn: &mut Txn, id: &ServerId, se
     }
     changed |= follow_volumes(snapshot, txn, id, &mut new, seen);
     if changed {
+        follow_resize(snapshot, txn, &server, &mut new)?;
+    }
+    if changed {
         txn.update(&server, &new);
     }
     Ok(())
@@ -141,11 +149,15 @@ fn follow(server: &Object<Server>, seen: &ObservedServer) -> Option<(Server, Opt
     let fulfilled = server.power.fulfilled_by(seen.power)
         && seen.reboots >= server.reboot.count
         && seen.rebuilds >= server.rebuild
+        && seen.resizes >= server.resizes
         && seen.fault.is_none();
     // An image is done when its controller says so, whatever the machine does.
     if fulfilled && let Some(task) = server.task.filter(|t| *t != Task::ImageUploading) {
         new.task = None;
-        new.vm_state = server.power.vm_state();
+        new.vm_state = match task {
+            Task::ResizeMigrating => VmState::Resized,
+            _ => server.power.vm_state(),
+        };
         new.updated = now;
         new.fault = None;
         if new.launched_at.is_none() || task == Task::Rebuilding {
@@ -161,9 +173,12 @@ fn follow(server: &Object<Server>, seen: &ObservedServer) -> Option<(Server, Opt
     }
     // A guest that powered itself off, or died, stays off until it is asked to start.
     let off = matches!(seen.power, PowerState::Shutdown | PowerState::Crashed);
-    if server.task.is_none() && answers && off && server.power == Power::Running && server.vm_state == VmState::Active {
+    let ran = matches!(server.vm_state, VmState::Active | VmState::Resized);
+    if server.task.is_none() && answers && off && server.power == Power::Running && ran {
         new.power = Power::Stopped;
-        new.vm_state = VmState::Stopped;
+        if server.vm_state == VmState::Active {
+            new.vm_state = VmState::Stopped;
+        }
         new.updated = now;
         return Some((new, None));
     }
@@ -183,6 +198,8 @@ pub(crate) const fn event_name(task: Task) -> &'static str {
         Task::Resuming => "compute_resume_instance",
         Task::Rebuilding => "compute_rebuild_instance",
         Task::ImageUploading => "compute_snapshot_instance",
+        Task::ResizeMigrating => "compute_finish_resize",
+        Task::ResizeReverting => "compute_finish_revert_resize",
         Task::Deleting => "compute_terminate_instance",
     }
 }
@@ -210,6 +227,7 @@ pub(crate) fn plan_forget(snapshot: &Snapshot, txn: &mut Txn, server: &Object<Se
     network::plan_unplug(snapshot, txn, server)?;
     plan_release_volumes(snapshot, txn, server)?;
     plan_release(snapshot, txn, &ConsumerId::from(server.id.as_str()))?;
+    forget_migrations(snapshot, txn, &server.id);
     for (resource, amount) in quota_of(server) {
         quota::consume(snapshot, txn, &server.project_id, resource, -amount);
     }
@@ -222,13 +240,16 @@ pub(crate) fn plan_forget(snapshot: &Snapshot, txn: &mut Txn, server: &Object<Se
     Ok(())
 }
 
-/// What a server counts for in its project's quota.
+/// What a server counts for in its project's quota; with two flavors the larger of each.
 #[must_use]
 pub fn quota_of(server: &Server) -> [(&'static str, i64); 3] {
+    let other = server.resize.as_ref().map(|r| &r.other);
+    let vcpus = server.flavor.vcpus.max(other.map_or(0, |f| f.vcpus));
+    let memory_mb = server.flavor.memory_mb.max(other.map_or(0, |f| f.memory_mb));
     [
         ("instances", 1),
-        ("cores", i64::from(server.flavor.vcpus)),
-        ("ram", i64::try_from(server.flavor.memory_mb).unwrap_or(i64::MAX)),
+        ("cores", i64::from(vcpus)),
+        ("ram", i64::try_from(memory_mb).unwrap_or(i64::MAX)),
     ]
 }
 

@@ -231,6 +231,18 @@ pub fn image_fits(snapshot: &Snapshot, server: &Server, host: &str) -> Result<()
     filter_image(server, &service).map_err(|(filter, why)| format!("{filter} refuses it ({why})"))
 }
 
+/// Whether the host that a server is on could run it with its present flavor, its room aside.
+///
+/// # Errors
+/// Why not, in words.
+pub fn flavor_fits(snapshot: &Snapshot, server: &Server, host: &str) -> Result<(), String> {
+    let service = crate::find_service(snapshot, host).ok_or_else(|| format!("host {host} is not known"))?;
+    let provider = snapshot
+        .get::<ResourceProvider>(&service.provider)
+        .ok_or_else(|| format!("host {host} has no resource provider"))?;
+    filter_traits(server, &provider).map_err(|(filter, why)| format!("{filter} refuses it ({why})"))
+}
+
 fn canonical_arch(arch: &str) -> String {
     match arch.to_ascii_lowercase().as_str() {
         "amd64" | "x86-64" => "x86_64".to_owned(),
@@ -278,6 +290,10 @@ fn filter_resources(
             return Err(("placement", format!("{amount} {class} asked, {} free", free.max(0))));
         }
     }
+    filter_traits(server, provider)
+}
+
+fn filter_traits(server: &Server, provider: &Object<ResourceProvider>) -> Verdict {
     for (spec, value) in &server.flavor.extra_specs {
         let Some(name) = spec.strip_prefix("trait:") else {
             continue;

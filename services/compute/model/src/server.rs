@@ -5,11 +5,12 @@
 //!               │ no valid host        │ network refused       │ node refuses for good
 //!               └──────────────────────┴───────────────────────┴──► error
 //!  active ⇄ stopped, paused, suspended (power intent, fulfilled by what the node observes)
+//!  active, stopped ─ resize ─► resized ─ confirm or revert ─► active, stopped (see `resize`)
 //!  any ─ DELETE ─► task deleting ─ node reports removal ─► gone (404)
 //! ```
 
 use crate::{
-    GroupId,
+    GroupId, MigrationId,
     states::{Power, Task, VmState},
 };
 use maru_base::{ProjectId, UserId};
@@ -93,6 +94,17 @@ pub struct WantedPort {
     pub fixed_ip: Option<std::net::IpAddr>,
     /// Device tag.
     pub tag: Option<String>,
+}
+
+/// A change of flavor that waits for the owner's word, or is being taken back.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Resize {
+    /// The flavor before; while it is being taken back, the one that it was to have.
+    pub other: ServerFlavor,
+    /// Its record.
+    pub migration: MigrationId,
+    /// Under which number the node keeps the disks as they were before; `None` when no disk changes.
+    pub kept: Option<u64>,
 }
 
 /// What networks were asked for.
@@ -259,6 +271,12 @@ pub struct Server {
     pub reboot: Reboot,
     /// Rebuilds asked.
     pub rebuild: u64,
+    /// Changes of its flavor that the node was asked for, those back included.
+    #[serde(default)]
+    pub resizes: u64,
+    /// The change that is not confirmed yet.
+    #[serde(default)]
+    pub resize: Option<Resize>,
     /// The image that its boot disk is being made, while that is under way.
     #[serde(default)]
     pub imaging: Option<String>,
@@ -313,15 +331,22 @@ impl Server {
         request_id.clone_into(&mut self.request_id);
         self.asked_after = snapshot.revision();
     }
-    /// What it asks of a provider: its flavor's, without the boot disk where that is a volume.
+    /// What it asks of a provider: its flavor's, without the boot disk where that is a volume. Of two flavors, as long as either
+    /// may be its flavor in the end, the larger of each.
     #[must_use]
     pub fn resources(&self) -> BTreeMap<String, u64> {
-        if !self.volumes.iter().any(|v| v.boot) {
-            return self.flavor.resources();
+        let mut all = BTreeMap::new();
+        for flavor in std::iter::once(&self.flavor).chain(self.resize.iter().map(|r| &r.other)) {
+            let mut flavor = flavor.clone();
+            if self.volumes.iter().any(|v| v.boot) {
+                flavor.root_gb = 0;
+            }
+            for (class, n) in flavor.resources() {
+                let most: &mut u64 = all.entry(class).or_default();
+                *most = n.max(*most);
+            }
         }
-        let mut flavor = self.flavor.clone();
-        flavor.root_gb = 0;
-        flavor.resources()
+        all
     }
     /// The name that the hypervisor knows it by.
     #[must_use]

@@ -16,6 +16,8 @@ pub enum VmState {
     Suspended,
     /// Powered off.
     Stopped,
+    /// It has another flavor, which waits to be confirmed or reverted; running or off as its power intent says.
+    Resized,
     /// Failed; see the fault.
     Error,
 }
@@ -30,6 +32,7 @@ impl VmState {
             Self::Paused => "paused",
             Self::Suspended => "suspended",
             Self::Stopped => "stopped",
+            Self::Resized => "resized",
             Self::Error => "error",
         }
     }
@@ -65,6 +68,10 @@ pub enum Task {
     Rebuilding,
     /// Its boot disk is being made an image.
     ImageUploading,
+    /// It is being given another flavor.
+    ResizeMigrating,
+    /// It is being given its old flavor back.
+    ResizeReverting,
     /// Being deleted.
     Deleting,
 }
@@ -87,6 +94,8 @@ impl Task {
             Self::Resuming => "resuming",
             Self::Rebuilding => "rebuilding",
             Self::ImageUploading => "image_uploading",
+            Self::ResizeMigrating => "resize_migrating",
+            Self::ResizeReverting => "resize_reverting",
             Self::Deleting => "deleting",
         }
     }
@@ -174,6 +183,9 @@ pub const fn status(vm: VmState, task: Option<Task>) -> &'static str {
             Some(Task::RebootingHard),
         ) => "HARD_REBOOT",
         (VmState::Active | VmState::Stopped | VmState::Error, Some(Task::Rebuilding)) => "REBUILD",
+        (VmState::Active | VmState::Stopped, Some(Task::ResizeMigrating)) => "RESIZE",
+        (_, Some(Task::ResizeReverting)) => "REVERT_RESIZE",
+        (VmState::Resized, _) => "VERIFY_RESIZE",
         (VmState::Active, _) => "ACTIVE",
         (VmState::Building, _) => "BUILD",
         (VmState::Stopped, _) => "SHUTOFF",

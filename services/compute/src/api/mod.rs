@@ -7,6 +7,7 @@ pub(crate) mod hypervisors;
 pub(crate) mod instance_actions;
 pub(crate) mod keypairs;
 pub(crate) mod limits;
+pub(crate) mod migrations;
 pub(crate) mod quotas;
 pub(crate) mod server_actions;
 pub(crate) mod server_list;

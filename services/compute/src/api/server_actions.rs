@@ -100,12 +100,19 @@ struct ImageBody {
     metadata: Option<BTreeMap<String, String>>,
 }
 
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct ResizeBody {
+    #[serde(rename = "flavorRef")]
+    flavor: Value,
+    #[serde(rename = "OS-DCF:diskConfig")]
+    #[serde(default, deserialize_with = "given")]
+    disk_config: Option<String>,
+}
+
 /// Actions that upstream has and this cloud does not serve yet.
 const LATER: &[&str] = &[
     "createBackup",
-    "resize",
-    "confirmResize",
-    "revertResize",
     "migrate",
     "os-migrateLive",
     "evacuate",
@@ -173,6 +180,26 @@ pub(crate) async fn act(app: Arc<App>, mut request: Request) -> Result<Reply> {
             let location = format!("{}/images/{image}", request.base.replace("/compute", "/image/v2"));
             Ok(Reply::empty(202).header("location", &location))
         }
+        "resize" => {
+            let body: ResizeBody = wire::typed("resize", value)?;
+            let flavor = match &body.flavor {
+                Value::String(text) if !text.is_empty() => text.clone(),
+                Value::Number(number) => number.to_string(),
+                other => {
+                    return Err(invalid(
+                        "resize.flavorRef",
+                        format!("{other} is not the id of a flavor"),
+                    ));
+                }
+            };
+            let auto = match &body.disk_config {
+                Some(text) => Some(crate::app::servers::disk_config(Some(text), false)?),
+                None => None,
+            };
+            crate::app::resize::resize(&app, &request, &id, &flavor, auto).await
+        }
+        "confirmResize" => crate::app::resize::confirm(&app, &request, &id).await,
+        "revertResize" => crate::app::resize::revert(&app, &request, &id).await,
         "lock" => {
             let body: LockBody = if value.is_null() {
                 LockBody::default()

@@ -356,6 +356,8 @@ impl Wanted {
             power: Power::Running,
             reboot: Reboot::default(),
             rebuild: 0,
+            resizes: 0,
+            resize: None,
             imaging: None,
             asked_after: 0,
             request_id: request.id.to_string(),

@@ -434,6 +434,7 @@ pub async fn obey(store: &Store, id: &m::ServerId) -> Result<()> {
                     },
                     reboots: intent.reboot.count,
                     rebuilds: intent.rebuild,
+                    resizes: intent.resize.count,
                     ..m::Observation::default()
                 };
                 // A node says nothing twice.

@@ -126,6 +126,8 @@ pub struct Settings {
     pub policy: Option<String>,
     /// Cost of the passwords' bcrypt hash.
     pub bcrypt_cost: u32,
+    /// What is demanded of passwords and log-ins.
+    pub compliance: maru_identity::Compliance,
     /// What imports of images may be downloaded from besides public addresses.
     pub import_allow: maru_fetch::Allow,
     /// Block of the external network `public`.
@@ -177,6 +179,7 @@ impl Cloud {
             store.clone(),
             maru_identity::Settings {
                 bcrypt_cost: *bcrypt_cost,
+                compliance: settings.compliance.clone(),
                 ..maru_identity::Settings::default()
             },
         );

@@ -105,12 +105,115 @@ pub struct Up {
     /// Cost of the passwords' bcrypt hash, 4 to 31; Keystone's default is 12.
     #[arg(long, env = "MARU_BCRYPT_COST", default_value_t = 12, value_parser = clap::value_parser!(u32).range(4..=31))]
     pub bcrypt_cost: u32,
+    /// What is demanded of passwords.
+    #[command(flatten)]
+    pub compliance: Compliance,
     /// What is logged: `info`, `debug`, or per part, such as `info,maru_qemu=debug`.
     #[arg(long, env = "MARU_LOG", default_value = "info")]
     pub log: String,
     /// Form of the log on standard error: `text` or `json`.
     #[arg(long, env = "MARU_LOG_FORMAT", default_value = "text", value_parser = ["text", "json"])]
     pub log_format: String,
+}
+
+/// What is demanded of passwords and log-ins; nothing unless given. Names and meaning are those of Keystone's
+/// `[security_compliance]`.
+#[derive(Args, Clone)]
+pub struct Compliance {
+    /// Wrong passwords in a row that lock a user out for --lockout-duration. Never, unless given. Users are exempt with their option
+    /// ignore_lockout_failure_attempts.
+    #[arg(long, env = "MARU_LOCKOUT_FAILURE_ATTEMPTS", value_parser = clap::value_parser!(u32).range(1..=1000))]
+    pub lockout_failure_attempts: Option<u32>,
+    /// Seconds that a lock-out lasts.
+    #[arg(long, env = "MARU_LOCKOUT_DURATION", default_value_t = 1800, value_parser = clap::value_parser!(u32).range(1..))]
+    pub lockout_duration: u32,
+    /// How many of a user's last passwords a new one must differ from, the present one included; 0 for none.
+    #[arg(long, env = "MARU_UNIQUE_LAST_PASSWORD_COUNT", default_value_t = 0, value_parser = clap::value_parser!(u32).range(..=24))]
+    pub unique_last_password_count: u32,
+    /// Days that a user keeps a password of its own choice before it may change it again.
+    #[arg(long, env = "MARU_MINIMUM_PASSWORD_AGE", default_value_t = 0)]
+    pub minimum_password_age: u32,
+    /// Regular expression, as Python's, that every new password must match.
+    #[arg(long, env = "MARU_PASSWORD_REGEX")]
+    pub password_regex: Option<String>,
+    /// What users are told of that expression, instead of the expression itself.
+    #[arg(long, env = "MARU_PASSWORD_REGEX_DESCRIPTION", requires = "password_regex")]
+    pub password_regex_description: Option<String>,
+    /// Days after which a password must be changed. Never, unless given. Users are exempt with their option ignore_password_expiry.
+    #[arg(long, env = "MARU_PASSWORD_EXPIRES_DAYS", value_parser = clap::value_parser!(u32).range(1..))]
+    pub password_expires_days: Option<u32>,
+    /// A password that an administrator sets must be changed before it gives a token.
+    #[arg(long, env = "MARU_CHANGE_PASSWORD_UPON_FIRST_USE")]
+    pub change_password_upon_first_use: bool,
+    /// Days without a log-in after which a user counts as disabled. Never, unless given.
+    #[arg(long, env = "MARU_DISABLE_USER_ACCOUNT_DAYS_INACTIVE", value_parser = clap::value_parser!(u32).range(1..))]
+    pub disable_user_account_days_inactive: Option<u32>,
+}
+
+impl Compliance {
+    /// As the identity service takes it.
+    ///
+    /// # Errors
+    /// When the options do not go together, or the expression is none.
+    pub fn settings(&self) -> anyhow::Result<maru_identity::Compliance> {
+        if let Some(days) = self.password_expires_days
+            && days <= self.minimum_password_age
+        {
+            anyhow::bail!(
+                "--minimum-password-age {} must be less than --password-expires-days {days}: no password could be changed in time",
+                self.minimum_password_age
+            );
+        }
+        let regex = self
+            .password_regex
+            .as_ref()
+            .map(|text| maru_identity::PasswordRegex::parse(text, self.password_regex_description.clone()))
+            .transpose()
+            .map_err(|e| anyhow::anyhow!("--password-regex: {e}"))?;
+        Ok(maru_identity::Compliance {
+            lockout_failure_attempts: self.lockout_failure_attempts,
+            lockout_seconds: self.lockout_duration.into(),
+            unique_last_password_count: usize::try_from(self.unique_last_password_count)?,
+            minimum_password_age: self.minimum_password_age.into(),
+            password_regex: regex,
+            password_expires_days: self.password_expires_days.map(Into::into),
+            change_password_upon_first_use: self.change_password_upon_first_use,
+            disable_user_account_days_inactive: self.disable_user_account_days_inactive.map(Into::into),
+        })
+    }
+    /// Each option with its value, as `maru status` shows them.
+    #[must_use]
+    pub fn shown(&self) -> Vec<(&'static str, String)> {
+        fn days(n: Option<u32>) -> String {
+            n.map_or_else(|| "never".to_owned(), |n| format!("{n} days"))
+        }
+        vec![
+            (
+                "lockout_failure_attempts",
+                self.lockout_failure_attempts
+                    .map_or_else(|| "never".to_owned(), |n| n.to_string()),
+            ),
+            ("lockout_duration", format!("{} s", self.lockout_duration)),
+            (
+                "unique_last_password_count",
+                self.unique_last_password_count.to_string(),
+            ),
+            ("minimum_password_age", format!("{} days", self.minimum_password_age)),
+            (
+                "password_regex",
+                self.password_regex.clone().unwrap_or_else(|| "none".to_owned()),
+            ),
+            ("password_expires_days", days(self.password_expires_days)),
+            (
+                "change_password_upon_first_use",
+                self.change_password_upon_first_use.to_string(),
+            ),
+            (
+                "disable_user_account_days_inactive",
+                days(self.disable_user_account_days_inactive),
+            ),
+        ]
+    }
 }
 
 /// Options of `maru down`.

@@ -207,6 +207,7 @@ fn settings(options: &Up, url: &str, password: &str) -> Result<Settings> {
         password: password.to_owned(),
         policy,
         bcrypt_cost: options.bcrypt_cost,
+        compliance: options.compliance.settings()?,
         import_allow: maru_fetch::Allow::parse(&options.import_allow)
             .map_err(|e| anyhow::anyhow!("--import-allow: {e}"))?,
         external_cidr: options.external_cidr,
@@ -322,6 +323,9 @@ impl Door {
                 .map_or_else(|| "on the APIs' address, with a token".to_owned(), |a| a.to_string()),
         );
         put("bcrypt_cost", o.bcrypt_cost.to_string());
+        for (name, value) in o.compliance.shown() {
+            put(name, value);
+        }
         put("log", o.log.clone());
         let layers = match maru_sandbox::layers().await {
             Ok(layers) => serde_json::to_value(layers)?,

@@ -312,6 +312,21 @@ fn what_cannot_be_is_refused_with_what_would_help() {
         (&["up", "--simulate", "1", "--tls-cert", "/x"], "--tls-key"),
         (&["up", "--simulate", "many"], "--simulate"),
         (&["up", "--bcrypt-cost", "3"], "4..=31"),
+        (&["up", "--lockout-failure-attempts", "0"], "1..=1000"),
+        (&["up", "--password-regex-description", "x"], "--password-regex"),
+        (&["up", "--simulate", "1", "--password-regex", "("], "--password-regex"),
+        (
+            &[
+                "up",
+                "--simulate",
+                "1",
+                "--password-expires-days",
+                "2",
+                "--minimum-password-age",
+                "2",
+            ],
+            "must be less than --password-expires-days",
+        ),
         (&["restore", "/nowhere"], "/nowhere"),
     ] {
         let mut args = args.to_vec();

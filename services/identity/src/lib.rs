@@ -9,7 +9,8 @@ mod app;
 mod policy;
 
 pub use app::{
-    App, Bootstrap, BootstrapReport, Settings, bootstrap, issue_for_tests, rotate_keys, set_catalogue, verifier,
+    App, Bootstrap, BootstrapReport, Compliance, PasswordRegex, Settings, bootstrap, issue_for_tests, rotate_keys,
+    set_catalogue, verifier,
 };
 pub use maru_identity_model::{Secret, decode_token};
 pub use policy::POLICY;

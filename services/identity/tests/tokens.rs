@@ -182,7 +182,9 @@ async fn every_refusal_to_authenticate_reads_the_same() {
         password("ann", "tenant-pass", Some(json!({"system": {"all": true}}))),
         password("ann", &"x".repeat(5_000), None),
     ];
-    bodies.push(json!({"auth": {"identity": {"methods": ["token"], "token": {"id": "gAAAAnonsense"}}}}));
+    // A token that is none is not found, as upstream.
+    let nonsense = json!({"auth": {"identity": {"methods": ["token"], "token": {"id": "gAAAAnonsense"}}}});
+    cloud.call("POST", "/v3/auth/tokens", "", Some(nonsense)).await.ok(404);
     // A password of one user and a token of another.
     let mut mixed = password("ann", "tenant-pass", None);
     mixed["auth"]["identity"]["methods"] = json!(["password", "token"]);

@@ -99,6 +99,7 @@ impl Builder {
             password: ADMIN_PASSWORD.to_owned(),
             policy: self.policy,
             bcrypt_cost: 4,
+            compliance: maru_identity::Compliance::default(),
             external_cidr: "203.0.113.0/24".parse().expect("a block"),
             external_gateway: None,
             data: None,

@@ -2,7 +2,7 @@
 //!
 //! - [`Project`]: projects and domains in one kind (a domain is a project that acts as one, as in Keystone), [`project`],
 //!   [`domain`], [`domain_of`].
-//! - [`User`], [`Password`], [`Group`], [`Membership`], [`Credential`].
+//! - [`User`], [`Password`], [`Logins`], [`Group`], [`Membership`], [`Credential`].
 //! - [`Role`], [`Implication`], [`Assignment`] and who has which role where: [`effective_roles`].
 //! - [`ApplicationCredential`], [`AccessRule`], [`Trust`]: ways to act with some of a user's rights.
 //! - [`Region`], [`Service`], [`Endpoint`]: the catalogue.
@@ -42,7 +42,7 @@ pub use tokens::{
     TokenScope, decode_token,
 };
 pub use trusts::{Trust, TrustId};
-pub use users::{Password, User};
+pub use users::{EarlierPassword, Logins, Password, User};
 
 use maru_store::{Guard, Key, Registry, Revision, Snapshot, Txn};
 
@@ -54,6 +54,7 @@ pub fn register(r: &mut Registry) {
     r.register::<Project>()
         .register::<User>()
         .register::<Password>()
+        .register::<Logins>()
         .register::<Group>()
         .register::<Membership>()
         .register::<Role>()

@@ -51,11 +51,83 @@ pub struct Password {
     /// The password was reduced by SHA-256 first, because bcrypt looks at 72 bytes only.
     #[serde(default)]
     pub reduced: bool,
+    /// When it was set, in microseconds since 1970; 0 when that is not known.
+    #[serde(default)]
+    pub set_at: i64,
+    /// When it must have been changed, in microseconds since 1970.
+    #[serde(default)]
+    pub expires_at: Option<i64>,
+    /// Its user set it, not an administrator.
+    #[serde(default)]
+    pub self_service: bool,
+    /// The passwords before it, newest first, as many as the history keeps.
+    #[serde(default)]
+    pub earlier: Vec<EarlierPassword>,
+}
+
+/// The hash of a password that was in use before.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct EarlierPassword {
+    /// As [`Password::hash`].
+    pub hash: Secret,
+    /// As [`Password::reduced`].
+    pub reduced: bool,
+}
+
+impl Password {
+    /// A hash alone, of a password that never expires.
+    #[must_use]
+    pub fn of(hash: Secret, reduced: bool) -> Self {
+        Self {
+            hash,
+            reduced,
+            set_at: 0,
+            expires_at: None,
+            self_service: false,
+            earlier: Vec::new(),
+        }
+    }
+    /// This password and those before it, newest first, at most `count`.
+    #[must_use]
+    pub fn history(&self, count: usize) -> Vec<EarlierPassword> {
+        let this = EarlierPassword {
+            hash: self.hash.clone(),
+            reduced: self.reduced,
+        };
+        std::iter::once(this)
+            .chain(self.earlier.iter().cloned())
+            .take(count)
+            .collect()
+    }
+}
+
+impl From<EarlierPassword> for Password {
+    fn from(earlier: EarlierPassword) -> Self {
+        Self::of(earlier.hash, earlier.reduced)
+    }
 }
 
 impl Kind for Password {
     type Id = UserId;
     const NAME: &'static str = "password";
     const SECRETS: &'static [&'static str] = &["*"];
+    const SPACE: Space = Space::Identity;
+}
+
+/// What a user's log-ins left behind; there only where something is to be remembered. Its id is the user's. No token
+/// depends on it, so writing it does not [`crate::touch`] identity: guesses must not cost every token its cache.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+pub struct Logins {
+    /// Wrong passwords in a row.
+    pub failed: u32,
+    /// When the last of them was tried, in microseconds since 1970.
+    pub failed_at: i64,
+    /// The last day on which the user logged in, in days since 1970.
+    pub active_on: Option<i64>,
+}
+
+impl Kind for Logins {
+    type Id = UserId;
+    const NAME: &'static str = "logins";
     const SPACE: Space = Space::Identity;
 }

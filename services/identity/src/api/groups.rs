@@ -184,7 +184,7 @@ pub(super) async fn members(app: Arc<App>, request: Request) -> Result<Reply> {
         .filter(|u| {
             filters.pass(|name| match name {
                 "name" => Some(u.name.as_str()),
-                "enabled" => flag(u.enabled),
+                "enabled" => flag(app.enabled(&snapshot, &u.id, u)),
                 "domain_id" => Some(u.domain_id.as_str()),
                 _ => None,
             })
@@ -196,7 +196,7 @@ pub(super) async fn members(app: Arc<App>, request: Request) -> Result<Reply> {
         "users",
         &found,
         |u| &u.id,
-        |u| views::user(base, &u.id, &u.value),
+        |u| users::view(&app, &snapshot, base, &u.id, &u.value),
     )
 }
 

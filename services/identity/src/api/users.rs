@@ -11,12 +11,16 @@ use super::{
 };
 use crate::{
     App,
-    app::cascade::{Cascade, revoke_user},
+    app::{
+        cascade::{Cascade, revoke_user},
+        compliance::{SetBy, today},
+        lockout::plan_logins,
+    },
 };
 use maru_auth::{Scope, Target};
 use maru_base::{DomainId, Error, ProjectId, Result, UserId};
 use maru_http::{Reply, Request};
-use maru_identity_model::{Group, Membership, Project, User, domain};
+use maru_identity_model::{Group, Membership, Password, Project, User, domain};
 use maru_store::{Object, Snapshot};
 use serde_json::Map;
 use std::sync::Arc;
@@ -72,6 +76,21 @@ pub(super) fn only_domain(request: &Request) -> Result<Option<DomainId>> {
     Ok(request.caller()?.domain_id().cloned())
 }
 
+/// A user's form: enabled only if it has also logged in lately, where that is demanded.
+pub(super) fn view<'a>(
+    app: &App,
+    snapshot: &Snapshot,
+    base: &str,
+    id: &'a UserId,
+    user: &'a User,
+) -> views::UserView<'a> {
+    let expires = snapshot
+        .get::<Password>(id)
+        .and_then(|p| p.expires_at)
+        .map(crate::app::micros);
+    views::user(base, id, user, app.enabled(snapshot, id, user), expires)
+}
+
 pub(super) async fn list(app: Arc<App>, request: Request) -> Result<Reply> {
     let mine = only_domain(&request)?;
     let mut target = Target::none();
@@ -94,7 +113,7 @@ pub(super) async fn list(app: Arc<App>, request: Request) -> Result<Reply> {
         .filter(|u| {
             filters.pass(|name| match name {
                 "name" => Some(u.name.as_str()),
-                "enabled" => flag(u.enabled),
+                "enabled" => flag(app.enabled(&snapshot, &u.id, u)),
                 "domain_id" => Some(u.domain_id.as_str()),
                 "default_project_id" => u.default_project_id.as_deref(),
                 _ => None,
@@ -107,7 +126,7 @@ pub(super) async fn list(app: Arc<App>, request: Request) -> Result<Reply> {
         "users",
         &found,
         |u| &u.id,
-        |u| views::user(base, &u.id, &u.value),
+        |u| view(&app, &snapshot, base, &u.id, &u.value),
     )
 }
 
@@ -136,7 +155,7 @@ pub(super) async fn create(app: Arc<App>, mut request: Request) -> Result<Reply>
     merge_options(&mut value.options, options.unwrap_or_default());
     check(&app.snapshot(), &value)?;
     let password = match password {
-        Some(p) => Some(app.passwords.hash(p).await?),
+        Some(p) => Some(app.new_password(&value, p, SetBy::Administrator, None).await?),
         None => None,
     };
     let id = UserId::new_hex();
@@ -154,7 +173,10 @@ pub(super) async fn create(app: Arc<App>, mut request: Request) -> Result<Reply>
         Ok(())
     })
     .await?;
-    Reply::json(201, &Wrapped("user", views::user(&request.base, &id, &value)))
+    Reply::json(
+        201,
+        &Wrapped("user", view(&app, &app.snapshot(), &request.base, &id, &value)),
+    )
 }
 
 fn check(snapshot: &Snapshot, value: &User) -> Result<()> {
@@ -177,7 +199,10 @@ pub(super) async fn show(app: Arc<App>, request: Request) -> Result<Reply> {
     let id = request.param("id");
     request.authorize(&target(&snapshot, id))?;
     let user = load(&snapshot, id)?;
-    Reply::json(200, &Wrapped("user", views::user(&request.base, &user.id, &user.value)))
+    Reply::json(
+        200,
+        &Wrapped("user", view(&app, &snapshot, &request.base, &user.id, &user.value)),
+    )
 }
 
 pub(super) async fn update(app: Arc<App>, mut request: Request) -> Result<Reply> {
@@ -204,7 +229,14 @@ pub(super) async fn update(app: Arc<App>, mut request: Request) -> Result<Reply>
     fields.extra_text("description")?;
     let rest = fields.rest();
     let password = match password {
-        Some(Some(p)) => Some(Some(app.passwords.hash(p).await?)),
+        Some(Some(p)) => {
+            // By the options that are in force afterwards.
+            let mut after = (*before.value).clone();
+            merge_options(&mut after.options, options.clone().unwrap_or_default());
+            let old = snapshot.get::<Password>(&before.id);
+            let old = old.as_ref().map(|p| &*p.value);
+            Some(Some(app.new_password(&after, p, SetBy::Administrator, old).await?))
+        }
         other => other.map(|_| None),
     };
     let (id, value) = app
@@ -236,11 +268,20 @@ pub(super) async fn update(app: Arc<App>, mut request: Request) -> Result<Reply>
                     txn.put(&read.id, p);
                 }
                 Some(None) => {
-                    if let Some(old) = snapshot.get::<maru_identity_model::Password>(&read.id) {
+                    if let Some(old) = snapshot.get::<Password>(&read.id) {
                         txn.delete(&old);
                     }
                 }
                 None => {}
+            }
+            if enabled == Some(true) || password.is_some() {
+                // An administrator's word ends a lock-out, and lets who was away too long in again.
+                plan_logins(snapshot, txn, &read.id, |l| {
+                    l.failed = 0;
+                    if enabled == Some(true) && l.active_on.is_some() {
+                        l.active_on = Some(today());
+                    }
+                });
             }
             if disables || password.is_some() {
                 revoke_user(txn, &read.id, if disables { "disabled" } else { "password set" });
@@ -249,7 +290,10 @@ pub(super) async fn update(app: Arc<App>, mut request: Request) -> Result<Reply>
             Ok((read.id.clone(), value))
         })
         .await?;
-    Reply::json(200, &Wrapped("user", views::user(&request.base, &id, &value)))
+    Reply::json(
+        200,
+        &Wrapped("user", view(&app, &app.snapshot(), &request.base, &id, &value)),
+    )
 }
 
 pub(super) async fn delete(app: Arc<App>, request: Request) -> Result<Reply> {
@@ -283,22 +327,22 @@ pub(super) async fn change_password(app: Arc<App>, mut request: Request) -> Resu
         .flatten()
         .ok_or_else(|| wanted("password"))?;
     fields.nothing_else()?;
-    let user_id = app.check_password_of(&id, old).await?;
-    let user = load(&app.snapshot(), &user_id)?;
-    if !user.enabled {
-        return Err(crate::app::refused());
-    }
+    let user = app.check_password_of(&id, old).await?;
+    let user_id = user.id.clone();
     if user.options.get("lock_password") == Some(&serde_json::Value::Bool(true)) {
         return Err(immutable("password of user", &id));
     }
-    let before = app.snapshot().get::<maru_identity_model::Password>(&user_id);
-    let hashed = app.passwords.hash(new).await?;
+    let Some(before) = app.snapshot().get::<Password>(&user_id) else {
+        return Err(crate::app::refused());
+    };
+    app.strong(&new)?;
+    app.may_change(&before, &new).await?;
+    let hashed = app.new_password(&user, new, SetBy::User, Some(&before)).await?;
     app.plan(|snapshot, txn| {
         load(snapshot, &id)?;
-        let now = snapshot.get::<maru_identity_model::Password>(&user_id);
-        match (&before, &now) {
+        match snapshot.get::<Password>(&user_id) {
             // The password that was checked is still the password.
-            (Some(a), Some(b)) if a.revision == b.revision => txn.update(b, &hashed),
+            Some(now) if now.revision == before.revision => txn.update(&now, &hashed),
             _ => return Err(crate::app::refused()),
         };
         revoke_user(txn, &user_id, "password changed");

@@ -179,15 +179,21 @@ pub(crate) struct UserView<'a> {
     links: Links,
 }
 
-pub(crate) fn user<'a>(base: &str, id: &'a str, u: &'a User) -> UserView<'a> {
+pub(crate) fn user<'a>(
+    base: &str,
+    id: &'a str,
+    u: &'a User,
+    enabled: bool,
+    password_expires_at: Option<String>,
+) -> UserView<'a> {
     UserView {
         extra: &u.extra,
         id,
         name: &u.name,
         domain_id: &u.domain_id,
-        enabled: u.enabled,
+        enabled,
         default_project_id: u.default_project_id.as_ref(),
-        password_expires_at: None,
+        password_expires_at,
         options: &u.options,
         links: Links::new(base, "users", id),
     }

@@ -4,7 +4,7 @@
 
 use super::{App, Issue, Verified, tokens::refused};
 use maru_auth::Scope;
-use maru_base::{DomainId, Error, ProjectId, Result, UserId};
+use maru_base::{DomainId, Error, ErrorKind, ProjectId, Result, UserId};
 use maru_identity_model::{
     ApplicationCredential, ApplicationCredentialId, AssignmentTarget, Delegation, Methods, Password, Secret, Trust,
     TrustId, User, domain, effective_roles, project,
@@ -262,11 +262,19 @@ impl App {
         let mut user: Option<UserId> = None;
         let mut from = None;
         if let Some((named, password)) = parsed.password {
-            user = Some(self.check_password(&named, password).await?);
+            let found = self.check_password(&named, password).await?;
+            self.fresh_password(&found)?;
+            user = Some(found.id);
             methods = Some(Methods::PASSWORD);
         }
         if let Some(token) = parsed.token {
-            let old = self.verify(token.reveal()).await?;
+            // The token is what is not found, as upstream has it; what is wrong with it is not told.
+            let old = self.verify(token.reveal()).await.map_err(|e| match e.kind() {
+                ErrorKind::Unauthorized => {
+                    Error::not_found("Could not find token: it has expired, was revoked or never was one.")
+                }
+                _ => e,
+            })?;
             // Delegated rights are not a way to others (attack class C3).
             if old.delegated.is_some() {
                 return Err(Error::forbidden(
@@ -372,12 +380,12 @@ impl App {
         Ok(issued)
     }
 
-    /// Whether this is the password of this user, by id.
-    pub(crate) async fn check_password_of(&self, id: &str, password: Secret) -> Result<UserId> {
+    /// Whether this is the password of this user, by id. It may have expired.
+    pub(crate) async fn check_password_of(&self, id: &str, password: Secret) -> Result<Object<User>> {
         self.check_password(&Named::Id(id.to_owned()), password).await
     }
 
-    async fn check_password(&self, named: &Named, password: Secret) -> Result<UserId> {
+    async fn check_password(&self, named: &Named, password: Secret) -> Result<Object<User>> {
         let snapshot = self.snapshot();
         let user = find_user(&snapshot, named);
         let stored = user
@@ -388,9 +396,25 @@ impl App {
         let stored = if too_long { None } else { stored };
         let password = if too_long { Secret::new("") } else { password };
         let good = self.passwords.check(password, stored).await?;
+        let asked = match named {
+            Named::Id(id) => id,
+            Named::Name { name, .. } => name,
+        };
         match user {
-            Some(user) if good => Ok(user.id),
+            user if !self.verdict(asked, user.as_ref(), good).await? => Err(refused()),
+            Some(user) if self.enabled(&self.snapshot(), &user.id, &user) => Ok(user),
             _ => Err(refused()),
+        }
+    }
+
+    /// Refuses a password that must be changed first. Only who knows it is told.
+    fn fresh_password(&self, user: &Object<User>) -> Result<()> {
+        match self.snapshot().get::<Password>(&user.id) {
+            Some(p) if Self::expired(user, &p) => Err(Error::unauthorized(format!(
+                "The password is expired and needs to be changed for user: {}. Change it with POST /v3/users/{}/password.",
+                user.id, user.id
+            ))),
+            _ => Ok(()),
         }
     }
 

@@ -2,10 +2,10 @@
 
 use maru_base::{Error, ProjectId, Result};
 use maru_identity_model::{
-    AccessRule, Actor, ApplicationCredential, Assignment, AssignmentTarget, Credential, Group, Implication, Membership,
-    Password, Project, Revocation, Role, Trust, User, freeze, subtree,
+    AccessRule, Actor, ApplicationCredential, Assignment, AssignmentTarget, Credential, Group, Implication, Logins,
+    Membership, Password, Project, Revocation, Role, Trust, User, freeze, subtree,
 };
-use maru_store::{Key, Kind, Object, Op, Snapshot, Txn};
+use maru_store::{Key, Kind, Object, Op, Snapshot, Txn, object_key};
 use std::collections::HashSet;
 
 /// A transaction under construction in which an object may be met twice.
@@ -82,6 +82,8 @@ impl<'a> Cascade<'a> {
         if let Some(p) = self.snapshot.get::<Password>(&user.id) {
             self.delete(&p);
         }
+        // Written without a word to this transaction's guards: removed whether it is seen or not.
+        self.txn.op(Op::Delete(object_key::<Logins>(&user.id)));
         if let Some(r) = self.snapshot.get::<Revocation>(&Revocation::user(&user.id)) {
             self.delete(&r);
         }

@@ -4,15 +4,18 @@ pub(crate) mod authenticate;
 mod bootstrap;
 pub(crate) mod cascade;
 pub(crate) mod catalog;
+pub(crate) mod compliance;
 mod keys;
+pub(crate) mod lockout;
 mod passwords;
 mod tokens;
 
 pub use bootstrap::{Bootstrap, BootstrapReport, bootstrap};
 pub use catalog::set_catalogue;
+pub use compliance::{Compliance, PasswordRegex};
 pub use keys::rotate_keys;
 pub(crate) use passwords::MAX_PASSWORD;
-pub(crate) use tokens::{Delegated, Issue, Verified, refused};
+pub(crate) use tokens::{Delegated, Issue, Verified, micros, refused};
 pub use tokens::{issue_for_tests, verifier};
 
 use maru_base::Result;
@@ -33,6 +36,8 @@ pub struct Settings {
     pub project_depth: usize,
     /// Fernet keys kept after their time as primary.
     pub secondary_keys: usize,
+    /// What is demanded of passwords and log-ins.
+    pub compliance: Compliance,
 }
 
 impl Default for Settings {
@@ -43,6 +48,7 @@ impl Default for Settings {
             hashers: std::thread::available_parallelism().map_or(2, std::num::NonZero::get),
             project_depth: 5,
             secondary_keys: 2,
+            compliance: Compliance::default(),
         }
     }
 }
@@ -54,6 +60,7 @@ pub struct App {
     pub(crate) passwords: passwords::Hasher,
     pub(crate) keys: keys::Keys,
     pub(crate) cache: tokens::Cache,
+    pub(crate) turnstiles: lockout::Turnstiles,
     pub(crate) epoch_key: Key,
 }
 
@@ -66,6 +73,7 @@ impl App {
             passwords: passwords::Hasher::new(settings.bcrypt_cost, settings.hashers),
             keys: keys::Keys::default(),
             cache: tokens::Cache::default(),
+            turnstiles: lockout::Turnstiles::default(),
             epoch_key: maru_identity_model::epoch_key(),
             settings,
         })

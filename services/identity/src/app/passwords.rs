@@ -31,10 +31,7 @@ impl Hasher {
             let mut salt = [0_u8; 16];
             maru_base::random::fill(&mut salt);
             bcrypt::hash_with_salt(text.reveal(), cost, salt)
-                .map(|parts| Password {
-                    hash: Secret::new(parts.format_for_version(bcrypt::Version::TwoB)),
-                    reduced,
-                })
+                .map(|parts| Password::of(Secret::new(parts.format_for_version(bcrypt::Version::TwoB)), reduced))
                 .map_err(|_| Error::bad_request("The password cannot be hashed: it contains a NUL character."))
         })
         .await?
@@ -113,7 +110,7 @@ mod tests {
             ));
             assert!(
                 hasher
-                    .check(Secret::new("U*U"), Some(Password { hash, reduced: false }))
+                    .check(Secret::new("U*U"), Some(Password::of(hash, false)))
                     .await
                     .unwrap()
             );

@@ -17,7 +17,7 @@ use bytes::Bytes;
 use maru_auth::{Caller, Scope, TokenVerifier};
 use maru_base::{DomainId, Error, Result, UserId};
 use maru_identity_model::{
-    AccessRule, ApplicationCredential, AssignmentTarget, Delegation, Methods, Payload, Project, Revocation,
+    AccessRule, ApplicationCredential, AssignmentTarget, Delegation, Methods, Password, Payload, Project, Revocation,
     RevocationId, RevokedToken, Role, Secret, Trust, User, domain, effective_roles, epoch, expand_implied, project,
 };
 use maru_store::{Object, Snapshot};
@@ -145,7 +145,10 @@ impl Verified {
                 domain: domain_ref(&self.user_domain),
                 id: self.user.id.to_string(),
                 name: self.user.name.clone(),
-                password_expires_at: None,
+                password_expires_at: snapshot
+                    .get::<Password>(&self.user.id)
+                    .and_then(|p| p.expires_at)
+                    .map(micros),
             },
             audit_ids: p.audit_texts(),
             expires_at: micros(p.expires_at),
@@ -177,7 +180,7 @@ impl Verified {
     }
 }
 
-fn micros(t: i64) -> String {
+pub(crate) fn micros(t: i64) -> String {
     maru_base::time::micros_z(jiff::Timestamp::from_microsecond(t).unwrap_or(jiff::Timestamp::UNIX_EPOCH))
 }
 

@@ -4,7 +4,7 @@ use crate::{Inventory, ProviderId, ResourceProvider, generation_key, knows_class
 use maru_base::{Error, Result};
 use maru_store::{Index, Key, Kind, Object, Snapshot, Txn};
 use serde::{Deserialize, Serialize};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 
 maru_base::typed_id!(
     /// Id of a consumer: a server's id, for instance.
@@ -81,6 +81,32 @@ pub(crate) fn children(provider: &str) -> Key {
 #[must_use]
 pub fn usage(snapshot: &Snapshot, provider: &str, class: &str) -> i64 {
     snapshot.counter(&usage_key(provider, class))
+}
+
+/// Units in use of all providers, read at once: for what looks at many of them.
+#[derive(Debug, Clone, Default)]
+pub struct Usages(HashMap<String, HashMap<String, i64>>);
+
+impl Usages {
+    /// Reads the counters.
+    #[must_use]
+    pub fn read(snapshot: &Snapshot) -> Self {
+        let mut all: HashMap<String, HashMap<String, i64>> = HashMap::new();
+        for (key, value) in snapshot.raw_under(&Key::prefix(&["counter", "placement"])) {
+            let mut parts = key.parts().into_iter().skip(2);
+            let units = std::str::from_utf8(&value).ok().and_then(|v| v.parse().ok());
+            if let (Some(provider), Some(class), Some(units)) = (parts.next(), parts.next(), units) {
+                all.entry(provider).or_default().insert(class, units);
+            }
+        }
+        Self(all)
+    }
+
+    /// Units in use of a class at a provider.
+    #[must_use]
+    pub fn of(&self, provider: &str, class: &str) -> i64 {
+        self.0.get(provider).and_then(|p| p.get(class)).copied().unwrap_or(0)
+    }
 }
 
 /// Units in use of every class that a provider has.

@@ -13,7 +13,7 @@
 //! and gives up a branch as soon as a provider's room is used up. The number of candidates is a product over the groups, so
 //! the search ends after [`MOST_FOUND`] candidates or [`MOST_STEPS`] steps, as upstream's `max_allocation_candidates` does.
 
-use crate::{ProviderId, ResourceProvider, usage};
+use crate::{ProviderId, ResourceProvider, Usages};
 use maru_store::{Object, Snapshot};
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 
@@ -69,9 +69,9 @@ pub struct Candidate {
 
 /// All candidates, ordered by anchor and provider; see the module.
 #[must_use]
-pub fn find(snapshot: &Snapshot, wanted: &Wanted) -> Vec<Candidate> {
-    let world = World::new(snapshot);
-    let Some(plans) = world.plans(snapshot, wanted) else {
+pub fn find(snapshot: &Snapshot, usages: &Usages, wanted: &Wanted) -> Vec<Candidate> {
+    let world = World::new(snapshot, usages);
+    let Some(plans) = world.plans(wanted) else {
         return Vec::new();
     };
     let mut search = Search {
@@ -105,21 +105,20 @@ pub fn find(snapshot: &Snapshot, wanted: &Wanted) -> Vec<Candidate> {
 /// All providers of the trees that some candidate takes from: what the summaries of an answer show.
 #[must_use]
 pub fn trees(snapshot: &Snapshot, candidates: &[Candidate]) -> Vec<Object<ResourceProvider>> {
-    let mut roots = BTreeSet::new();
-    for id in candidates.iter().flat_map(|c| c.allocations.keys()) {
-        if let Some(provider) = snapshot.get::<ResourceProvider>(id) {
-            roots.insert(provider.root.clone());
-        }
-    }
-    roots
+    // Reading all is cheaper than asking for each.
+    let taken: HashSet<&ProviderId> = candidates.iter().flat_map(|c| c.allocations.keys()).collect();
+    let all: Vec<Object<ResourceProvider>> = snapshot.list::<ResourceProvider>().collect();
+    let roots: HashSet<&ProviderId> = all
         .iter()
-        .flat_map(|root| snapshot.find::<ResourceProvider>("root", root))
-        .collect()
+        .filter(|p| taken.contains(&p.id))
+        .map(|p| &p.value.root)
+        .collect();
+    all.iter().filter(|p| roots.contains(&p.value.root)).cloned().collect()
 }
 
 /// The providers of a snapshot, and how they belong together.
-struct World {
-    snapshot: Snapshot,
+struct World<'u> {
+    usages: &'u Usages,
     providers: Vec<Object<ResourceProvider>>,
     places: HashMap<ProviderId, usize>,
     /// Members of each tree, by its root.
@@ -143,8 +142,8 @@ struct Class<'a> {
     fits: Vec<bool>,
 }
 
-impl World {
-    fn new(snapshot: &Snapshot) -> Self {
+impl<'u> World<'u> {
+    fn new(snapshot: &Snapshot, usages: &'u Usages) -> Self {
         let providers: Vec<Object<ResourceProvider>> = snapshot.list::<ResourceProvider>().collect();
         let places: HashMap<ProviderId, usize> = providers.iter().enumerate().map(|(i, p)| (p.id.clone(), i)).collect();
         let mut trees: BTreeMap<ProviderId, Vec<usize>> = BTreeMap::new();
@@ -169,7 +168,7 @@ impl World {
             }
         }
         Self {
-            snapshot: snapshot.clone(),
+            usages,
             providers,
             places,
             trees,
@@ -178,7 +177,7 @@ impl World {
     }
 
     fn usage(&self, p: usize, class: &str) -> i64 {
-        usage(&self.snapshot, &self.providers[p].id, class)
+        self.usages.of(&self.providers[p].id, class)
     }
 
     /// Roots, in order.
@@ -199,7 +198,7 @@ impl World {
     }
 
     /// The groups with their providers; `None` when one of them can be served by nobody.
-    fn plans<'a>(&self, snapshot: &Snapshot, wanted: &'a Wanted) -> Option<Vec<Plan<'a>>> {
+    fn plans<'a>(&self, wanted: &'a Wanted) -> Option<Vec<Plan<'a>>> {
         let mut plans = Vec::new();
         for (suffix, group) in &wanted.groups {
             let tree = match &group.in_tree {
@@ -210,7 +209,7 @@ impl World {
             let room = |p: &Object<ResourceProvider>, class: &str, amount: u64| {
                 p.inventories.get(class).is_some_and(|inventory| {
                     inventory.allows_unit(amount)
-                        && usage(snapshot, &p.id, class).saturating_add(as_i64(amount)) <= inventory.capacity()
+                        && self.usages.of(&p.id, class).saturating_add(as_i64(amount)) <= inventory.capacity()
                 })
             };
             let mut classes = Vec::new();
@@ -274,7 +273,7 @@ pub(crate) fn has_each(have: &BTreeSet<String>, sets: &[BTreeSet<String>]) -> bo
 
 /// The walk; see the module.
 struct Search<'a> {
-    world: &'a World,
+    world: &'a World<'a>,
     wanted: &'a Wanted,
     plans: &'a [Plan<'a>],
     limit: usize,
@@ -452,7 +451,7 @@ impl<'a> Search<'a> {
             .collect();
         let candidate = Candidate { allocations, mappings };
         // One that takes only from providers that share is found at each of their anchors.
-        if self.seen.insert(candidate.clone()) {
+        if self.world.shared.is_empty() || self.seen.insert(candidate.clone()) {
             self.found.push(candidate);
         }
     }

@@ -14,7 +14,7 @@ mod standard;
 mod upkeep;
 
 pub use allocation::{
-    Allocations, Claim, Consumer, ConsumerId, Holder, Refusal, plan_allocate, plan_release, plan_replace,
+    Allocations, Claim, Consumer, ConsumerId, Holder, Refusal, Usages, plan_allocate, plan_release, plan_replace,
     plan_set_allocations, usage, usage_key, usages,
 };
 pub use class::{

@@ -2,7 +2,7 @@
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
 use maru_placement_model::{
-    Inventory, ProviderId, ResourceProvider, SHARES,
+    Inventory, ProviderId, ResourceProvider, SHARES, Usages,
     candidates::{Candidate, Group, Wanted, find, trees},
     usage_key,
 };
@@ -347,13 +347,13 @@ proptest! {
     #[test]
     fn the_search_finds_what_trying_everything_finds(specs in vec(spec(), 1..7), wanted in wanted()) {
         let (snapshot, providers, used) = world(&specs);
-        let found = find(&snapshot, &wanted);
+        let found = find(&snapshot, &Usages::read(&snapshot), &wanted);
         let set: BTreeSet<Candidate> = found.iter().cloned().collect();
         prop_assert_eq!(set.len(), found.len(), "one is there twice");
         prop_assert_eq!(&set, &brute(&providers, &used, &wanted));
         // A limit cuts, and only that.
         for limit in [1, 2, 5] {
-            let few = find(&snapshot, &Wanted { limit: Some(limit), ..wanted.clone() });
+            let few = find(&snapshot, &Usages::read(&snapshot), &Wanted { limit: Some(limit), ..wanted.clone() });
             prop_assert_eq!(&few[..], &found[..found.len().min(limit)]);
         }
         // The summaries are of whole trees, and of all that is taken from.
@@ -389,7 +389,7 @@ fn a_search_has_an_end() {
         ..Wanted::default()
     };
     assert_eq!(
-        find(&snapshot, &wanted).len(),
+        find(&snapshot, &Usages::read(&snapshot), &wanted).len(),
         maru_placement_model::candidates::MOST_FOUND
     );
     // Without any candidate at all: forty to the twelfth branches, all of which end at the last group.
@@ -400,5 +400,5 @@ fn a_search_has_an_end() {
         ..one
     };
     wanted.groups.insert("_z".to_owned(), deep);
-    assert_eq!(find(&snapshot, &wanted).len(), 0);
+    assert_eq!(find(&snapshot, &Usages::read(&snapshot), &wanted).len(), 0);
 }

@@ -8,9 +8,8 @@ use crate::{
 use maru_base::{Error, Result};
 use maru_http::{Reply, Request, Routes};
 use maru_placement_model::{
-    ResourceProvider,
+    ResourceProvider, Usages,
     candidates::{self, Candidate, Group, Wanted},
-    usage,
 };
 use maru_store::{Object, Snapshot};
 use serde::Serialize;
@@ -54,8 +53,14 @@ async fn list(app: Arc<App>, request: Request) -> Result<Reply> {
     if let Some(names) = unknown_traits(&snapshot, traits) {
         return Err(Error::invalid("required", format!("No such trait(s): {names}.")));
     }
-    let found = candidates::find(&snapshot, &wanted);
-    json(&request, 200, &answer(&request, &snapshot, &wanted, &found), None)
+    let usages = Usages::read(&snapshot);
+    let found = candidates::find(&snapshot, &usages, &wanted);
+    json(
+        &request,
+        200,
+        &answer(&request, &snapshot, &usages, &wanted, &found),
+        None,
+    )
 }
 
 /// Reads the suffix of a group's parameter: digits, from microversion 1.33 on any name.
@@ -314,7 +319,13 @@ struct Summary {
     root_provider_uuid: Option<String>,
 }
 
-fn answer<'a>(request: &Request, snapshot: &Snapshot, wanted: &Wanted, found: &'a [Candidate]) -> Answer<'a> {
+fn answer<'a>(
+    request: &Request,
+    snapshot: &Snapshot,
+    usages: &Usages,
+    wanted: &Wanted,
+    found: &'a [Candidate],
+) -> Answer<'a> {
     let by_provider = request.at_least(1, 12);
     let mapped = request.at_least(1, 34);
     let one = |candidate: &'a Candidate| AllocationRequest {
@@ -342,14 +353,14 @@ fn answer<'a>(request: &Request, snapshot: &Snapshot, wanted: &Wanted, found: &'
             .iter()
             // Who cannot know of trees sees only the providers that are taken from.
             .filter(|p| wanted.nested || !has_trees || taken.contains(&p.id))
-            .map(|p| (p.id.to_string(), summary(request, snapshot, p, &asked)))
+            .map(|p| (p.id.to_string(), summary(request, usages, p, &asked)))
             .collect(),
     }
 }
 
 fn summary(
     request: &Request,
-    snapshot: &Snapshot,
+    usages: &Usages,
     provider: &Object<ResourceProvider>,
     asked: &BTreeSet<&String>,
 ) -> Summary {
@@ -362,7 +373,7 @@ fn summary(
         .map(|(class, inventory)| {
             let room = Room {
                 capacity: inventory.capacity(),
-                used: usage(snapshot, &provider.id, class),
+                used: usages.of(&provider.id, class),
             };
             (class.clone(), room)
         });

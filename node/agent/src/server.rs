@@ -32,6 +32,8 @@ use std::{collections::BTreeMap, sync::Arc, time::Duration};
 const WORKERS: usize = 64;
 /// Failures of our own making in a row after which the server is said to be in error; it is tried all the same.
 pub(crate) const PATIENCE: u32 = 5;
+/// Name of the disk of a rescue image.
+const RESCUE: &str = "rescue";
 /// Name of the config drive among a server's disks.
 const CONFIG_DRIVE: &str = "config";
 /// How soon a server that waits for its volumes is looked at again without a cause.
@@ -274,6 +276,8 @@ async fn resize_disks(inner: &Inner, server: &Server) -> Result<()> {
         (Some(number), true) => inner.disks.restore(&server.id, number).await?,
         (None, _) => {}
     }
+    // A rescue is over with its disk, and the next one begins with a new one.
+    inner.disks.remove(&server.id, RESCUE).await?;
     for disk in &server.disks {
         if !matches!(disk.source, DiskSource::Volume { .. }) {
             inner.disks.fit(&server.id, &disk.name, disk.size).await?;

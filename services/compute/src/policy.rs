@@ -38,6 +38,8 @@ pub const POLICY: &[RuleDefault] = &[
     r("os_compute_api:servers:create_image", MEMBER),
     // The action address itself; each action has its own rule beside it.
     r("os_compute_api:servers:action", MEMBER),
+    r("os_compute_api:os-rescue", MEMBER),
+    r("os_compute_api:os-unrescue", MEMBER),
     r("os_compute_api:os-pause-server:pause", MEMBER),
     r("os_compute_api:os-pause-server:unpause", MEMBER),
     r("os_compute_api:os-suspend-server:suspend", MEMBER),

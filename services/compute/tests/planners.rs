@@ -144,6 +144,8 @@ const ACTIONS: &[(&str, &str)] = &[
     ("rebuild", r#"{"imageRef": "11111111-1111-4111-8111-111111111111"}"#),
     ("resize", r#"{"flavorRef": "2"}"#),
     ("resize", r#"{"flavorRef": "1"}"#),
+    ("rescue", "null"),
+    ("unrescue", "null"),
     ("confirmResize", "null"),
     ("revertResize", "null"),
     ("lock", "null"),
@@ -167,7 +169,12 @@ fn machine(n: u8) -> m::PowerState {
 /// What always holds of a server.
 fn check(s: &m::Server) -> Result<(), TestCaseError> {
     prop_assert_ne!(s.status(), "UNKNOWN");
-    if s.task.is_none() && !matches!(s.vm_state, m::VmState::Error | m::VmState::Resized) {
+    if s.task.is_none()
+        && !matches!(
+            s.vm_state,
+            m::VmState::Error | m::VmState::Resized | m::VmState::Rescued
+        )
+    {
         prop_assert_eq!(s.vm_state, s.power.vm_state(), "at rest it is what it shall be");
     }
     if s.vm_state == m::VmState::Building {
@@ -206,7 +213,7 @@ proptest! {
                         match status {
                             // Only a confirmation is over at once.
                             204 => prop_assert!(name == "confirmResize" && after.resize.is_none()),
-                            202 => {
+                            202 | 200 => {
                                 prop_assert_eq!(after.vm_state, before.vm_state, "a request is an intent");
                                 if before.task == Some(m::Task::Deleting) {
                                     prop_assert_eq!(after.task, Some(m::Task::Deleting));

@@ -16,5 +16,8 @@ fn main() {
         })
         .collect();
     times.sort_by(f64::total_cmp);
-    println!(r#"{{"name": "bcrypt at cost {COST}", "value": {:.3}, "unit": "ms"}}"#, times[times.len() / 2]);
+    println!(
+        r#"{{"name": "bcrypt at cost {COST}", "value": {:.3}, "unit": "ms"}}"#,
+        times[times.len() / 2]
+    );
 }

@@ -213,7 +213,7 @@ async fn power(n: u64, with: With) -> bool {
     s.kit.lives() > lives
 }
 
-/// Another flavor, taken back; again, and kept.
+/// Another flavor, taken back; again, and kept; rescued and back.
 async fn resize(n: u64, with: With) -> bool {
     let s = stage().await;
     let id = s.create("one", with).await;
@@ -227,6 +227,8 @@ async fn resize(n: u64, with: With) -> bool {
         (json!({"revertResize": null}), VmState::Active),
         (json!({"resize": {"flavorRef": "84"}}), VmState::Resized),
         (json!({"confirmResize": null}), VmState::Active),
+        (json!({"rescue": null}), VmState::Rescued),
+        (json!({"unrescue": null}), VmState::Active),
     ] {
         // The same flavor again is a 400.
         s.ask("POST", &path, action, with, &[409, 400]).await;

@@ -392,7 +392,29 @@ async fn power_reboots_and_rebuilds_follow_the_intent() {
         assert_eq!(fake.state().guests["vm"].config.memory_mib, memory);
         assert!(!fake.state().kept.is_empty());
     }
-    let last = step(&mut vm, &|v| v.resize = resize(2, None, false));
+    // From another image, and back: that disk is made anew and goes.
+    let rescue = || Disk {
+        name: "rescue".into(),
+        ..server().disks[0].clone()
+    };
+    for (count, rescued) in [(3, true), (4, false)] {
+        step(&mut vm, &|v| {
+            v.resize = resize(count, None, false);
+            v.disks = server().disks;
+            if rescued {
+                v.disks.insert(0, rescue());
+            }
+        });
+        plane
+            .until("rescued, and not", |p| {
+                p.last("vm")
+                    .is_some_and(|s| s.resizes == count && s.power == PowerState::Running)
+            })
+            .await;
+        assert_eq!(fake.state().disks.contains("vm/rescue"), rescued);
+        assert_eq!(fake.state().guests["vm"].config.disks[0].name == "rescue", rescued);
+    }
+    let last = step(&mut vm, &|v| v.resize = resize(4, None, false));
     running(&plane, last).await;
     assert!(fake.state().kept.is_empty());
     let journal = fake.state().journal.clone();
@@ -401,7 +423,10 @@ async fn power_reboots_and_rebuilds_follow_the_intent() {
     }
     assert_eq!(journal.iter().filter(|j| *j == "hard-reboot vm").count(), 1);
     assert_eq!(
-        journal.iter().filter(|j| *j == "disk vm/root").count(),
+        journal
+            .iter()
+            .filter(|j| *j == "disk vm/root" || *j == "disk vm/rescue")
+            .count(),
         journal.iter().filter(|j| *j == "base d").count()
     );
     assert_eq!(journal.iter().filter(|j| *j == "remove-disk vm/root").count(), 1);

@@ -154,6 +154,7 @@ pub fn plan_adopt(
     }
     // It stays what it was being made; the disks of before are let go.
     server.resize = None;
+    server.rescue = None;
     server.launched_at = (seen != PowerState::Nostate).then_some(server.created);
     server.updated = maru_base::time::now();
     server.asked_after = snapshot.revision();

@@ -172,6 +172,14 @@ pub fn guest_intent(snapshot: &Snapshot, server: &Object<Server>) -> Option<Gues
         Some(boot) => vec![volume(boot)],
         None => vec![disk("root", root, server.flavor.root_gb << 30)],
     };
+    if let Some(image) = &server.rescue {
+        let source = DiskSource::Image {
+            image_id: image.id.clone(),
+            digest: image.digest.clone(),
+            format: image.format.clone(),
+        };
+        disks.insert(0, disk("rescue", source, 0));
+    }
     // Blank disks that the request listed replace the flavor's one second disk.
     let listed: Vec<_> = server
         .block_devices

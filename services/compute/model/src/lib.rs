@@ -16,6 +16,7 @@ pub mod network;
 mod node;
 mod observe;
 pub mod quota;
+mod rescue;
 mod resize;
 pub mod rules;
 pub mod schedule;
@@ -37,6 +38,7 @@ pub use observe::{
     plan_server_removed, quota_of,
 };
 pub use quota::{QuotaClass, QuotaClassId, QuotaSet, QuotaSetId};
+pub use rescue::{plan_rescue, plan_unrescue};
 pub use resize::{plan_confirm_resize, plan_resize, plan_revert_resize};
 pub use server::{
     BlockDevice, Fault, Lock, Networks, Reboot, Resize, Server, ServerFlavor, ServerId, ServerImage, ServerKey,

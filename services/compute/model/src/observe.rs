@@ -11,6 +11,7 @@ use crate::{
     action::{ServerAction, action_id, begin_action, event, finish_action, mark_deleted},
     migration::forget_migrations,
     network, quota,
+    rescue::follow_rescue,
     resize::follow_resize,
     volume::{follow_volumes, plan_release_volumes},
 };
@@ -99,6 +100,7 @@ pub fn plan_observe_server(snapshot: &Snapshot, txn: &mut Txn, id: &ServerId, se
     changed |= follow_volumes(snapshot, txn, id, &mut new, seen);
     if changed {
         follow_resize(snapshot, txn, &server, &mut new)?;
+        follow_rescue(snapshot, &server, &mut new);
     }
     if changed {
         txn.update(&server, &new);
@@ -156,6 +158,7 @@ fn follow(server: &Object<Server>, seen: &ObservedServer) -> Option<(Server, Opt
         new.task = None;
         new.vm_state = match task {
             Task::ResizeMigrating => VmState::Resized,
+            Task::Rescuing => VmState::Rescued,
             _ => server.power.vm_state(),
         };
         new.updated = now;
@@ -200,6 +203,8 @@ pub(crate) const fn event_name(task: Task) -> &'static str {
         Task::ImageUploading => "compute_snapshot_instance",
         Task::ResizeMigrating => "compute_finish_resize",
         Task::ResizeReverting => "compute_finish_revert_resize",
+        Task::Rescuing => "compute_rescue_instance",
+        Task::Unrescuing => "compute_unrescue_instance",
         Task::Deleting => "compute_terminate_instance",
     }
 }

@@ -1,7 +1,7 @@
 //! In which states what may be done to a server, and the refusals in upstream's words.
 
 use crate::{Server, Task, VmState};
-use VmState::{Active, Building, Error as Failed, Paused, Resized, Stopped, Suspended};
+use VmState::{Active, Building, Error as Failed, Paused, Rescued, Resized, Stopped, Suspended};
 use maru_auth::Caller;
 use maru_base::{Error, Result};
 
@@ -20,11 +20,13 @@ pub fn allowed_states(action: &str) -> &'static [VmState] {
         | "delete tags" => &[Active, Paused, Suspended, Stopped],
         "attach_interface" | "detach_interface" => &[Active, Paused, Stopped],
         "attach_volume" | "detach_volume" => &[Active, Paused, Stopped, Resized],
+        "rescue" => &[Active, Stopped, Failed],
+        "unrescue" => &[Rescued],
         "resize" => &[Active, Stopped],
         // A change that a fault or an administrator left half-way can still be brought to an end.
         "confirmResize" | "revertResize" => &[Resized],
         "get_diagnostics" => &[Active, Paused, Suspended, Stopped],
-        _ => &[Active, Building, Failed, Paused, Resized, Stopped, Suspended],
+        _ => &[Active, Building, Failed, Paused, Rescued, Resized, Stopped, Suspended],
     }
 }
 

@@ -6,6 +6,7 @@
 //!               └──────────────────────┴───────────────────────┴──► error
 //!  active ⇄ stopped, paused, suspended (power intent, fulfilled by what the node observes)
 //!  active, stopped ─ resize ─► resized ─ confirm or revert ─► active, stopped (see `resize`)
+//!  active, stopped, error ─ rescue ─► rescued ─ unrescue ─► active
 //!  any ─ DELETE ─► task deleting ─ node reports removal ─► gone (404)
 //! ```
 
@@ -271,12 +272,15 @@ pub struct Server {
     pub reboot: Reboot,
     /// Rebuilds asked.
     pub rebuild: u64,
-    /// Changes of its flavor that the node was asked for, those back included.
+    /// Changes of its flavor and of what it starts from that the node was asked for, those back included.
     #[serde(default)]
     pub resizes: u64,
     /// The change that is not confirmed yet.
     #[serde(default)]
     pub resize: Option<Resize>,
+    /// The image that it runs from, its own boot disk beside it, while it is rescued.
+    #[serde(default)]
+    pub rescue: Option<ServerImage>,
     /// The image that its boot disk is being made, while that is under way.
     #[serde(default)]
     pub imaging: Option<String>,

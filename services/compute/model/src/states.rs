@@ -18,6 +18,8 @@ pub enum VmState {
     Stopped,
     /// It has another flavor, which waits to be confirmed or reverted; running or off as its power intent says.
     Resized,
+    /// It runs from another image, its own boot disk beside that one.
+    Rescued,
     /// Failed; see the fault.
     Error,
 }
@@ -33,6 +35,7 @@ impl VmState {
             Self::Suspended => "suspended",
             Self::Stopped => "stopped",
             Self::Resized => "resized",
+            Self::Rescued => "rescued",
             Self::Error => "error",
         }
     }
@@ -72,6 +75,10 @@ pub enum Task {
     ResizeMigrating,
     /// It is being given its old flavor back.
     ResizeReverting,
+    /// It is being started from another image.
+    Rescuing,
+    /// It is being started from its own boot disk again.
+    Unrescuing,
     /// Being deleted.
     Deleting,
 }
@@ -96,6 +103,8 @@ impl Task {
             Self::ImageUploading => "image_uploading",
             Self::ResizeMigrating => "resize_migrating",
             Self::ResizeReverting => "resize_reverting",
+            Self::Rescuing => "rescuing",
+            Self::Unrescuing => "unrescuing",
             Self::Deleting => "deleting",
         }
     }
@@ -186,6 +195,7 @@ pub const fn status(vm: VmState, task: Option<Task>) -> &'static str {
         (VmState::Active | VmState::Stopped, Some(Task::ResizeMigrating)) => "RESIZE",
         (_, Some(Task::ResizeReverting)) => "REVERT_RESIZE",
         (VmState::Resized, _) => "VERIFY_RESIZE",
+        (VmState::Rescued, _) => "RESCUE",
         (VmState::Active, _) => "ACTIVE",
         (VmState::Building, _) => "BUILD",
         (VmState::Stopped, _) => "SHUTOFF",

@@ -110,6 +110,16 @@ struct ResizeBody {
     disk_config: Option<String>,
 }
 
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct RescueBody {
+    #[serde(rename = "adminPass")]
+    #[serde(default, deserialize_with = "given")]
+    admin_pass: Option<String>,
+    #[serde(default, deserialize_with = "given")]
+    rescue_image_ref: Option<String>,
+}
+
 /// Actions that upstream has and this cloud does not serve yet.
 const LATER: &[&str] = &[
     "createBackup",
@@ -119,8 +129,6 @@ const LATER: &[&str] = &[
     "shelve",
     "shelveOffload",
     "unshelve",
-    "rescue",
-    "unrescue",
     "trigger_crash_dump",
     "os-getVNCConsole",
     "os-getSPICEConsole",
@@ -198,6 +206,15 @@ pub(crate) async fn act(app: Arc<App>, mut request: Request) -> Result<Reply> {
             };
             crate::app::resize::resize(&app, &request, &id, &flavor, auto).await
         }
+        "rescue" => {
+            let body: RescueBody = if value.is_null() {
+                RescueBody::default()
+            } else {
+                wire::typed("rescue", value)?
+            };
+            crate::app::rescue::rescue(&app, &request, &id, body.admin_pass, body.rescue_image_ref.as_deref()).await
+        }
+        "unrescue" => crate::app::rescue::unrescue(&app, &request, &id).await,
         "confirmResize" => crate::app::resize::confirm(&app, &request, &id).await,
         "revertResize" => crate::app::resize::revert(&app, &request, &id).await,
         "lock" => {

@@ -2,6 +2,7 @@
 
 pub(crate) mod flavors;
 pub(crate) mod keypairs;
+pub(crate) mod rescue;
 pub(crate) mod resize;
 pub(crate) mod server_actions;
 pub(crate) mod server_devices;

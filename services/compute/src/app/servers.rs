@@ -358,6 +358,7 @@ impl Wanted {
             rebuild: 0,
             resizes: 0,
             resize: None,
+            rescue: None,
             imaging: None,
             asked_after: 0,
             request_id: request.id.to_string(),

@@ -119,6 +119,8 @@ pub fn services(app: &Arc<App>) -> Vec<Service> {
 pub fn reconcilers(app: &Arc<App>) -> Vec<Arc<dyn Reconciler>> {
     vec![
         Arc::new(control::placing::Placing),
+        Arc::new(control::groups::Groups),
+        Arc::new(control::messages::Messages),
         Arc::new(control::uploads::Uploads(Arc::clone(app))),
         Arc::new(control::backups::Backups(Arc::clone(app))),
     ]

@@ -3,8 +3,8 @@
 use crate::{
     App,
     api::{
-        attachments, backups, metadata, misc, qos, quotas, services, snapshots, transfers, types, versions,
-        volume_actions, volumes,
+        attachments, backup_records, backups, clusters, default_types, group_snapshots, group_types, groups, messages,
+        metadata, misc, qos, quotas, services, snapshots, transfers, types, versions, volume_actions, volumes,
     },
 };
 use maru_base::{Error, Result};
@@ -83,7 +83,7 @@ impl Table {
 
 pub(crate) fn build(app: &Arc<App>) -> Vec<Route> {
     let table = Table(Routes::new(Arc::clone(app)));
-    let table = others(transfers(backups(types(snapshots(volumes(table))))));
+    let table = group_types(groups(others(transfers(backups(types(snapshots(volumes(table))))))));
     table.0.build()
 }
 
@@ -298,6 +298,12 @@ fn backups(t: Table) -> Table {
     t.get("/backups", "backup:get_all", backups::index)
         .get("/backups/detail", "backup:get_all", backups::detail)
         .post("/backups", "backup:create", backups::create)
+        .post("/backups/import_record", "backup:backup-import", backup_records::import)
+        .get(
+            "/backups/{id}/export_record",
+            "backup:backup-export",
+            backup_records::export,
+        )
         .get("/backups/{id}", "backup:get", backups::show)
         .put("/backups/{id}", "backup:update", backups::update)
         .delete("/backups/{id}", "backup:delete", backups::delete)
@@ -376,4 +382,105 @@ fn others(t: Table) -> Table {
         .get("/os-availability-zone", "volume:availability_zone_list", misc::zones)
         .get("/extensions", "volume:extensions", misc::extensions)
         .get("/resource_filters", "volume:resource_filters", misc::filters)
+        .get("/messages", "message:get_all", messages::index)
+        .get("/messages/{id}", "message:get", messages::show)
+        .delete("/messages/{id}", "message:delete", messages::delete)
+        .get(
+            "/default-types",
+            "volume_extension:default_get_all",
+            default_types::index,
+        )
+        .get(
+            "/default-types/{project}",
+            "volume_extension:default_get",
+            default_types::show,
+        )
+        .put(
+            "/default-types/{project}",
+            "volume_extension:default_set_or_update",
+            default_types::set,
+        )
+        .delete(
+            "/default-types/{project}",
+            "volume_extension:default_unset",
+            default_types::unset,
+        )
+        .get("/clusters", "clusters:get_all", clusters::index)
+        .get("/clusters/detail", "clusters:get_all", clusters::index)
+        .get("/clusters/{id}", "clusters:get", clusters::show)
+        .put("/clusters/{id}", "clusters:update", clusters::update)
+        .post("/workers/cleanup", "workers:cleanup", clusters::cleanup)
+}
+
+fn groups(t: Table) -> Table {
+    t.get("/groups", "group:get_all", groups::index)
+        .get("/groups/detail", "group:get_all", groups::detail)
+        .post("/groups", "group:create", groups::create)
+        .post("/groups/action", "group:create", groups::create_from)
+        .get("/groups/{id}", "group:get", groups::show)
+        .put("/groups/{id}", "group:update", groups::update)
+        .post("/groups/{id}/action", "group:actions", groups::act)
+        .get(
+            "/group_snapshots",
+            "group:get_all_group_snapshots",
+            group_snapshots::index,
+        )
+        .get(
+            "/group_snapshots/detail",
+            "group:get_all_group_snapshots",
+            group_snapshots::detail,
+        )
+        .post(
+            "/group_snapshots",
+            "group:create_group_snapshot",
+            group_snapshots::create,
+        )
+        .get(
+            "/group_snapshots/{id}",
+            "group:get_group_snapshot",
+            group_snapshots::show,
+        )
+        .delete(
+            "/group_snapshots/{id}",
+            "group:delete_group_snapshot",
+            group_snapshots::delete,
+        )
+        .post(
+            "/group_snapshots/{id}/action",
+            "group:reset_group_snapshot_status",
+            group_snapshots::act,
+        )
+}
+
+fn group_types(t: Table) -> Table {
+    t.get("/group_types", "group:group_types:get_all", group_types::index)
+        .post("/group_types", "group:group_types:create", group_types::create)
+        .get("/group_types/{id}", "group:group_types:get", group_types::show)
+        .put("/group_types/{id}", "group:group_types:update", group_types::update)
+        .delete("/group_types/{id}", "group:group_types:delete", group_types::delete)
+        .get(
+            "/group_types/{id}/group_specs",
+            "group:group_types_specs:get_all",
+            group_types::specs,
+        )
+        .post(
+            "/group_types/{id}/group_specs",
+            "group:group_types_specs:create",
+            group_types::add_specs,
+        )
+        .get(
+            "/group_types/{id}/group_specs/{key}",
+            "group:group_types_specs:get",
+            group_types::spec,
+        )
+        .put(
+            "/group_types/{id}/group_specs/{key}",
+            "group:group_types_specs:update",
+            group_types::put_spec,
+        )
+        .delete(
+            "/group_types/{id}/group_specs/{key}",
+            "group:group_types_specs:delete",
+            group_types::delete_spec,
+        )
 }

@@ -37,6 +37,7 @@ const CLAIMS: &[(&str, &str)] = &[
     ("volume_backend", "volume_backend"),
     ("volume_type", "volume_type"),
     ("volume_qos", "volume_qos"),
+    ("volume_group_type", "volume_group_type"),
     ("default_subnetpool", "subnet_pool"),
 ];
 /// Claims that outlive what they name.
@@ -85,6 +86,7 @@ impl Check<'_> {
             "volume_backend" => is::<v::Backend>(s, id),
             "volume_type" => is::<v::VolumeType>(s, id),
             "volume_qos" => is::<v::Qos>(s, id),
+            "volume_group_type" => is::<v::GroupType>(s, id),
             "subnet_pool" => is::<SubnetPool>(s, id),
             _ => false,
         }
@@ -144,6 +146,9 @@ impl Check<'_> {
         for b in s.list::<maru_volume_model::Backup>() {
             let counts = maru_volume_model::quota::of_backup(i64::from(b.value.size));
             volume_counts.push((b.value.project_id.clone(), counts));
+        }
+        for g in s.list::<maru_volume_model::Group>() {
+            volume_counts.push((g.value.project_id.clone(), vec![("groups".to_owned(), 1)]));
         }
         for (project, counts) in volume_counts {
             for (resource, n) in counts {

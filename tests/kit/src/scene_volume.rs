@@ -103,6 +103,35 @@ impl Scene {
         let backup = json!({"backup": {"volume_id": of, "name": "b"}});
         let backup = id(&self.kit.post(&who, &v3("backups"), backup).await["backup"]);
         self.kit.backup_available(&backup).await;
+        let group_kind = json!({"group_type": {"name": "gt", "group_specs": {"k": "v"}, "is_public": false}});
+        let group_kind = id(&self.volume_post(&admin, "group_types", group_kind).await["group_type"]);
+        let used = json!({"group_type": {"name": "gt-used"}});
+        let used = id(&self.volume_post(&admin, "group_types", used).await["group_type"]);
+        let group = json!({"group": {"name": "g", "group_type": used, "volume_types": ["__DEFAULT__"]}});
+        let group = id(&self.volume_post(&who, "groups", group).await["group"]);
+        let of = json!({"volume": {"name": "in-group", "size": 1, "volume_type": "__DEFAULT__", "group_id": group}});
+        let of = id(&self.volume_post(&who, "volumes", of).await["volume"]);
+        self.kit.volume_is(&of, "available").await;
+        let group_snapshot = json!({"group_snapshot": {"name": "gs", "group_id": group}});
+        let group_snapshot = id(&self.volume_post(&who, "group_snapshots", group_snapshot).await["group_snapshot"]);
+        self.kit
+            .until("the group snapshot is available", |s| {
+                s.get::<maru_volume_model::GroupSnapshot>(&group_snapshot.as_str().into())
+                    .is_some_and(|g| g.value.status.word() == "available")
+            })
+            .await;
+        // No node is as large: the failure leaves a message.
+        let huge = json!({"volume": {"name": "huge", "size": 65_536}});
+        let huge = id(&self.volume_post(&who, "volumes", huge).await["volume"]);
+        self.kit.volume_is(&huge, "error").await;
+        let messages = self.volume_call("GET", &who, "messages", Value::Null).await.expect(200);
+        let message = id(&messages["messages"][0]);
+        self.kit.delete(&who, &v3(&format!("volumes/{huge}"))).await;
+        self.spares.insert("group-type", used);
+        let default = json!({"default_type": {"volume_type": "__DEFAULT__"}});
+        self.volume_call("PUT", &admin, &format!("default-types/{}", self.blue.id), default)
+            .await
+            .expect(200);
         let mut offers = Vec::new();
         for root in ["os-volume-transfer", "volume-transfers"] {
             let of = self.kit.volume(&who, root).await;
@@ -146,12 +175,38 @@ impl Scene {
             ("volume/os-quota-sets", self.blue.id.clone()),
             ("volume/os-quota-class-sets", "default".to_owned()),
             ("volume/os-services", "enable".to_owned()),
+            ("volume/group_types", group_kind),
+            ("volume/group_specs", "k".to_owned()),
+            ("volume/groups", group),
+            ("volume/group_snapshots", group_snapshot),
+            ("volume/messages", message),
+            ("volume/default-types", self.blue.id.clone()),
+            ("volume/clusters", "enable".to_owned()),
             ("volume/os-hosts", "n1@local".to_owned()),
             ("volume/capabilities", "n1@local".to_owned()),
         ]);
         self.extend(samples);
         let shown = self.kit.get(&admin, &v3(&format!("types/{kind}/encryption"))).await;
         self.encryption = shown["encryption_id"].as_str().unwrap_or_default().to_owned();
+    }
+
+    /// A request of the newest microversion.
+    async fn volume_call(&self, method: &str, who: &Actor, noun: &str, body: Value) -> crate::Answer {
+        let headers = [
+            ("x-auth-token", who.token.as_str()),
+            ("openstack-api-version", "volume 3.71"),
+            ("content-type", "application/json"),
+        ];
+        let body = if body.is_null() {
+            String::new()
+        } else {
+            body.to_string()
+        };
+        let answer = self.kit.send(method, &v3(noun), &headers, body.into()).await;
+        answer.expect("an answer")
+    }
+    async fn volume_post(&self, who: &Actor, noun: &str, body: Value) -> Value {
+        self.volume_call("POST", who, noun, body).await.expect(202)
     }
 
     pub(crate) fn volume_body(&self, method: &str, path: &str) -> Option<Body> {
@@ -201,6 +256,26 @@ impl Scene {
                 "no_snapshots": false}}),
             ("POST", "/os-volume-transfer/{id}/accept" | "/volume-transfers/{id}/accept") => {
                 json!({"accept": {"auth_key": "not-the-key"}})
+            }
+            ("POST", "/group_types") => json!({"group_type": {"name": "gt2", "description": "x", "is_public": true,
+                "group_specs": {"a": "b"}}}),
+            ("PUT", "/group_types/{id}") => json!({"group_type": {"description": "x", "is_public": true}}),
+            ("POST", "/group_types/{id}/group_specs") => json!({"group_specs": {"k": "v2"}}),
+            ("PUT", "/group_types/{id}/group_specs/{key}") => json!({"k": "v3"}),
+            ("POST", "/groups") => json!({"group": {"name": "g2", "description": "x", "availability_zone": "nova",
+                "group_type": spare("group-type"), "volume_types": ["__DEFAULT__"]}}),
+            ("POST", "/groups/action") => json!({"create-from-src": {"name": "g3", "description": "x",
+                "source_group_id": self.value("volume", "groups").unwrap_or_default()}}),
+            ("PUT", "/groups/{id}") => json!({"group": {"name": "g4", "description": "x"}}),
+            ("POST", "/groups/{id}/action") => json!({"reset_status": {"status": "available"}}),
+            ("POST", "/group_snapshots") => json!({"group_snapshot": {"name": "gs2", "description": "x",
+                "group_id": self.value("volume", "groups").unwrap_or_default()}}),
+            ("POST", "/group_snapshots/{id}/action") => json!({"reset_status": {"status": "available"}}),
+            ("PUT", "/default-types/{project}") => json!({"default_type": {"volume_type": "__DEFAULT__"}}),
+            ("PUT", "/clusters/{id}") => json!({"name": "c"}),
+            ("POST", "/workers/cleanup") => json!({"resource_type": "Volume"}),
+            ("POST", "/backups/import_record") => {
+                json!({"backup-record": {"backup_service": "cinder.backup.drivers.maru", "backup_url": "e30="}})
             }
             ("PUT", "/os-quota-sets/{project}") => json!({"quota_set": {"volumes": 99, "gigabytes": 999}}),
             ("PUT", "/os-quota-class-sets/{class}") => json!({"quota_class_set": {"volumes": 99, "gigabytes": 999}}),

@@ -39,7 +39,11 @@ fn normal(service: &str, path: &str) -> String {
         "network" => path.strip_prefix("/v2.0").unwrap_or(path),
         // The project in the path is served as well, and means nothing.
         "volume" => {
-            let path = path.strip_prefix("/v3").unwrap_or(path);
+            // One path of the reference is without the slash at its front.
+            let path = path
+                .strip_prefix("/v3")
+                .or_else(|| path.strip_prefix("v3"))
+                .unwrap_or(path);
             ["/{project_id}", "/{admin_project_id}"]
                 .iter()
                 .find_map(|project| path.strip_prefix(project))

@@ -7,7 +7,11 @@
 mod attachment;
 mod backend;
 mod backup;
+mod default_type;
+mod group;
+mod group_type;
 mod intent;
+pub mod message;
 mod observe;
 mod plan;
 mod qos;
@@ -24,13 +28,16 @@ pub use attachment::{
 };
 pub use backend::{Backend, BackendId, find_backend, plan_upsert_backend};
 pub use backup::{Backup, BackupId, BackupStatus};
+pub use default_type::{DefaultType, DefaultTypeId};
+pub use group::{Group, GroupId, GroupSnapshot, GroupSnapshotId, GroupStatus, group_epoch, group_type_epoch};
+pub use group_type::{GroupType, GroupTypeId};
 pub use intent::{SnapshotIntent, VolumeIntent, Wanted, pulls, snapshot_intents, volume_intents};
 pub use observe::{
     SnapshotSeen, VolumeSeen, plan_observe_snapshot, plan_observe_volume, plan_snapshot_removed, plan_volume_removed,
 };
 pub use plan::{
     find_snapshot, find_volume, plan_create_snapshot, plan_create_volume, plan_delete_snapshot, plan_delete_volume,
-    plan_forget_snapshot, plan_forget_volume,
+    plan_forget_snapshot, plan_forget_volume, plan_remove_snapshot, plan_remove_volume, type_epoch,
 };
 pub use qos::{Consumer, Qos, QosId};
 pub use snapshot::{Snapshot, SnapshotId, SnapshotStatus};
@@ -50,6 +57,11 @@ pub fn register(registry: &mut maru_store::Registry) {
         .register::<Backup>()
         .register::<Transfer>()
         .register::<Backend>()
+        .register::<GroupType>()
+        .register::<Group>()
+        .register::<GroupSnapshot>()
+        .register::<message::Message>()
+        .register::<DefaultType>()
         .register::<quota::QuotaSet>()
         .register::<quota::QuotaClass>();
 }

@@ -1,8 +1,8 @@
 //! What a node says of its volumes, and how their statuses follow.
 
 use crate::{
-    Backup, BackupStatus, Snapshot, SnapshotId, SnapshotStatus, Status, Volume, VolumeId, plan_forget_snapshot,
-    plan_forget_volume, quota, status_by_attachments,
+    Backup, BackupStatus, Snapshot, SnapshotId, SnapshotStatus, Source, Status, Volume, VolumeId, message,
+    plan_forget_snapshot, plan_forget_volume, quota, status_by_attachments,
 };
 use maru_base::Result;
 use maru_store::Txn;
@@ -74,6 +74,15 @@ pub fn plan_observe_volume(
     }
     new.fault = seen.fault.clone().filter(|_| failed);
     new.updated = Some(maru_base::time::now());
+    if failed {
+        let (action, detail) = what_failed(v);
+        let event = message::Event {
+            resource: "VOLUME",
+            action,
+            detail,
+        };
+        message::plan_message(txn, &v.project_id, id, &v.request_id, event);
+    }
     if let Some(backup) = new.backup.take().and_then(|b| snapshot.get::<Backup>(&b))
         && backup.value.status == BackupStatus::Restoring
     {
@@ -83,6 +92,17 @@ pub fn plan_observe_volume(
         txn.update(&backup, &done);
     }
     txn.update(&volume, &new);
+}
+
+/// What a failure was the failure of, for its user message.
+fn what_failed(v: &Volume) -> (message::Words, message::Words) {
+    match (v.status, &v.source) {
+        (Status::Extending, _) => (message::EXTEND, message::NOT_EXTENDED),
+        (Status::RestoringBackup, _) | (_, Source::Backup { .. }) => (message::BACKUP_RESTORE, message::NOT_RESTORED),
+        (Status::Downloading, _) if v.content > 0 => (message::REIMAGE, message::NOT_REIMAGED),
+        (_, Source::Image { .. }) => (message::COPY_IMAGE, message::IMAGE_TOO_BIG),
+        _ => (message::CREATE, message::NOT_CREATED),
+    }
 }
 
 /// Moves a snapshot's status after a report of its host.
@@ -106,6 +126,12 @@ pub fn plan_observe_snapshot(
     } else if seen.fault.is_some() && seen.fault_final {
         new.status = SnapshotStatus::Error;
         new.fault.clone_from(&seen.fault);
+        let event = message::Event {
+            resource: "VOLUME_SNAPSHOT",
+            action: message::SNAPSHOT_CREATE,
+            detail: message::NOT_SNAPPED,
+        };
+        message::plan_message(txn, &new.project_id, id, &new.request_id, event);
     } else {
         return;
     }

@@ -1,7 +1,8 @@
 //! Making and removing volumes and snapshots, to be composed into others' transactions.
 
 use crate::{
-    Snapshot, SnapshotId, SnapshotStatus, Source, Status, Volume, VolumeId, VolumeType, attachments_of, quota,
+    Group, Snapshot, SnapshotId, SnapshotStatus, Source, Status, Volume, VolumeId, VolumeType, attachments_of,
+    group_epoch, quota,
 };
 use maru_base::{Error, Result};
 use maru_store::{Object, Txn};
@@ -52,6 +53,13 @@ pub fn plan_create_volume(
     )?;
     txn.alive::<VolumeType>(&volume.type_id);
     txn.bump_epoch(&type_epoch(&volume.type_id));
+    if let Some(group) = &volume.group_id {
+        // One that is made in this very transaction needs no guard.
+        if snapshot.get::<Group>(group).is_some() {
+            txn.alive::<Group>(group);
+        }
+        txn.bump_epoch(&group_epoch(group));
+    }
     match &volume.source {
         Source::Volume(source) => {
             txn.alive::<Volume>(source);
@@ -66,7 +74,8 @@ pub fn plan_create_volume(
 }
 
 /// The epoch that volumes of a type meet its deletion in.
-pub(crate) fn type_epoch(id: &str) -> String {
+#[must_use]
+pub fn type_epoch(id: &str) -> String {
     format!("volume_type:{id}")
 }
 
@@ -108,6 +117,28 @@ fn copying(snapshot: &maru_store::Snapshot, of: impl Fn(&Source) -> bool) -> boo
 /// # Errors
 /// 400 that names what holds it.
 pub fn plan_delete_volume(
+    snapshot: &maru_store::Snapshot,
+    txn: &mut Txn,
+    volume: &Object<Volume>,
+    force: bool,
+    request_id: &str,
+) -> Result<()> {
+    if let Some(group) = &volume.value.group_id
+        && !volume.value.removing
+    {
+        return Err(Error::bad_request(format!(
+            "Invalid volume: Volume must not belong to a group; remove it from the group {group} first, or delete that with \
+             its volumes."
+        )));
+    }
+    plan_remove_volume(snapshot, txn, volume, force, request_id)
+}
+
+/// The same for a volume that may be in a group: the group's deletion takes it along.
+///
+/// # Errors
+/// As [`plan_delete_volume`].
+pub fn plan_remove_volume(
     snapshot: &maru_store::Snapshot,
     txn: &mut Txn,
     volume: &Object<Volume>,
@@ -180,6 +211,9 @@ pub fn plan_create_snapshot(
     let mut new = (*volume.value).clone();
     new.snapshots += 1;
     txn.update(volume, &new);
+    if let Some(group) = &new.group_id {
+        txn.bump_epoch(&group_epoch(group));
+    }
     txn.create(id, value);
     Ok(())
 }
@@ -189,6 +223,27 @@ pub fn plan_create_snapshot(
 /// # Errors
 /// 400 that names what holds it.
 pub fn plan_delete_snapshot(
+    snapshot: &maru_store::Snapshot,
+    txn: &mut Txn,
+    read: &Object<Snapshot>,
+    force: bool,
+    request_id: &str,
+) -> Result<()> {
+    if let Some(group) = &read.value.group_snapshot_id
+        && !read.value.removing
+    {
+        return Err(Error::bad_request(format!(
+            "Invalid snapshot: Snapshot must not be part of a group snapshot; delete the group snapshot {group}."
+        )));
+    }
+    plan_remove_snapshot(snapshot, txn, read, force, request_id)
+}
+
+/// The same for a snapshot that may be of a group snapshot: that one's deletion takes it along.
+///
+/// # Errors
+/// As [`plan_delete_snapshot`].
+pub fn plan_remove_snapshot(
     snapshot: &maru_store::Snapshot,
     txn: &mut Txn,
     read: &Object<Snapshot>,

@@ -1,6 +1,6 @@
 //! Snapshots of volumes: whole copies as of one moment, on the volume's host.
 
-use crate::VolumeId;
+use crate::{GroupSnapshotId, VolumeId};
 use jiff::Timestamp;
 use maru_base::{ProjectId, UserId};
 use maru_store::{Index, Kind};
@@ -86,6 +86,9 @@ pub struct Snapshot {
     pub progress: Option<String>,
     /// The owner's metadata.
     pub metadata: BTreeMap<String, String>,
+    /// The group snapshot it is of.
+    #[serde(default)]
+    pub group_snapshot_id: Option<GroupSnapshotId>,
     /// Why it is in ERROR.
     pub fault: Option<String>,
     /// The request that last changed the intent.
@@ -108,6 +111,10 @@ impl Kind for Snapshot {
             Index {
                 name: "volume",
                 values: |s| vec![s.volume_id.to_string()],
+            },
+            Index {
+                name: "group_snapshot",
+                values: |s| s.group_snapshot_id.iter().map(ToString::to_string).collect(),
             },
             Index {
                 name: "host",

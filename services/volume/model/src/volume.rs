@@ -1,6 +1,6 @@
 //! Volumes.
 
-use crate::{BackupId, SnapshotId, Status, VolumeTypeId};
+use crate::{BackupId, GroupId, SnapshotId, Status, VolumeTypeId};
 use jiff::Timestamp;
 use maru_base::{ProjectId, UserId};
 use maru_store::{Index, Kind};
@@ -95,6 +95,9 @@ pub struct Volume {
     pub source_volid: Option<VolumeId>,
     /// The snapshot it was made from.
     pub snapshot_id: Option<SnapshotId>,
+    /// The group it is in.
+    #[serde(default)]
+    pub group_id: Option<GroupId>,
     /// The size that an extension came from, while it is under way.
     pub extending_from: Option<u32>,
     /// An upload as an image, while it is under way.
@@ -131,6 +134,10 @@ impl Kind for Volume {
             Index {
                 name: "type",
                 values: |v| vec![v.type_id.to_string()],
+            },
+            Index {
+                name: "group",
+                values: |v| v.group_id.iter().map(ToString::to_string).collect(),
             },
             // Controllers look only at what is under way.
             Index {
@@ -189,6 +196,7 @@ impl Volume {
             content: 0,
             source_volid: None,
             snapshot_id: None,
+            group_id: None,
             extending_from: None,
             upload: None,
             backup: None,

@@ -86,7 +86,7 @@ pub(crate) fn find(request: &Request, snapshot: &Snapshot, id: &str) -> Result<O
     Ok(found)
 }
 
-fn short(request: &Request, backup: &Object<Backup>) -> Value {
+pub(crate) fn short(request: &Request, backup: &Object<Backup>) -> Value {
     let mut out = json!({
         "id": backup.id.as_str(), "name": backup.value.name, "links": links(request, "backups", &backup.id),
     });
@@ -379,8 +379,8 @@ pub(crate) async fn restore(app: Arc<App>, mut request: Request) -> Result<Reply
                 .clone()
                 .ok_or_else(|| Error::bad_request("Invalid backup: it has no data."))?;
             let volume_name = name.clone().unwrap_or_else(|| format!("restore_backup_{}", backup.id));
-            let kind = app_volumes::default_type(snapshot)?;
             let caller = request.caller()?;
+            let kind = app_volumes::default_type(snapshot, caller.require_project()?)?;
             let new = NewVolume {
                 project_id: caller.require_project()?,
                 user_id: &caller.user_id,

@@ -1,8 +1,15 @@
 //! Wire types and thin handlers, one file a noun.
 
 pub(crate) mod attachments;
+pub(crate) mod backup_records;
 pub(crate) mod backups;
+pub(crate) mod clusters;
+pub(crate) mod default_types;
+pub(crate) mod group_snapshots;
+pub(crate) mod group_types;
+pub(crate) mod groups;
 pub(crate) mod list;
+pub(crate) mod messages;
 pub(crate) mod metadata;
 pub(crate) mod misc;
 pub(crate) mod qos;

@@ -16,7 +16,7 @@ use std::sync::Arc;
 const VOLUME: &str = "cinder-volume";
 const CONTROL: &[&str] = &["cinder-scheduler", "cinder-backup"];
 
-fn backends(snapshot: &Snapshot) -> Vec<Object<Backend>> {
+pub(crate) fn backends(snapshot: &Snapshot) -> Vec<Object<Backend>> {
     let mut all: Vec<Object<Backend>> = snapshot.list::<Backend>().collect();
     all.sort_by(|a, b| a.value.host.cmp(&b.value.host));
     all

@@ -98,7 +98,7 @@ fn view(request: &Request, read: &Object<Snapshot>, whole: bool) -> Value {
         out["os-extended-snapshot-attributes:project_id"] = s.project_id.as_str().into();
     }
     if request.at_least(3, 14) {
-        out["group_snapshot_id"] = Value::Null;
+        out["group_snapshot_id"] = json!(s.group_snapshot_id);
     }
     if request.at_least(3, 41) {
         out["user_id"] = s.user_id.as_str().into();
@@ -188,6 +188,7 @@ pub(crate) async fn create(app: Arc<App>, mut request: Request) -> Result<Reply>
                 removing: false,
                 progress: None,
                 metadata: metadata.clone(),
+                group_snapshot_id: None,
                 fault: None,
                 request_id: request.id.to_string(),
                 created: maru_base::time::now(),

@@ -137,6 +137,11 @@ pub(crate) async fn create(app: Arc<App>, mut request: Request) -> Result<Reply>
                     volume.value.status.word()
                 )));
             }
+            if let Some(group) = &volume.value.group_id {
+                return Err(Error::bad_request(format!(
+                    "Invalid volume: it is in the group {group}; take it out before it is offered to another project."
+                )));
+            }
             let mut txn = Txn::new();
             txn.create(
                 &id,

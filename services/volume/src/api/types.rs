@@ -8,7 +8,7 @@ use maru_auth::Target;
 use maru_base::{Error, Result};
 use maru_http::{Reply, Request};
 use maru_store::{Guard, Key, Object, Op, Snapshot, Txn};
-use maru_volume_model::{DEFAULT_TYPE, Encryption, Volume, VolumeType, VolumeTypeId, visible_type};
+use maru_volume_model::{DEFAULT_TYPE, DefaultType, Encryption, Group, Volume, VolumeType, VolumeTypeId, visible_type};
 use serde::Deserialize;
 use serde_json::{Map, Value, json};
 use std::{
@@ -151,7 +151,14 @@ impl super::list::Row for Object<VolumeType> {
 pub(crate) async fn show(app: Arc<App>, request: Request) -> Result<Reply> {
     let snapshot = app.store.current().await?;
     let kind = match request.param("id") {
-        "default" => crate::app::volumes::default_type(&snapshot)?,
+        "default" => {
+            let project = request
+                .caller()?
+                .project_id()
+                .map(ToString::to_string)
+                .unwrap_or_default();
+            crate::app::volumes::default_type(&snapshot, &project)?
+        }
         id => find(&request, &snapshot, id)?,
     };
     Reply::json(200, &json!({"volume_type": shown(&request, &kind)}))
@@ -277,7 +284,11 @@ pub(crate) async fn update(app: Arc<App>, mut request: Request) -> Result<Reply>
     .await?;
     let snapshot = app.store.snapshot();
     let kind = find(&request, &snapshot, request.param("id"))?;
-    Reply::json(200, &json!({"volume_type": changed(&request, &kind)}))
+    let mut out = changed(&request, &kind);
+    if let Value::Object(map) = &mut out {
+        map.remove("os-volume-type-access:is_public");
+    }
+    Reply::json(200, &json!({"volume_type": out}))
 }
 
 /// `DELETE /types/{id}`: only one that no volume has.
@@ -293,6 +304,18 @@ pub(crate) async fn delete(app: Arc<App>, request: Request) -> Result<Reply> {
             }
             if snapshot.find::<Volume>("type", &kind.id).next().is_some() {
                 return Err(Error::bad_request("Target volume type is still in use."));
+            }
+            if snapshot.find::<Group>("volume_type", &kind.id).next().is_some() {
+                return Err(Error::bad_request(format!(
+                    "Volume Type {} deletion is not allowed with groups present with the type: delete them first.",
+                    kind.id
+                )));
+            }
+            if let Some(project) = snapshot.find::<DefaultType>("type", &kind.id).next() {
+                return Err(Error::bad_request(format!(
+                    "Volume type {} is the default of the project {}: give that another one first.",
+                    kind.id, project.id
+                )));
             }
             let mut txn = Txn::new();
             // A volume that is made at this moment bumps this epoch.

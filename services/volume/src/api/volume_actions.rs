@@ -556,6 +556,12 @@ async fn retype(app: &App, request: &Request, body: RetypeBody) -> Result<Reply>
                 v.status.word()
             )));
         }
+        if let Some(group) = &v.group_id {
+            return Err(Error::bad_request(format!(
+                "Invalid volume: Volume {} must not be part of a group to change its type; take it out of {group} first.",
+                volume.id
+            )));
+        }
         if kind.id == v.type_id {
             return Err(Error::bad_request(format!(
                 "Invalid input received: volume {} has the type {} already.",

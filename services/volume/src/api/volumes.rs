@@ -73,6 +73,7 @@ impl Row for Object<Volume> {
             "snapshot_id" => v.snapshot_id.as_ref().map(ToString::to_string),
             "source_volid" => v.source_volid.as_ref().map(ToString::to_string),
             "volume_type_id" => Some(v.type_id.to_string()),
+            "group_id" => v.group_id.as_ref().map(ToString::to_string),
             "created_at" => Some(v.created.to_string()),
             "updated_at" => v.updated.map(|t| t.to_string()),
             _ => None,
@@ -179,7 +180,7 @@ pub(crate) fn view(request: &Request, snapshot: &Snapshot, volume: &Object<Volum
         }
     }
     if request.at_least(3, 13) {
-        out["group_id"] = Value::Null;
+        out["group_id"] = json!(v.group_id);
     }
     if request.at_least(3, 21) && request.caller().is_ok_and(|c| c.is_admin()) {
         out["provider_id"] = Value::Null;

@@ -75,15 +75,21 @@ fn check(request: &Request, body: &CreateBody) -> Result<()> {
             return Err(invalid(field, format!("'{id}' is not a 'uuid'")));
         }
     }
-    for (field, id) in [
-        ("consistencygroup_id", &body.consistencygroup_id),
-        ("group_id", &body.group_id),
-    ] {
-        if id.is_some() {
-            return Err(Error::not_implemented(format!(
-                "Volume groups are not served by this cloud yet: leave {field} out."
-            )));
-        }
+    wire::field_since(request, 13, "volume.group_id", body.group_id.is_some())?;
+    if let Some(id) = &body.consistencygroup_id {
+        return Err(Error::not_found(format!(
+            "ConsistencyGroup {id} could not be found: this cloud has groups in their place; name a group_id."
+        )));
+    }
+    if let Some(id) = &body.group_id
+        && !wire::is_uuid(id)
+    {
+        return Err(invalid("volume.group_id", format!("'{id}' is not a 'uuid'")));
+    }
+    if body.group_id.is_some() && body.volume_type.as_deref().is_none_or(str::is_empty) {
+        return Err(Error::bad_request(
+            "Invalid input received: volume_type must be provided when creating a volume in a group.",
+        ));
     }
     let sources = [&body.snapshot_id, &body.source_volid, &body.image, &body.backup_id];
     if sources.iter().filter(|s| s.is_some()).count() > 1 {
@@ -159,8 +165,13 @@ fn resolve(snapshot: &Snapshot, request: &Request, body: &CreateBody) -> Result<
         (None, Some(id)) => snapshot
             .get::<VolumeType>(id)
             .ok_or_else(|| Error::bad_request(format!("The volume type {id} is gone; name another.")))?,
-        (None, None) => default_type(snapshot)?,
+        (None, None) => default_type(snapshot, &project)?,
     };
+    let group = body
+        .group_id
+        .as_deref()
+        .map(|id| group_for(snapshot, request, id, &kind))
+        .transpose()?;
     if kind.value.encryption.is_some() {
         return Err(Error::not_implemented(format!(
             "The volume type {} asks for encryption, which this cloud does not do yet; take another type.",
@@ -193,13 +204,35 @@ fn resolve(snapshot: &Snapshot, request: &Request, body: &CreateBody) -> Result<
         bootable: origin.bootable,
         source_volid: origin.source_volid,
         snapshot_id: origin.snapshot_id,
+        group_id: group,
         ..Volume::new(snapshot, new)
     })
 }
 
-/// The type of volumes whose maker named none.
-pub(crate) fn default_type(snapshot: &Snapshot) -> Result<Object<VolumeType>> {
-    model::find_type(snapshot, DEFAULT_TYPE).ok_or_else(|| {
+/// The group that a volume shall be in, if its type is one of the group's.
+fn group_for(snapshot: &Snapshot, request: &Request, id: &str, kind: &Object<VolumeType>) -> Result<model::GroupId> {
+    let group = crate::api::groups::find(request, snapshot, id)?;
+    if group.value.removing {
+        return Err(Error::bad_request(format!(
+            "Invalid group: Group {id} is being deleted."
+        )));
+    }
+    if !group.value.volume_types.contains(&kind.id) {
+        return Err(Error::bad_request(format!(
+            "Invalid input received: Invalid volume_type {} provided for the group {id}; choose one of the group's volume \
+             types.",
+            kind.value.name
+        )));
+    }
+    Ok(group.id)
+}
+
+/// The type of a project's volumes whose maker named none: the project's own default, else the cloud's.
+pub(crate) fn default_type(snapshot: &Snapshot, project: &str) -> Result<Object<VolumeType>> {
+    let own = snapshot
+        .get::<model::DefaultType>(&model::DefaultTypeId::from(project))
+        .and_then(|d| snapshot.get::<VolumeType>(&d.value.type_id));
+    own.or_else(|| model::find_type(snapshot, DEFAULT_TYPE)).ok_or_else(|| {
         Error::not_found(format!(
             "Default volume type can not be found: {DEFAULT_TYPE} was removed; name a volume_type."
         ))
@@ -207,7 +240,7 @@ pub(crate) fn default_type(snapshot: &Snapshot) -> Result<Object<VolumeType>> {
 }
 
 /// The zone: as asked, if some backend is in it; else that of any.
-fn zone(snapshot: &Snapshot, asked: Option<&str>) -> Result<String> {
+pub(crate) fn zone(snapshot: &Snapshot, asked: Option<&str>) -> Result<String> {
     let mut zones: Vec<String> = snapshot.list::<Backend>().map(|b| b.value.zone.clone()).collect();
     zones.sort();
     zones.dedup();

@@ -14,7 +14,7 @@ use maru_base::{Error, ErrorKind, Result};
 use maru_blob::SealedBlob;
 use maru_control::{Next, Reconciler};
 use maru_store::{Kind, Object, Snapshot, Store, Txn};
-use maru_volume_model::{Backup, BackupId, BackupStatus, Status, Volume, quota};
+use maru_volume_model::{Backup, BackupId, BackupStatus, Status, Volume, message, quota};
 use std::sync::Arc;
 
 /// The reconciler, keyed by backup.
@@ -94,6 +94,12 @@ impl Backups {
                     Err(why) => {
                         new.status = BackupStatus::Error;
                         new.fail_reason = Some(why.clone());
+                        let event = message::Event {
+                            resource: "VOLUME_BACKUP",
+                            action: message::BACKUP_CREATE,
+                            detail: message::NOT_BACKED_UP,
+                        };
+                        message::plan_message(&mut txn, &new.project_id, &id, &new.request_id, event);
                     }
                 }
                 new.updated = Some(maru_base::time::now());

@@ -1,5 +1,7 @@
 //! The service's controllers.
 
 pub(crate) mod backups;
+pub(crate) mod groups;
+pub(crate) mod messages;
 pub(crate) mod placing;
 pub(crate) mod uploads;

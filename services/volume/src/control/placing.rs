@@ -6,10 +6,13 @@
 //!  deleting, no host ─► gone
 //! ```
 
+use crate::app::capabilities::unmet;
 use maru_base::Result;
 use maru_control::{Next, Reconciler};
 use maru_store::{Kind, Object, Snapshot as View, Store, Txn};
-use maru_volume_model::{Backend, Snapshot, Source, Status, Volume, VolumeId, find_backend, plan_forget_volume};
+use maru_volume_model::{
+    Backend, Snapshot, Source, Status, Volume, VolumeId, VolumeType, find_backend, message, plan_forget_volume,
+};
 
 /// The reconciler, keyed by volume.
 pub(crate) struct Placing;
@@ -69,6 +72,17 @@ fn place(snapshot: &View, txn: &mut Txn, volume: &Object<Volume>) {
         Err(why) => {
             new.status = Status::Error;
             new.fault = Some(format!("No valid backend was found. {why}"));
+            message::plan_message(
+                txn,
+                &new.project_id,
+                &volume.id,
+                &new.request_id,
+                message::Event {
+                    resource: "VOLUME",
+                    action: message::SCHEDULE,
+                    detail: message::NO_BACKEND,
+                },
+            );
         }
     }
     new.updated = Some(maru_base::time::now());
@@ -83,7 +97,13 @@ fn choose(snapshot: &View, volume: &Object<Volume>) -> std::result::Result<Strin
         Source::Snapshot(id) => Some(snapshot.get::<Snapshot>(id).and_then(|s| s.value.host.clone())),
         Source::Blank | Source::Image { .. } | Source::Backup { .. } => volume.value.wanted_host.clone().map(Some),
     };
+    let unmet = snapshot
+        .get::<VolumeType>(&volume.value.type_id)
+        .and_then(|t| unmet(&t.value.extra_specs));
     let refused = |b: &Backend| -> Option<String> {
+        if let Some(unmet) = &unmet {
+            return Some(unmet.clone());
+        }
         if !b.up {
             return Some("is down".to_owned());
         }

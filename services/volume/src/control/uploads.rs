@@ -6,7 +6,7 @@ use crate::App;
 use maru_base::{ErrorKind, Result};
 use maru_control::{Next, Reconciler};
 use maru_store::{Kind, Snapshot, Store, Txn};
-use maru_volume_model::{Status, Volume, VolumeId};
+use maru_volume_model::{Status, Volume, VolumeId, message};
 use std::sync::Arc;
 
 /// The reconciler, keyed by volume.
@@ -46,6 +46,7 @@ impl Reconciler for Uploads {
             self.0.images.fill(&upload.image_id, bytes).await
         }
         .await;
+        let failed = done.is_err();
         match done {
             Ok(()) => {}
             // The node or the image service is away: again later.
@@ -65,6 +66,14 @@ impl Reconciler for Uploads {
                     new.status = new.before.take().unwrap_or(Status::Available);
                     new.upload = None;
                     new.updated = Some(maru_base::time::now());
+                    if failed {
+                        let event = message::Event {
+                            resource: "VOLUME",
+                            action: message::UPLOAD,
+                            detail: message::NOT_UPLOADED,
+                        };
+                        message::plan_message(&mut txn, &new.project_id, &id, &new.request_id, event);
+                    }
                     txn.update(&now, &new);
                 }
                 Ok((txn, ()))

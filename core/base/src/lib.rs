@@ -9,9 +9,11 @@ mod hex;
 mod id;
 pub mod panics;
 pub mod random;
+mod secret;
 pub mod time;
 
 pub use durations::Durations;
 pub use error::{BoxError, Error, ErrorKind, Result};
 pub use hex::{hex, unhex};
 pub use id::{DomainId, ProjectId, RequestId, UserId};
+pub use secret::Secret;

@@ -136,6 +136,12 @@ pub struct VolumeState {
     pub content: Option<u64>,
     /// Bytes of the disk that is here.
     pub size: u64,
+    /// Where it is offered, address and port, while it has exports ([`crate::slice::Volume::exports`]).
+    #[serde(default)]
+    pub offered_at: Option<String>,
+    /// Names of the exports that are open there.
+    #[serde(default)]
+    pub exports: Vec<String>,
     /// The intent cannot be carried out: what, why, and what would help.
     pub fault: Option<String>,
     /// Whether that is final or tried again.

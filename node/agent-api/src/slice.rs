@@ -1,6 +1,7 @@
 //! The slice of intent: what one node shall have. A pure function of the store's snapshot.
 
 use ipnet::IpNet;
+use maru_base::Secret;
 use serde::{Deserialize, Serialize};
 use std::net::{IpAddr, Ipv4Addr};
 
@@ -168,13 +169,44 @@ pub enum DiskSource {
     },
     /// An empty disk.
     Blank,
-    /// A volume of this node: an item of the slice too. Its bytes outlive the server.
+    /// A volume. Its bytes outlive the server.
     Volume {
         /// Cinder's volume id.
         id: String,
         /// Whether the guest may only read it.
         readonly: bool,
+        /// `None`: it is of this node, an item of the slice too, and opened as a file by this server alone. Else it is
+        /// reached through its holder's export.
+        remote: Option<RemoteVolume>,
     },
+}
+
+/// How a server reaches a volume that its node does not open as a file.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RemoteVolume {
+    /// The node that holds the bytes.
+    pub holder: String,
+    /// Where the holder offers them, address and port; `None` until it has said so.
+    pub address: Option<String>,
+    /// What the export is called ([`VolumeExport::name`]).
+    pub export: String,
+    /// What opens it: 64 hexadecimal digits, known to the two ends alone.
+    pub key: Secret,
+    /// Bytes of the disk as of the holder's last word: the guest is told when they have grown.
+    pub size: u64,
+}
+
+/// One server's way to a volume that this node holds: an NBD export over TLS with a key of its own.
+///
+/// Taking it out of [`Volume::exports`] means: cut whoever uses it, and never let it be opened again.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct VolumeExport {
+    /// Its name: another one with every attachment and with every node that uses it.
+    pub name: String,
+    /// What opens it: 64 hexadecimal digits, known to the two ends alone.
+    pub key: Secret,
+    /// Whether it may only be read.
+    pub readonly: bool,
 }
 
 /// A volume whose bytes shall be on this node.
@@ -192,6 +224,9 @@ pub struct Volume {
     pub content: u64,
     /// What they are made from.
     pub source: VolumeSource,
+    /// Who may reach it, other than one server of this node that opens it as a file.
+    #[serde(default)]
+    pub exports: Vec<VolumeExport>,
 }
 
 /// What a volume's bytes are made from.

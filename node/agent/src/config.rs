@@ -14,7 +14,7 @@ pub struct AgentConfig {
     pub instance: String,
     /// Device that joins the external network to a LAN.
     pub uplink: Option<String>,
-    /// Address that other nodes reach this one at.
+    /// Address that other nodes reach this one at; its volumes are offered there.
     pub address: String,
     /// Processors to offer; those of the machine unless set.
     pub vcpus: Option<u32>,

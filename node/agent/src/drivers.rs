@@ -5,14 +5,14 @@ use async_trait::async_trait;
 use maru_agent_api::lane::ByteStream;
 use maru_agent_api::slice::{Network, Port, Router};
 use maru_base::{Error, Result};
-use maru_block::{BaseImage, DiskFile, Disks, Room, VolumeFile, Volumes};
+use maru_block::{BaseImage, DiskFile, Disks, Exporter, Room, VolumeDriver, Volumes};
 use maru_dhcp::NetworkView as DhcpView;
 use maru_firewall::{Applied, Firewall, FirewallInput, RouterNat};
 use maru_link::{Links, NetworkLinks, Observed, Responder, RouterLinks, RouterSpec};
 use maru_metadata::{Directory, GuestView};
 use std::collections::HashMap;
 use std::net::IpAddr;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::Arc;
 
 /// Guests of one network by address.
@@ -77,67 +77,6 @@ pub(crate) trait Storage: Send + Sync + 'static {
     async fn remove_server(&self, server: &str) -> Result<()>;
     fn servers(&self) -> Result<Vec<String>>;
     fn room(&self) -> Result<Room>;
-}
-
-/// Files of volumes and snapshots; see [`maru_block::Volumes`].
-#[async_trait]
-pub(crate) trait VolumeFiles: Send + Sync + 'static {
-    fn find(&self, id: &str) -> Result<Option<VolumeFile>>;
-    fn find_snapshot(&self, id: &str) -> Result<Option<PathBuf>>;
-    fn all(&self) -> Result<Vec<(&'static str, String)>>;
-    async fn blank(&self, id: &str, content: u64, size: u64) -> Result<()>;
-    async fn of_image(&self, id: &str, content: u64, size: u64, image: &BaseImage) -> Result<()>;
-    async fn copy(&self, id: &str, content: u64, size: u64, from: &Path) -> Result<()>;
-    async fn of_backup(&self, id: &str, content: u64, size: u64, digest: &str, bytes: ByteStream) -> Result<()>;
-    async fn snapshot(&self, id: &str, from: &Path) -> Result<()>;
-    async fn grow(&self, file: &VolumeFile, size: u64) -> Result<()>;
-    async fn export(&self, from: &Path, format: &str, target: &Path) -> Result<()>;
-    fn scratch(&self, id: &str) -> Result<PathBuf>;
-    fn remove(&self, id: &str) -> Result<()>;
-    fn remove_snapshot(&self, id: &str) -> Result<()>;
-}
-
-#[async_trait]
-impl VolumeFiles for Volumes {
-    fn find(&self, id: &str) -> Result<Option<VolumeFile>> {
-        Volumes::find(self, id)
-    }
-    fn find_snapshot(&self, id: &str) -> Result<Option<PathBuf>> {
-        Volumes::find_snapshot(self, id)
-    }
-    fn all(&self) -> Result<Vec<(&'static str, String)>> {
-        Volumes::all(self)
-    }
-    async fn blank(&self, id: &str, content: u64, size: u64) -> Result<()> {
-        Volumes::blank(self, id, content, size).await
-    }
-    async fn of_image(&self, id: &str, content: u64, size: u64, image: &BaseImage) -> Result<()> {
-        Volumes::of_image(self, id, content, size, image).await
-    }
-    async fn copy(&self, id: &str, content: u64, size: u64, from: &Path) -> Result<()> {
-        Volumes::copy(self, id, content, size, from).await
-    }
-    async fn of_backup(&self, id: &str, content: u64, size: u64, digest: &str, bytes: ByteStream) -> Result<()> {
-        Volumes::of_backup(self, id, content, size, digest, bytes).await
-    }
-    async fn snapshot(&self, id: &str, from: &Path) -> Result<()> {
-        Volumes::snapshot(self, id, from).await
-    }
-    async fn grow(&self, file: &VolumeFile, size: u64) -> Result<()> {
-        Volumes::grow(self, file, size).await
-    }
-    async fn export(&self, from: &Path, format: &str, target: &Path) -> Result<()> {
-        Volumes::export(self, from, format, target).await
-    }
-    fn scratch(&self, id: &str) -> Result<PathBuf> {
-        Volumes::scratch(self, id)
-    }
-    fn remove(&self, id: &str) -> Result<()> {
-        Volumes::remove(self, id)
-    }
-    fn remove_snapshot(&self, id: &str) -> Result<()> {
-        Volumes::remove_snapshot(self, id)
-    }
 }
 
 /// The real links and firewall.
@@ -258,19 +197,27 @@ pub(crate) struct Drivers {
     pub wires: Arc<dyn Wires>,
     pub answers: Arc<dyn Answers>,
     pub disks: Arc<dyn Storage>,
-    pub volumes: Arc<dyn VolumeFiles>,
+    pub volumes: Arc<dyn VolumeDriver>,
+    pub exporter: Arc<dyn Exporter>,
     pub hypervisor: Arc<dyn maru_qemu::Hypervisor>,
 }
 
 impl Drivers {
     /// The real ones.
-    pub(crate) fn of(links: Links, disks: Disks, volumes: Volumes, hypervisor: Arc<dyn maru_qemu::Hypervisor>) -> Self {
+    pub(crate) fn of(
+        links: Links,
+        disks: Disks,
+        volumes: Volumes,
+        exporter: Arc<dyn Exporter>,
+        hypervisor: Arc<dyn maru_qemu::Hypervisor>,
+    ) -> Self {
         let firewall = Firewall::new(links.namespace().path());
         Self {
             wires: Arc::new(Machine { links, firewall }),
             answers: Arc::new(Responders::default()),
             disks: Arc::new(disks),
             volumes: Arc::new(volumes),
+            exporter,
             hypervisor,
         }
     }

@@ -107,6 +107,7 @@ impl Lanes for NodeLanes {
                         "the volume {id} is kept: the guest {guest} runs with it; discard or stop that one first"
                     )));
                 }
+                self.0.exporter.withdraw(id).await?;
                 self.0.volume_files.remove(id)
             }
             "volume-snapshot" => self.0.volume_files.remove_snapshot(id),

@@ -14,6 +14,7 @@
 mod config;
 mod desired;
 mod drivers;
+mod keys;
 mod lanes;
 mod memory;
 mod network;
@@ -34,9 +35,9 @@ use maru_agent_api::{
     slice::ItemKey,
 };
 use maru_base::{Error, Result};
-use maru_block::{Disks, Volumes};
+use maru_block::{Disks, Exporter, VolumeDriver, Volumes};
 use maru_link::{LinkConfig, Links, Uplink};
-use maru_qemu::{Accelerator, Hypervisor, Options, Qemu};
+use maru_qemu::{Accelerator, ExporterOptions, Hypervisor, Options, Qemu, StorageDaemons};
 use reporter::Reporter;
 use responders::Register;
 use std::{
@@ -65,7 +66,9 @@ pub(crate) struct Inner {
     pub(crate) answers: Arc<dyn drivers::Answers>,
     pub(crate) disks: Arc<dyn drivers::Storage>,
     /// The bytes of volumes and snapshots.
-    pub(crate) volume_files: Arc<dyn drivers::VolumeFiles>,
+    pub(crate) volume_files: Arc<dyn VolumeDriver>,
+    /// Offers them to other nodes.
+    pub(crate) exporter: Arc<dyn Exporter>,
     /// Who uses which volume.
     pub(crate) volumes: volume::Locks,
     pub(crate) hypervisor: Arc<dyn Hypervisor>,
@@ -106,6 +109,7 @@ impl Inner {
             answers: drivers.answers,
             disks: drivers.disks,
             volume_files: drivers.volumes,
+            exporter: drivers.exporter,
             volumes: volume::Locks::default(),
             hypervisor: drivers.hypervisor,
             reporter: Reporter::default(),
@@ -147,6 +151,19 @@ fn options(config: &AgentConfig, links: &Links) -> Options {
     options
 }
 
+fn exporting(config: &AgentConfig) -> Result<ExporterOptions> {
+    let listen = config.address.parse().map_err(|e| {
+        Error::bad_request(format!(
+            "{:?} is not an IP address: volumes cannot be offered to other nodes there",
+            config.address
+        ))
+        .with_source(e)
+    })?;
+    let mut options = ExporterOptions::new(config.data_dir.join("guests"), listen);
+    options.cgroup = Some(format!("{}-guests", config.instance));
+    Ok(options)
+}
+
 impl Agent {
     /// Prepares the machine: namespace, disks, hypervisor; takes over guests that run.
     ///
@@ -163,7 +180,13 @@ impl Agent {
         let volumes = Volumes::open(&config.data_dir)?;
         lanes::sweep(&config.data_dir);
         let hypervisor: Arc<dyn Hypervisor> = Arc::new(Qemu::new(options(&config, &links))?);
-        Self::over(config, control, Drivers::of(links, disks, volumes, hypervisor)).await
+        let exporter = Arc::new(StorageDaemons::new(exporting(&config)?)?);
+        Self::over(
+            config,
+            control,
+            Drivers::of(links, disks, volumes, exporter, hypervisor),
+        )
+        .await
     }
 
     /// The agent over these drivers.
@@ -172,6 +195,7 @@ impl Agent {
         tracing::info!(%accelerator, "hypervisor chosen");
         let adopted = drivers.hypervisor.adopt_all().await?;
         tracing::info!(guests = adopted.len(), "guests of an earlier process taken over");
+        drivers.exporter.adopt_all().await?;
         Ok(Self {
             inner: Arc::new(Inner::new(config, control, accelerator, drivers)),
         })
@@ -185,7 +209,8 @@ impl Agent {
             network::run(inner),
             server::run(inner),
             volume::run(inner),
-            server::follow_events(inner)
+            server::follow_events(inner),
+            volume::follow_exports(inner)
         );
     }
 
@@ -195,7 +220,13 @@ impl Agent {
     /// What could not be removed; everything else is removed all the same.
     pub async fn teardown(&self) -> Result<()> {
         self.inner.answers.stop_all();
-        teardown(self.inner.hypervisor.as_ref(), self.inner.wires.teardown()).await
+        let inner = &self.inner;
+        teardown(
+            inner.hypervisor.as_ref(),
+            inner.exporter.as_ref(),
+            inner.wires.teardown(),
+        )
+        .await
     }
 
     /// The same without a running agent: after its process has ended.
@@ -210,7 +241,9 @@ impl Agent {
         .await?;
         let qemu = Qemu::new(options(&config, &links))?;
         qemu.adopt_all().await?;
-        teardown(&qemu, links.teardown()).await
+        let exporter = StorageDaemons::new(exporting(&config)?)?;
+        exporter.adopt_all().await?;
+        teardown(&qemu, &exporter, links.teardown()).await
     }
 
     /// One session after another with the control plane.
@@ -397,13 +430,20 @@ impl Agent {
     }
 }
 
-async fn teardown(hypervisor: &dyn Hypervisor, links: impl Future<Output = Result<()>>) -> Result<()> {
+async fn teardown(
+    hypervisor: &dyn Hypervisor,
+    exporter: &dyn Exporter,
+    links: impl Future<Output = Result<()>>,
+) -> Result<()> {
     let mut first: Option<Error> = None;
     for guest in hypervisor.list().await? {
         if let Err(e) = hypervisor.stop(&guest.id, Duration::ZERO).await {
             tracing::warn!(guest = guest.id, error = %e.chain(), "guest not stopped");
             first.get_or_insert(e);
         }
+    }
+    if let Err(e) = exporter.stop_all().await {
+        first.get_or_insert(e);
     }
     if let Err(e) = links.await {
         first.get_or_insert(e);

@@ -22,11 +22,17 @@
 use crate::{Inner, RESYNC, desired::Intent, network::micros, work::Work};
 use maru_agent_api::{
     observed::{PowerState, Report, ServerEvent, ServerState},
-    slice::{DiskSource, Item, ItemKey, Power, Server},
+    slice::{DiskSource, Item, ItemKey, Power, RemoteVolume, Server},
 };
 use maru_base::{Error, ErrorKind, Result};
+use maru_block::{DiskFile, NbdDisk, Remote};
 use maru_qemu::{Backing, DiskFormat, GuestConfig, GuestDisk, GuestNic, GuestStatus, tap_name};
-use std::{collections::BTreeMap, sync::Arc, time::Duration};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    path::PathBuf,
+    sync::Arc,
+    time::Duration,
+};
 
 /// Servers worked on at once; most of the time a worker waits for a guest or for bytes.
 const WORKERS: usize = 64;
@@ -93,6 +99,7 @@ async fn reconcile(inner: &Arc<Inner>, id: &str) -> Result<Option<Duration>> {
         Intent::Gone => {
             inner.hypervisor.destroy(id).await?;
             inner.disks.remove_server(id).await?;
+            crate::keys::forget_but(inner, id, &BTreeSet::new())?;
             inner.register.forget(id).await?;
             inner.told().remove(id);
             inner.desired().removed(&ItemKey::Server(id.to_owned()));
@@ -259,12 +266,14 @@ async fn make_so(inner: &Arc<Inner>, revision: u64, server: &Server) -> Result<O
         notes: notes.map(),
         ..config
     };
+    let exports: BTreeSet<String> = config.disks.iter().filter_map(export_of).collect();
     if status(inner, &server.id).await?.and_then(|n| n.config).as_ref() != Some(&config) {
         hypervisor.define(config).await?;
     }
     if server.resize.count > 0 && server.resize.kept.is_none() {
         inner.disks.drop_kept(&server.id).await?;
     }
+    crate::keys::forget_but(inner, &server.id, &exports.iter().map(String::as_str).collect())?;
     report(inner, revision, server, &notes, None).await?;
     Ok(None)
 }
@@ -378,7 +387,30 @@ async fn plug(inner: &Inner, server: &Server, wanted: &GuestConfig) -> Result<()
     for disk in wanted.disks.iter().filter(|d| !has(&d.name)) {
         hypervisor.attach_disk(id, disk.clone()).await?;
     }
+    for disk in wanted.disks.iter().filter(|d| d.remote.is_some() && has(&d.name)) {
+        hypervisor.follow_disk(id, disk.clone()).await?;
+    }
     Ok(())
+}
+
+/// The export that a disk is reached through.
+fn export_of(disk: &GuestDisk) -> Option<String> {
+    disk.remote.as_ref().map(|Remote::Nbd(nbd)| nbd.export.clone())
+}
+
+/// Where a volume is that another node holds, or this one shares; its key is laid down beside it.
+fn reach(inner: &Inner, server: &str, volume: &RemoteVolume) -> Result<Remote> {
+    let address = volume.address.as_deref().unwrap_or_default();
+    let at: std::net::SocketAddr = address
+        .parse()
+        .map_err(|e| Error::unavailable(format!("the volume's address {address:?} is none")).with_source(e))?;
+    Ok(Remote::Nbd(NbdDisk {
+        host: at.ip().to_string(),
+        port: at.port(),
+        export: volume.export.clone(),
+        keys: crate::keys::keep(inner, server, volume)?,
+        size: volume.size,
+    }))
 }
 
 async fn start(inner: &Inner, server: &Server) -> Result<()> {
@@ -488,13 +520,18 @@ async fn config(inner: &Arc<Inner>, server: &Server, notes: &Notes) -> Result<Gu
                 inner.disks.overlay(&server.id, &disk.name, &base, disk.size).await?
             }
             DiskSource::Blank => inner.disks.blank(&server.id, &disk.name, disk.size).await?,
+            DiskSource::Volume { remote: Some(_), .. } => DiskFile {
+                path: PathBuf::new(),
+                format: "raw".to_owned(),
+                backing: None,
+            },
             DiskSource::Volume { id, .. } => inner
                 .volumes
                 .file(inner, id)?
                 .ok_or_else(|| Error::unavailable(format!("the volume {id} is not ready")))?,
         };
         let volume = match &disk.source {
-            DiskSource::Volume { id, readonly } => Some((id.clone(), *readonly)),
+            DiskSource::Volume { id, readonly, remote } => Some((id.clone(), *readonly, remote.as_ref())),
             _ => None,
         };
         made |= notes.carried_out.is_empty();
@@ -511,8 +548,12 @@ async fn config(inner: &Arc<Inner>, server: &Server, notes: &Notes) -> Result<Gu
             },
             bus: disk.bus.clone(),
             device: disk.device.clone(),
-            readonly: disk.device == "cdrom" || volume.as_ref().is_some_and(|(_, readonly)| *readonly),
-            serial: volume.map(|(id, _)| id),
+            readonly: disk.device == "cdrom" || volume.as_ref().is_some_and(|(_, readonly, _)| *readonly),
+            remote: match volume.as_ref().and_then(|(_, _, remote)| *remote) {
+                Some(remote) => Some(reach(inner, &server.id, remote)?),
+                None => None,
+            },
+            serial: volume.map(|(id, _, _)| id),
         });
     }
     if server.config_drive {
@@ -532,6 +573,7 @@ async fn config(inner: &Arc<Inner>, server: &Server, notes: &Notes) -> Result<Gu
             bus: "virtio".to_owned(),
             device: "disk".to_owned(),
             readonly: true,
+            remote: None,
             serial: None,
         });
     }

@@ -1,10 +1,14 @@
 //! Volumes and their snapshots: files that servers are given as disks, and that outlive them.
 //!
 //! ```text
-//!  Set volume ─► bytes of this making there? ─no─► make: blank / image / backup / copy ─► larger if it shall be ─► report
+//!  Set volume ─► bytes of this making there? ─no─► make: blank / image / backup / copy ─► larger if it shall be
+//!                 ─► offered to those who shall reach it, to nobody else ─► report
 //!  Set snapshot ─► there? ─no─► copy ─► report
 //!  Gone ─► no guest has it any more? ─► remove ─► Removed
 //! ```
+//!
+//! A volume's file is open in one process at a time: a server's of this node, or the exporter's, through which all others reach it.
+//! Neither is given it before the other has let go.
 //!
 //! A copy is as of one moment. While a guest runs with the volume, the hypervisor makes it (a block job); otherwise the file
 //! is copied, and no server that has the volume is started or plugged meanwhile ([`Locks`]).
@@ -13,13 +17,13 @@ use crate::{Inner, server::PATIENCE, work::Work};
 use maru_agent_api::{
     lane::ByteStream,
     observed::{Report, VolumeSnapshotState, VolumeState},
-    slice::{DiskSource, Item, ItemKey, Server, Volume, VolumeSnapshot, VolumeSource},
+    slice::{DiskSource, Item, ItemKey, RemoteVolume, Server, Volume, VolumeSnapshot, VolumeSource},
 };
 use maru_base::{Error, ErrorKind, Result};
 use maru_block::DiskFile;
 use std::{
     collections::HashMap,
-    path::PathBuf,
+    path::{Path, PathBuf},
     sync::{Arc, Mutex, PoisonError},
     time::Duration,
 };
@@ -53,17 +57,25 @@ impl Locks {
     }
     /// Holds the volumes of a server, in order of their ids; `None` when one is not ready yet.
     pub(crate) async fn hold(&self, inner: &Inner, server: &Server) -> Result<Option<Vec<OwnedRwLockReadGuard<()>>>> {
-        let mut ids: Vec<&String> = server
-            .disks
-            .iter()
-            .filter_map(|d| match &d.source {
-                DiskSource::Volume { id, .. } => Some(id),
-                _ => None,
-            })
-            .collect();
+        let mut ids: Vec<&String> = Vec::new();
+        for disk in &server.disks {
+            match &disk.source {
+                DiskSource::Volume { id, remote: None, .. } => ids.push(id),
+                // Its holder is about to say where; that changes the server's item.
+                DiskSource::Volume {
+                    remote: Some(RemoteVolume { address: None, .. }),
+                    ..
+                } => return Ok(None),
+                _ => {}
+            }
+        }
         ids.sort();
         let mut held = Vec::with_capacity(ids.len());
         for id in ids {
+            if inner.exporter.has_open(id) {
+                // Its item says when that ends; the server is looked at again meanwhile.
+                return Ok(None);
+            }
             if self.file(inner, id)?.is_none() {
                 inner.volume_queue.kick(&key(&ItemKey::Volume(id.clone())));
                 return Ok(None);
@@ -162,6 +174,7 @@ async fn reconcile(inner: &Arc<Inner>, key: &str) -> Result<Option<Duration>> {
                 return Ok(Some(WAIT));
             }
             let _alone = inner.volumes.alone(id).await;
+            inner.exporter.withdraw(id).await?;
             inner.volume_files.remove(id)?;
             done(inner, item);
             Ok(None)
@@ -180,14 +193,18 @@ fn done(inner: &Inner, item: ItemKey) {
     inner.reporter.send(Report::Removed(item));
 }
 
-/// The running guest that has a volume, if there is one.
+/// The running guest that has a volume's file open, if there is one.
 pub(crate) async fn user(inner: &Inner, id: &str) -> Result<Option<String>> {
     Ok(inner
         .hypervisor
         .list()
         .await?
         .into_iter()
-        .find(|g| g.pid.is_some() && g.attached.iter().any(|a| a == id))
+        .find(|g| {
+            // One that shares it reaches it through the exporter, also on this node.
+            let remote = |c: &maru_qemu::GuestConfig| c.disks.iter().any(|d| d.name == id && d.remote.is_some());
+            g.pid.is_some() && g.attached.iter().any(|a| a == id) && !g.config.as_ref().is_some_and(remote)
+        })
         .map(|g| g.id))
 }
 
@@ -227,6 +244,7 @@ async fn make_volume(inner: &Arc<Inner>, revision: u64, v: &Volume) -> Result<Op
     };
     if file.size < v.size {
         match user(inner, &v.id).await? {
+            _ if inner.exporter.has_open(&v.id) => inner.exporter.grow(&v.id, v.size).await?,
             Some(guest) => inner.hypervisor.resize_disk(&guest, &v.id, v.size).await?,
             None => {
                 let _alone = inner.volumes.alone(&v.id).await;
@@ -238,17 +256,71 @@ async fn make_volume(inner: &Arc<Inner>, revision: u64, v: &Volume) -> Result<Op
             }
         }
     }
+    let offered_at = match offer(inner, v, &file.path).await? {
+        Some(at) => at,
+        None => return Ok(Some(WAIT)),
+    };
     let file = files.find(&v.id)?;
     inner.reporter.send(Report::Volume(VolumeState {
         id: v.id.clone(),
         revision,
         content: file.as_ref().map(|f| f.content),
         size: file.map_or(0, |f| f.size),
+        exports: v
+            .exports
+            .iter()
+            .filter(|_| offered_at.is_some())
+            .map(|e| e.name.clone())
+            .collect(),
+        offered_at,
         fault: None,
         fault_final: false,
     }));
     kick_servers_with(inner, &v.id);
     Ok(None)
+}
+
+/// Opens the exports that a volume shall have and cuts all others; says where they are (`Some(None)` without any), or `None` when a
+/// guest of this node has the file still.
+async fn offer(inner: &Arc<Inner>, v: &Volume, file: &Path) -> Result<Option<Option<String>>> {
+    if v.exports.is_empty() {
+        inner.exporter.withdraw(&v.id).await?;
+        return Ok(Some(None));
+    }
+    if !inner.exporter.has_open(&v.id) {
+        // Whoever starts a server with it, or copies it, comes first.
+        let _alone = inner.volumes.alone(&v.id).await;
+        if user(inner, &v.id).await?.is_some() {
+            return Ok(None);
+        }
+        return inner
+            .exporter
+            .offer(&v.id, file, &v.exports)
+            .await
+            .map(|at| Some(Some(at)));
+    }
+    inner
+        .exporter
+        .offer(&v.id, file, &v.exports)
+        .await
+        .map(|at| Some(Some(at)))
+}
+
+/// Offers a volume anew whose process ended unasked.
+pub(crate) async fn follow_exports(inner: &Arc<Inner>) {
+    let mut ended = inner.exporter.ended();
+    loop {
+        match ended.recv().await {
+            Ok(id) => inner.volume_queue.kick(&key(&ItemKey::Volume(id))),
+            Err(tokio::sync::broadcast::error::RecvError::Closed) => std::future::pending().await,
+            Err(tokio::sync::broadcast::error::RecvError::Lagged(_)) => {
+                let all = inner.desired().volumes();
+                for item in all {
+                    inner.volume_queue.kick(&key(&item));
+                }
+            }
+        }
+    }
 }
 
 /// Servers that wait for a volume are looked at again.
@@ -293,6 +365,16 @@ pub(crate) async fn copy_of(inner: &Inner, to: &str, from: &str) -> Result<Optio
     let Some(file) = inner.volume_files.find(from)? else {
         return Ok(None);
     };
+    if inner.exporter.has_open(from) {
+        drop(alone);
+        let copy = CopyOf {
+            path: inner.volume_files.scratch(to)?,
+            scratch: true,
+            _alone: None,
+        };
+        inner.exporter.snapshot(from, &copy.path).await?;
+        return Ok(Some(copy));
+    }
     if let Some(guest) = user(inner, from).await? {
         // The guest writes on; its own process copies. Others may start meanwhile: the file itself is not read here.
         drop(alone);
@@ -349,6 +431,8 @@ fn failed(inner: &Inner, key: &str, error: &Error, attempt: u32) {
                 revision,
                 content: there.as_ref().map(|f| f.content),
                 size: there.map_or(0, |f| f.size),
+                offered_at: None,
+                exports: Vec::new(),
                 fault: Some(error.chain()),
                 fault_final: last,
             }));

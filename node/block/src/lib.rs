@@ -13,6 +13,7 @@
 
 pub mod claim;
 pub mod disks;
+pub mod driver;
 pub mod inspect;
 mod kept;
 pub mod qcow2;
@@ -20,6 +21,7 @@ pub mod volumes;
 
 pub use claim::{Proven, check_claim};
 pub use disks::{BaseImage, DiskFile, Disks, Room};
+pub use driver::{Exporter, NbdDisk, Remote, VolumeDriver};
 pub use inspect::{Format, Inspection, inspect};
 pub use volumes::{VolumeFile, Volumes};
 

@@ -422,3 +422,45 @@ fn virtual_size(path: &Path) -> Result<u64> {
     size.copy_from_slice(&head[24..32]);
     Ok(u64::from_be_bytes(size))
 }
+#[async_trait::async_trait]
+impl crate::VolumeDriver for Volumes {
+    fn find(&self, id: &str) -> Result<Option<VolumeFile>> {
+        Volumes::find(self, id)
+    }
+    fn find_snapshot(&self, id: &str) -> Result<Option<PathBuf>> {
+        Volumes::find_snapshot(self, id)
+    }
+    fn all(&self) -> Result<Vec<(&'static str, String)>> {
+        Volumes::all(self)
+    }
+    async fn blank(&self, id: &str, content: u64, size: u64) -> Result<()> {
+        Volumes::blank(self, id, content, size).await
+    }
+    async fn of_image(&self, id: &str, content: u64, size: u64, image: &BaseImage) -> Result<()> {
+        Volumes::of_image(self, id, content, size, image).await
+    }
+    async fn copy(&self, id: &str, content: u64, size: u64, from: &Path) -> Result<()> {
+        Volumes::copy(self, id, content, size, from).await
+    }
+    async fn of_backup(&self, id: &str, content: u64, size: u64, digest: &str, bytes: ByteStream) -> Result<()> {
+        Volumes::of_backup(self, id, content, size, digest, bytes).await
+    }
+    async fn snapshot(&self, id: &str, from: &Path) -> Result<()> {
+        Volumes::snapshot(self, id, from).await
+    }
+    async fn grow(&self, file: &VolumeFile, size: u64) -> Result<()> {
+        Volumes::grow(self, file, size).await
+    }
+    async fn export(&self, from: &Path, format: &str, target: &Path) -> Result<()> {
+        Volumes::export(self, from, format, target).await
+    }
+    fn scratch(&self, id: &str) -> Result<PathBuf> {
+        Volumes::scratch(self, id)
+    }
+    fn remove(&self, id: &str) -> Result<()> {
+        Volumes::remove(self, id)
+    }
+    fn remove_snapshot(&self, id: &str) -> Result<()> {
+        Volumes::remove_snapshot(self, id)
+    }
+}

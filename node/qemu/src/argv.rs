@@ -12,6 +12,7 @@
 use crate::config::{DiskFormat, GuestDisk, GuestNic};
 use crate::hypervisor::AcceleratorKind;
 use crate::record::{Live, disk_key, nic_key};
+use maru_block::{NbdDisk, Remote};
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
 use std::os::fd::RawFd;
@@ -112,6 +113,9 @@ pub fn render(live: &Live, accelerator: AcceleratorKind, handles: &Handles) -> V
         let Some(unit) = live.units.get(&disk_key(disk)) else {
             continue;
         };
+        if let Some(key) = key_object(disk, *unit) {
+            add("-object", key.to_string());
+        }
         for node in block_nodes(disk, *unit) {
             add("-blockdev", node.to_string());
         }
@@ -136,6 +140,11 @@ pub fn render(live: &Live, accelerator: AcceleratorKind, handles: &Handles) -> V
 #[must_use]
 pub fn block_nodes(disk: &GuestDisk, unit: u8) -> Vec<Value> {
     let mut nodes = Vec::new();
+    if let Some(Remote::Nbd(nbd)) = &disk.remote {
+        nodes.push(nbd_node(nbd, unit, disk.readonly));
+        nodes.push(top_of_nbd(disk, nbd, unit));
+        return nodes;
+    }
     let mut beneath = Value::Null;
     if let Some(backing) = &disk.backing {
         nodes.push(file_node(&backing.path, &format!("d{unit}-base-file"), true));
@@ -146,6 +155,49 @@ pub fn block_nodes(disk: &GuestDisk, unit: u8) -> Vec<Value> {
     nodes.push(file_node(&disk.path, &format!("d{unit}-file"), readonly));
     nodes.push(format_node(disk.format, &format!("d{unit}"), readonly, beneath));
     nodes
+}
+
+/// Seconds that a guest's requests wait for a holder that is away: a holder's restart is a pause, not an error.
+const RECONNECT: u32 = 300;
+
+/// What tells one opening of an export from the next: a node and its key of another address or size are others.
+fn opening(nbd: &NbdDisk) -> String {
+    let words = format!("{} {} {} {}", nbd.host, nbd.port, nbd.export, nbd.size);
+    let hash = words.bytes().fold(0x811c_9dc5_u32, |hash, byte| {
+        (hash ^ u32::from(byte)).wrapping_mul(0x0100_0193)
+    });
+    format!("{hash:08x}")
+}
+
+fn nbd_node(nbd: &NbdDisk, unit: u8, readonly: bool) -> Value {
+    let opening = opening(nbd);
+    json!({
+        "driver": "nbd", "node-name": format!("d{unit}-nbd-{opening}"),
+        "server": { "type": "inet", "host": nbd.host, "port": nbd.port.to_string() },
+        "export": nbd.export, "tls-creds": format!("d{unit}-tls-{opening}"), "reconnect-delay": RECONNECT,
+        "read-only": readonly, "auto-read-only": false, "discard": "unmap",
+    })
+}
+
+/// The top node of a remote disk, which names the lower one: opened anew, it moves to another.
+#[must_use]
+pub fn top_of_nbd(disk: &GuestDisk, nbd: &NbdDisk, unit: u8) -> Value {
+    json!({
+        "driver": "raw", "node-name": format!("d{unit}"), "file": format!("d{unit}-nbd-{}", opening(nbd)),
+        "read-only": disk.readonly, "auto-read-only": false, "discard": "unmap",
+    })
+}
+
+/// The key of a remote disk as an object of QEMU's; QEMU reads the file itself, so no key is on a command line.
+#[must_use]
+pub fn key_object(disk: &GuestDisk, unit: u8) -> Option<Value> {
+    let Some(Remote::Nbd(nbd)) = &disk.remote else {
+        return None;
+    };
+    Some(json!({
+        "qom-type": "tls-creds-psk", "id": format!("d{unit}-tls-{}", opening(nbd)), "dir": nbd.keys,
+        "endpoint": "client", "username": nbd.export,
+    }))
 }
 
 fn file_node(path: &Path, name: &str, readonly: bool) -> Value {

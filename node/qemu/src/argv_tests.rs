@@ -13,6 +13,7 @@ fn disk(name: &str, bus: &str, device: &str) -> GuestDisk {
         bus: bus.into(),
         device: device.into(),
         readonly: false,
+        remote: None,
         serial: None,
     }
 }

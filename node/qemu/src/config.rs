@@ -1,5 +1,6 @@
 //! What a guest is made of: the typed input of [`crate::argv`], kept in `config.json`.
 
+use maru_block::Remote;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -43,6 +44,9 @@ pub struct GuestDisk {
     pub device: String,
     /// Whether the guest may only read it.
     pub readonly: bool,
+    /// The node that it is reached on, and how; then `path` and `format` say nothing. `None`: `path` is opened here.
+    #[serde(default)]
+    pub remote: Option<Remote>,
     /// The serial number that the guest sees (a volume's id); at most 20 characters reach a virtio guest.
     pub serial: Option<String>,
 }

@@ -277,11 +277,15 @@ impl Hypervisor for Qemu {
     }
 
     async fn attach_disk(&self, id: &str, disk: GuestDisk) -> Result<()> {
-        self.done(id, Request::AttachDisk(disk)).await
+        self.done(id, Request::AttachDisk(Box::new(disk))).await
     }
 
     async fn detach_disk(&self, id: &str, name: &str) -> Result<()> {
         self.done(id, Request::DetachDisk(name.to_owned())).await
+    }
+
+    async fn follow_disk(&self, id: &str, disk: GuestDisk) -> Result<()> {
+        self.done(id, Request::FollowDisk(Box::new(disk))).await
     }
 
     async fn resize_disk(&self, id: &str, name: &str, bytes: u64) -> Result<()> {

@@ -13,14 +13,17 @@
 //!                    console.log     what the serial console printed, bounded; console.log.1 before that
 //!                    qemu.log        what QEMU itself says
 //!                    memory.state    saved memory of a suspended guest
+//! <dir>/exports/<volume>/…           a volume that is offered to other nodes (module `exporter`)
 //! ```
 
 mod accel;
 pub mod argv;
 mod cgroup;
 pub mod config;
+mod confine;
 mod console;
 mod driver;
+mod exporter;
 mod hypervisor;
 mod process;
 pub mod qmp;
@@ -30,4 +33,5 @@ mod vm;
 
 pub use config::{Backing, DiskFormat, GuestConfig, GuestDisk, GuestNic, Options, tap_name};
 pub use driver::Qemu;
+pub use exporter::{ExporterOptions, StorageDaemons};
 pub use hypervisor::{Accelerator, AcceleratorKind, GuestEvent, GuestStatus, Hypervisor, StartTimes};

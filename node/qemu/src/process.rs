@@ -5,6 +5,7 @@
 //! whose pid file was never written is found all the same.
 #![allow(unsafe_code)]
 
+use crate::confine::Confinement;
 use maru_base::{Error, Result};
 use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
 use serde::{Deserialize, Serialize};
@@ -44,6 +45,8 @@ pub struct Spawn {
     pub log: File,
     /// User and group, and the groups of `/dev/kvm` and the like beside.
     pub run_as: Option<(u32, u32)>,
+    /// What holds it from its first instruction on.
+    pub confinement: Option<Confinement>,
 }
 
 /// A process that runs, or ran.
@@ -83,6 +86,7 @@ impl Process {
             .stdin(Stdio::null())
             .stdout(Stdio::from(log))
             .stderr(Stdio::from(spawn.log));
+        let confinement = spawn.confinement;
         let prepare = move || {
             let check = |result: libc::c_int| {
                 if result < 0 {
@@ -105,6 +109,22 @@ impl Process {
                     check(libc::setgroups(groups.len(), groups.as_ptr()))?;
                     check(libc::setresgid(gid, gid, gid))?;
                     check(libc::setresuid(uid, uid, uid))?;
+                }
+                if let Some(confinement) = &confinement {
+                    // Numbers above the newest capability are refused: the end.
+                    let mut capability = 0;
+                    while libc::prctl(libc::PR_CAPBSET_DROP, capability, 0, 0, 0) == 0 {
+                        capability += 1;
+                    }
+                    check(libc::prctl(libc::PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0))?;
+                    if let Some(rules) = &confinement.ruleset {
+                        let done = libc::syscall(libc::SYS_landlock_restrict_self, rules.as_raw_fd(), 0);
+                        check(if done < 0 { -1 } else { 0 })?;
+                    }
+                    // Makes two system calls and allocates nothing.
+                    if seccompiler::apply_filter(&confinement.filter).is_err() {
+                        return Err(io::Error::from_raw_os_error(libc::EPERM));
+                    }
                 }
             }
             Ok(())
@@ -150,6 +170,27 @@ impl Process {
         let Ok(process) = Self::open(pid) else { return Ok(None) };
         // Looked at once more now that the handle is held: the pid cannot change its meaning any more.
         Ok(is_guest(pid, id, directory).then_some(process))
+    }
+
+    /// Takes over a process of ours that is no guest: one that runs `program` in `directory`.
+    ///
+    /// # Errors
+    /// `Internal` when it is there and cannot be watched.
+    pub fn adopt_daemon(directory: &Path, program: &Path) -> Result<Option<Self>> {
+        let runs = |pid: u32| {
+            let link = |name: &str| std::fs::read_link(format!("/proc/{pid}/{name}"));
+            link("cwd").is_ok_and(|cwd| cwd == directory) && link("exe").is_ok_and(|exe| exe == program)
+        };
+        let entries = std::fs::read_dir("/proc").into_iter().flatten().flatten();
+        for pid in entries.filter_map(|e| e.file_name().to_str()?.parse::<u32>().ok()) {
+            if runs(pid)
+                && let Ok(process) = Self::open(pid)
+                && runs(pid)
+            {
+                return Ok(Some(process));
+            }
+        }
+        Ok(None)
     }
 
     /// Waits for its end; says how it ended if it was our child.

@@ -20,6 +20,8 @@ pub enum Step {
     Resize,
     /// Removing a server.
     Remove,
+    /// Plugging a disk into a server that is there; asked for the disk's name.
+    Plug,
     /// Making a volume's bytes, anew or larger.
     Volume,
     /// Copying a volume into a snapshot.

@@ -11,6 +11,9 @@ use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::Notify;
 
+/// Where simulated nodes offer their volumes: an address that nobody has (RFC 5737).
+const OFFERED: &str = "192.0.2.1:10809";
+
 /// A guest that is there.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct SimGuest {
@@ -184,6 +187,8 @@ pub(crate) async fn volume(inner: &Arc<Inner>, revision: u64, v: &Volume) -> Vec
         revision,
         content: there.map(|t| t.0),
         size: there.map_or(0, |t| t.1),
+        offered_at: (there.is_some() && !v.exports.is_empty()).then(|| OFFERED.to_owned()),
+        exports: v.exports.iter().map(|e| e.name.clone()).collect(),
         fault_final: fault.as_ref().is_some_and(|f| f.last),
         fault: fault.map(|f| f.message),
     })]
@@ -244,6 +249,9 @@ pub(crate) async fn server(inner: &Arc<Inner>, revision: u64, server: &Server, i
     let mut reports = Vec::new();
     // A guest is not started, and not changed, before its volumes are there.
     let waits = server.disks.iter().any(|d| match &d.source {
+        DiskSource::Volume {
+            remote: Some(there), ..
+        } => there.address.is_none(),
         DiskSource::Volume { id, .. } => !inner.world().volumes.contains_key(id),
         _ => false,
     });
@@ -319,6 +327,9 @@ async fn steps(
         now.resizes = server.resize.count;
         now.power = target;
         return Ok(());
+    }
+    for disk in server.disks.iter().filter(|d| !now.disks.contains(&d.name)) {
+        step(inner, Step::Plug, &disk.name).await?;
     }
     let off = matches!(now.power, PowerState::Shutdown | PowerState::Crashed);
     // Off without being asked: it stays off unless a newer request wants it on.

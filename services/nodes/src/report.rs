@@ -91,6 +91,8 @@ pub(crate) async fn apply(
                 revision: state.revision,
                 content: state.content,
                 size: state.size,
+                offered_at: state.offered_at,
+                exports: state.exports,
                 fault: state.fault,
                 fault_final: state.fault_final,
             };

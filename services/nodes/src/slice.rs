@@ -38,6 +38,7 @@ const KINDS: &[&str] = &[
     "tombstone_network",
     "tombstone_router",
     "volume",
+    "volume_attachment",
     "volume_snapshot",
 ];
 
@@ -51,11 +52,28 @@ pub fn concerns(change: &Change, node: &NodeName, told: &BTreeMap<ItemKey, Item>
     match kind {
         None => false,
         Some(&"server") => {
-            let here = |s: Arc<compute::Server>| s.host.as_deref() == Some(node.as_str());
+            // Or it has a volume that this node holds, and that is offered to wherever the server is.
+            let here = |s: Arc<compute::Server>| {
+                s.host.as_deref() == Some(node.as_str())
+                    || s.volumes
+                        .iter()
+                        .any(|v| told.contains_key(&ItemKey::Volume(v.id.clone())))
+            };
             change.old_as().is_some_and(here) || change.new_as().is_some_and(here)
         }
         Some(&"volume") => {
             let here = |v: Arc<volume::Volume>| v.host.as_deref() == Some(node.as_str());
+            // A server of this node may reach it where it is.
+            let id = text.strip_prefix("volume/").unwrap_or_default();
+            change.old_as().is_some_and(here) || change.new_as().is_some_and(here) || reaches(told, id)
+        }
+        Some(&"volume_attachment") => {
+            let here = |a: Arc<volume::Attachment>| {
+                told.contains_key(&ItemKey::Volume(a.volume_id.to_string()))
+                    || a.server_id
+                        .as_ref()
+                        .is_some_and(|s| told.contains_key(&ItemKey::Server(s.clone())))
+            };
             change.old_as().is_some_and(here) || change.new_as().is_some_and(here)
         }
         Some(&"volume_snapshot") => {
@@ -77,6 +95,17 @@ pub fn concerns(change: &Change, node: &NodeName, told: &BTreeMap<ItemKey, Item>
         }
         Some(_) => true,
     }
+}
+
+/// Whether a server that was told of has this volume of another node.
+fn reaches(told: &BTreeMap<ItemKey, Item>, volume: &str) -> bool {
+    told.values().any(|item| match item {
+        Item::Server(server) => server
+            .disks
+            .iter()
+            .any(|d| matches!(&d.source, api::DiskSource::Volume { id, remote: Some(_), .. } if id == volume)),
+        _ => false,
+    })
 }
 
 /// Whether a server or a volume of this node is made from the image with this digest.
@@ -164,7 +193,10 @@ pub fn of(snapshot: &Snapshot, node: &NodeName) -> Slice {
     }
     for intent in volume::volume_intents(snapshot, node) {
         match intent.wanted {
-            Some(wanted) => put(Item::Volume(volume_item(intent.id, wanted)), &mut slice),
+            Some(wanted) => {
+                let exports = compute::exports_of(snapshot, &wanted.read);
+                put(Item::Volume(volume_item(intent.id, wanted, exports)), &mut slice);
+            }
             None => {
                 slice.gone.insert(ItemKey::Volume(intent.id));
             }
@@ -196,7 +228,7 @@ pub fn of(snapshot: &Snapshot, node: &NodeName) -> Slice {
     slice
 }
 
-fn volume_item(id: String, wanted: volume::Wanted) -> api::Volume {
+fn volume_item(id: String, wanted: volume::Wanted, exports: Vec<volume::Export>) -> api::Volume {
     api::Volume {
         id,
         request_id: wanted.request_id,
@@ -209,6 +241,14 @@ fn volume_item(id: String, wanted: volume::Wanted) -> api::Volume {
             volume::Source::Snapshot(id) => api::VolumeSource::Snapshot(id.to_string()),
             volume::Source::Backup { digest, .. } => api::VolumeSource::Backup { digest },
         },
+        exports: exports
+            .into_iter()
+            .map(|e| api::VolumeExport {
+                name: e.name,
+                key: e.key,
+                readonly: e.readonly,
+            })
+            .collect(),
     }
 }
 
@@ -239,7 +279,17 @@ fn server_item(intent: compute::GuestIntent) -> api::Server {
                         format,
                     },
                     compute::DiskSource::Blank => api::DiskSource::Blank,
-                    compute::DiskSource::Volume { id, readonly } => api::DiskSource::Volume { id, readonly },
+                    compute::DiskSource::Volume { id, readonly, remote } => api::DiskSource::Volume {
+                        id,
+                        readonly,
+                        remote: remote.map(|r| api::RemoteVolume {
+                            holder: r.holder,
+                            address: r.address,
+                            export: r.export,
+                            key: r.key,
+                            size: r.size,
+                        }),
+                    },
                 },
                 size: d.size,
                 bus: d.bus,

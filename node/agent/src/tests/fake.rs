@@ -1,6 +1,6 @@
 //! A machine made of maps, a control plane made of lists, and a crash at any call between them.
 
-use crate::drivers::{Answers, Drivers, Guests, Pull, Storage, VolumeFiles, Wires};
+use crate::drivers::{Answers, Drivers, Guests, Pull, Storage, Wires};
 use crate::{Agent, AgentConfig};
 use async_trait::async_trait;
 use maru_agent_api::lane::{ByteStream, Duplex, Lanes};
@@ -8,7 +8,7 @@ use maru_agent_api::observed::{Hello, PowerState, Report, ServerState};
 use maru_agent_api::slice::*;
 use maru_agent_api::{ControlPlane, Delivery, NodeName, Session};
 use maru_base::{Error, ErrorKind, Result};
-use maru_block::{BaseImage, DiskFile, Room, VolumeFile};
+use maru_block::{BaseImage, DiskFile, Room, VolumeDriver, VolumeFile};
 use maru_firewall::{Applied, FirewallInput};
 use maru_link::{Netns, NetworkLinks, Observed, ObservedPort, Responder, RouterLinks};
 use maru_metadata::{Directory, GuestView};
@@ -46,6 +46,8 @@ pub(crate) struct State {
     /// Volumes: which making, and bytes.
     pub volumes: BTreeMap<String, (u64, u64)>,
     pub snapshots: BTreeSet<String>,
+    /// Volumes that the exporter has open, with the names of their exports.
+    pub exports: BTreeMap<String, BTreeSet<String>>,
     pub guests: BTreeMap<String, FakeGuest>,
     pub answering: BTreeSet<String>,
     /// Changing calls in order.
@@ -66,6 +68,7 @@ pub(crate) struct Fake {
     /// The agent's own directory.
     pub dir: tempfile::TempDir,
     events: broadcast::Sender<GuestEvent>,
+    pub(crate) ended: broadcast::Sender<String>,
 }
 
 impl Fake {
@@ -75,6 +78,7 @@ impl Fake {
             crashed: Notify::new(),
             dir: tempfile::tempdir().unwrap(),
             events: broadcast::channel(64).0,
+            ended: broadcast::channel(64).0,
         })
     }
     pub(crate) fn state(&self) -> MutexGuard<'_, State> {
@@ -89,8 +93,13 @@ impl Fake {
             what: "by itself".into(),
         });
     }
+    /// An exporter ends by itself.
+    pub(crate) fn exporter_ends(&self, volume: &str) {
+        self.state().exports.remove(volume);
+        let _ = self.ended.send(volume.into());
+    }
     /// One changing call: it may fail, crash before its effect, or after it.
-    async fn call<T>(&self, name: String, effect: impl FnOnce(&mut State) -> Result<T> + Send) -> Result<T> {
+    pub(crate) async fn call<T>(&self, name: String, effect: impl FnOnce(&mut State) -> Result<T> + Send) -> Result<T> {
         let panics = name.clone();
         enum Now<T> {
             Done(Result<T>),
@@ -140,6 +149,7 @@ impl Fake {
             answers: self.clone(),
             disks: self.clone(),
             volumes: self.clone(),
+            exporter: self.clone(),
             hypervisor: self.clone(),
         }
     }
@@ -389,7 +399,7 @@ impl Storage for Fake {
 }
 
 #[async_trait]
-impl VolumeFiles for Fake {
+impl VolumeDriver for Fake {
     fn find(&self, id: &str) -> Result<Option<VolumeFile>> {
         Ok(self.state().volumes.get(id).map(|(content, size)| VolumeFile {
             path: format!("/volumes/{id}.{content}").into(),
@@ -566,7 +576,7 @@ impl Hypervisor for Fake {
     async fn start(&self, id: &str) -> Result<StartTimes> {
         self.call(format!("start {id}"), |s| {
             let ports = s.ports.clone();
-            let (disks, volumes) = (s.disks.clone(), s.volumes.clone());
+            let (disks, volumes, exports) = (s.disks.clone(), s.volumes.clone(), s.exports.clone());
             let guest = s.guests.get_mut(id).ok_or_else(|| Error::not_found("no guest"))?;
             for nic in &guest.config.nics {
                 assert!(
@@ -575,10 +585,12 @@ impl Hypervisor for Fake {
                 );
             }
             for disk in &guest.config.disks {
-                assert!(
-                    disks.contains(&format!("{id}/{}", disk.name)) || volumes.contains_key(&disk.name),
-                    "a guest starts before its disk is there"
-                );
+                let there = disk.remote.is_some()
+                    || disks.contains(&format!("{id}/{}", disk.name))
+                    || volumes.contains_key(&disk.name);
+                assert!(there, "a guest starts before its disk is there");
+                let offered = exports.contains_key(&disk.name) && disk.remote.is_none();
+                assert!(!offered, "a guest opens a file that the exporter has open");
             }
             guest.attached = attachments(&guest.config);
             guest.power = PowerState::Running;
@@ -639,6 +651,17 @@ impl Hypervisor for Fake {
     async fn detach_disk(&self, id: &str, name: &str) -> Result<()> {
         self.change("detach-disk", id, |g| g.attached.retain(|a| a != name))
             .await
+    }
+    async fn follow_disk(&self, id: &str, disk: GuestDisk) -> Result<()> {
+        let Some(maru_block::Remote::Nbd(nbd)) = disk.remote else {
+            return Ok(());
+        };
+        let line = format!("follow-disk {id} {} {}:{} {}", disk.name, nbd.host, nbd.port, nbd.size);
+        // It is asked again and again; what is so already is no call.
+        if self.state().journal.contains(&line) {
+            return Ok(());
+        }
+        self.call(line, |_| Ok(())).await
     }
     async fn resize_disk(&self, id: &str, name: &str, bytes: u64) -> Result<()> {
         self.call(format!("resize-disk {id} {name}"), |s| {

@@ -8,6 +8,7 @@ use crate::qmp::{Qmp, QmpError};
 use crate::record::{Live, controller, disk_key, nic_key};
 use crate::tap;
 use maru_base::{Error, Result};
+use maru_block::Remote;
 use serde_json::json;
 use std::path::Path;
 use std::time::Duration;
@@ -15,6 +16,8 @@ use tokio::sync::oneshot;
 
 /// How often a guest is asked to let go of a device; one that is still booting misses the first requests.
 const ASK: Duration = Duration::from_secs(5);
+/// How long the holder of a remote disk may take to answer.
+const REACH: Duration = Duration::from_secs(3);
 /// How many times it is asked.
 const TIMES: u32 = 8;
 
@@ -97,14 +100,24 @@ impl Vm {
                 return Err(e.into());
             }
         }
-        if let Some(owner) = self.host.options.run_as {
+        if let Some(owner) = self.host.options.run_as.filter(|_| disk.remote.is_none()) {
             std::os::unix::fs::chown(&disk.path, Some(owner.0), Some(owner.1))
                 .map_err(|e| Error::internal(format!("disk {} was not handed over", disk.name), e))?;
         }
+        reachable(disk).await?;
         let unit = self.plan_plug(key, |live| live.config.disks.push(disk.clone()))?;
         let device = argv::disk_device(self.live()?, disk, unit, None);
         let mut result = Ok(());
-        for node in argv::block_nodes(disk, unit) {
+        if let Some(key) = argv::key_object(disk, unit) {
+            self.hand_over_keys(disk)?;
+            result = qmp.call("object-add", key).await.map(drop);
+        }
+        let nodes = if result.is_ok() {
+            argv::block_nodes(disk, unit)
+        } else {
+            Vec::new()
+        };
+        for node in nodes {
             result = qmp.call("blockdev-add", node).await.map(drop);
             if result.is_err() {
                 break;
@@ -230,6 +243,72 @@ impl Vm {
         self.publish("device-gone");
     }
 
+    /// Gives the user that QEMU runs as the key of a remote disk.
+    pub(super) fn hand_over_keys(&self, disk: &GuestDisk) -> Result<()> {
+        let (Some(Remote::Nbd(nbd)), Some((uid, gid))) = (&disk.remote, self.host.options.run_as) else {
+            return Ok(());
+        };
+        [nbd.keys.clone(), nbd.keys.join("keys.psk")]
+            .iter()
+            .try_for_each(|path| std::os::unix::fs::chown(path, Some(uid), Some(gid)))
+            .map_err(|e| Error::internal(format!("the key of disk {} was not handed over", disk.name), e))
+    }
+
+    /// Moves a running guest's remote disk to another opening of it: it has grown, or its holder offers it at one more address. The guest
+    /// notices nothing but the new size. Each step looks whether it was done before a crash.
+    pub(super) async fn follow_disk(&mut self, disk: GuestDisk) -> Result<()> {
+        let key = disk_key(&disk);
+        if self.process.is_none() {
+            return Ok(());
+        }
+        let live = self.live()?;
+        let Some(unit) = live.units.get(&key).copied() else {
+            return Ok(());
+        };
+        let Some(old) = live.config.disks.iter().find(|d| d.name == disk.name).cloned() else {
+            return Ok(());
+        };
+        let (Some(Remote::Nbd(_)), Some(Remote::Nbd(new))) = (&old.remote, &disk.remote) else {
+            return Ok(());
+        };
+        if old.remote == disk.remote {
+            return Ok(());
+        }
+        let qmp = self.qmp()?;
+        // What the guest has written is flushed on the way: without its holder that, and QEMU with it, would wait.
+        reachable(&old).await?;
+        reachable(&disk).await?;
+        self.hand_over_keys(&disk)?;
+        let objects = qmp.call("qom-list", json!({ "path": "/objects" })).await?;
+        let nodes = qmp.call("query-named-block-nodes", json!({ "flat": true })).await?;
+        let has = |list: &serde_json::Value, field: &str, name: &serde_json::Value| {
+            list.as_array().into_iter().flatten().any(|x| x[field] == *name)
+        };
+        if let Some(object) = argv::key_object(&disk, unit)
+            && !has(&objects, "name", &object["id"])
+        {
+            qmp.call("object-add", object).await?;
+        }
+        if let Some(node) = argv::block_nodes(&disk, unit).into_iter().next()
+            && !has(&nodes, "node-name", &node["node-name"])
+        {
+            qmp.call("blockdev-add", node).await?;
+        }
+        let moved = json!({ "options": [argv::top_of_nbd(&disk, new, unit)] });
+        qmp.call_within("blockdev-reopen", moved, Duration::from_secs(60))
+            .await?;
+        self.resize_disk(&disk.name, new.size).await?;
+        if let Some(at) = self.live()?.config.disks.iter_mut().find(|d| d.name == disk.name) {
+            at.clone_from(&disk);
+        }
+        self.save();
+        if let Some(lower) = argv::node_names(&old, unit).last() {
+            let _ = qmp.call("blockdev-del", json!({ "node-name": lower })).await;
+        }
+        remove_key(&qmp, &old, unit).await;
+        Ok(())
+    }
+
     pub(super) async fn resize_disk(&mut self, name: &str, bytes: u64) -> Result<()> {
         let qmp = self.qmp()?;
         let unit = self.unit_of_disk(name)?;
@@ -299,11 +378,38 @@ impl Vm {
     }
 }
 
+/// Looks whether the holder of a remote disk is there: QEMU waits for a connection with its monitor shut, however long that takes.
+pub(super) async fn reachable(disk: &GuestDisk) -> Result<()> {
+    let Some(Remote::Nbd(nbd)) = &disk.remote else {
+        return Ok(());
+    };
+    let away = |why: &str| {
+        Error::unavailable(format!(
+            "the node that holds disk {} does not answer at {} port {}: {why}; is that node up, and may this one reach the port?",
+            disk.name, nbd.host, nbd.port
+        ))
+    };
+    match tokio::time::timeout(REACH, tokio::net::TcpStream::connect((nbd.host.as_str(), nbd.port))).await {
+        Ok(Ok(_)) => Ok(()),
+        Ok(Err(e)) => Err(away(&e.to_string())),
+        Err(_) => Err(away("no answer")),
+    }
+}
+
 /// Removes a disk's block nodes, the top one first; those that are not there are fine.
 async fn remove_nodes(qmp: &Qmp, disk: &GuestDisk, unit: u8) {
     for name in argv::node_names(disk, unit) {
         if let Err(e) = qmp.call("blockdev-del", json!({ "node-name": name })).await {
             tracing::debug!(%name, error = %e, "a block node was not removed");
         }
+    }
+    remove_key(qmp, disk, unit).await;
+}
+
+async fn remove_key(qmp: &Qmp, disk: &GuestDisk, unit: u8) {
+    if let Some(key) = argv::key_object(disk, unit)
+        && let Err(e) = qmp.call("object-del", json!({ "id": key["id"] })).await
+    {
+        tracing::debug!(id = %key["id"], error = %e, "a key was not removed");
     }
 }

@@ -160,9 +160,11 @@ pub enum Request {
     /// Take a NIC away, by port id.
     DetachNic(String),
     /// Add a disk.
-    AttachDisk(GuestDisk),
+    AttachDisk(Box<GuestDisk>),
     /// Take a disk away, by name.
     DetachDisk(String),
+    /// A remote disk is elsewhere or larger now.
+    FollowDisk(Box<GuestDisk>),
     /// A disk has this many bytes now.
     ResizeDisk(String, u64),
     /// Begin to copy a disk to a file.
@@ -401,8 +403,9 @@ impl Vm {
             Request::Destroy => self.destroy().await.map(|()| Answer::Done),
             Request::AttachNic(nic) => self.attach_nic(nic).await.map(|()| Answer::Done),
             Request::DetachNic(port) => self.detach(&format!("nic {port}")).await.map(|()| Answer::Done),
-            Request::AttachDisk(disk) => self.attach_disk(disk).await.map(|()| Answer::Done),
+            Request::AttachDisk(disk) => self.attach_disk(*disk).await.map(|()| Answer::Done),
             Request::DetachDisk(name) => self.detach(&format!("disk {name}")).await.map(|()| Answer::Done),
+            Request::FollowDisk(disk) => self.follow_disk(*disk).await.map(|()| Answer::Done),
             Request::ResizeDisk(name, bytes) => self.resize_disk(&name, bytes).await.map(|()| Answer::Done),
             Request::SnapshotBegin(name, target) => self
                 .snapshot_begin(&name, &target)

@@ -78,6 +78,9 @@ impl Vm {
         };
         record.live = Some(live.clone());
         record.problem = None;
+        for disk in &live.config.disks {
+            super::devices::reachable(disk).await?;
+        }
         self.set_last(Last::Starting);
 
         let (child, qmp_socket) = self.spawn(&live, accelerator, restore).await?;
@@ -189,6 +192,7 @@ impl Vm {
             groups,
             log,
             run_as: options.run_as,
+            confinement: None,
         };
         tracing::debug!(server = %self.id, arguments = ?spawn.arguments, "starting QEMU");
         let child = tokio::task::spawn_blocking(move || Process::spawn(spawn))
@@ -208,6 +212,7 @@ impl Vm {
                 .filter(|d| d.path.is_file())
                 .map(|d| d.path.clone()),
         );
+        live.config.disks.iter().try_for_each(|d| self.hand_over_keys(d))?;
         for path in paths.iter().filter(|p| p.exists()) {
             std::os::unix::fs::chown(path, Some(uid), Some(gid))
                 .map_err(|e| Error::internal(format!("{} was not handed to user {uid}", path.display()), e))?;
@@ -460,7 +465,8 @@ impl Door {
             .map_err(|e| Error::internal(format!("{} was not opened", home.display()), e))
     }
 
-    fn path(&self, name: &str) -> PathBuf {
+    /// A name in it.
+    pub(crate) fn path(&self, name: &str) -> PathBuf {
         PathBuf::from(format!("/proc/self/fd/{}/{name}", self.0.as_raw_fd()))
     }
 

@@ -55,6 +55,7 @@ impl Place {
             bus: bus.into(),
             device: "disk".into(),
             readonly: false,
+            remote: None,
             serial: Some(name.into()),
         }
     }

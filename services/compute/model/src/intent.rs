@@ -2,6 +2,7 @@
 
 use crate::{Power, Reboot, Server, network};
 use maru_store::{Object, Snapshot};
+use maru_volume_model as volume;
 use std::collections::BTreeMap;
 
 /// A virtual machine that shall be on a node.
@@ -89,13 +90,30 @@ pub enum DiskSource {
     },
     /// Nothing.
     Blank,
-    /// A volume of the same host.
+    /// A volume.
     Volume {
         /// Cinder's id.
         id: String,
         /// Whether the guest may only read it.
         readonly: bool,
+        /// How it is reached, unless it is of the same host and this server's alone.
+        remote: Option<RemoteVolume>,
     },
+}
+
+/// How a server reaches a volume that another node holds, or that it shares.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct RemoteVolume {
+    /// The node that holds it.
+    pub holder: String,
+    /// Where that offers it; `None` until it has said so.
+    pub address: Option<String>,
+    /// The export's name.
+    pub export: String,
+    /// What opens it.
+    pub key: maru_base::Secret,
+    /// Bytes by the holder's last word.
+    pub size: u64,
 }
 
 /// What a guest is told about itself.
@@ -124,11 +142,27 @@ pub struct GuestMetadata {
 /// Seconds a guest has to shut down before it is powered off; upstream's default.
 const STOP_TIMEOUT: u32 = 60;
 
-/// Whether a volume is attached for reading only.
-fn readonly(snapshot: &Snapshot, place: &crate::ServerVolume) -> bool {
-    snapshot
-        .get::<maru_volume_model::Attachment>(&maru_volume_model::AttachmentId::from(place.attachment.as_str()))
-        .is_some_and(|a| a.value.mode == maru_volume_model::Mode::Ro)
+/// How a server on `host` has a volume.
+fn volume_source(snapshot: &Snapshot, host: &str, place: &crate::ServerVolume) -> DiskSource {
+    let attachment = snapshot.get::<volume::Attachment>(&volume::AttachmentId::from(place.attachment.as_str()));
+    let found = snapshot.get::<volume::Volume>(&volume::VolumeId::from(place.id.as_str()));
+    let remote = found.filter(|v| volume::exported(&v.value, host)).and_then(|v| {
+        let attachment = attachment.as_ref()?;
+        let export = attachment.value.export(&attachment.id, host)?;
+        let offer = attachment.value.offer.as_ref().filter(|o| o.export == export.name);
+        Some(RemoteVolume {
+            holder: v.value.host.clone().unwrap_or_default(),
+            address: offer.map(|o| o.address.clone()),
+            export: export.name,
+            key: export.key,
+            size: v.value.bytes_there(),
+        })
+    });
+    DiskSource::Volume {
+        id: place.id.clone(),
+        readonly: attachment.is_some_and(|a| a.value.mode == volume::Mode::Ro),
+        remote,
+    }
 }
 
 /// What shall be on a node for this server; `None` when nothing shall: not placed yet, or being deleted.
@@ -158,18 +192,15 @@ pub fn guest_intent(snapshot: &Snapshot, server: &Object<Server>) -> Option<Gues
         },
         None => DiskSource::Blank,
     };
-    let volume = |v: &crate::ServerVolume| GuestDisk {
+    let of_volume = |v: &crate::ServerVolume| GuestDisk {
         name: v.id.clone(),
-        source: DiskSource::Volume {
-            id: v.id.clone(),
-            readonly: readonly(snapshot, v),
-        },
+        source: volume_source(snapshot, &host, v),
         size: 0,
         bus: v.bus.clone().unwrap_or_else(|| bus.clone()),
         device: "disk".to_owned(),
     };
     let mut disks = match server.volumes.iter().find(|v| v.boot) {
-        Some(boot) => vec![volume(boot)],
+        Some(boot) => vec![of_volume(boot)],
         None => vec![disk("root", root, server.flavor.root_gb << 30)],
     };
     if let Some(image) = &server.rescue {
@@ -199,7 +230,7 @@ pub fn guest_intent(snapshot: &Snapshot, server: &Object<Server>) -> Option<Gues
     if swap > 0 {
         disks.push(disk("swap", DiskSource::Blank, swap << 20));
     }
-    disks.extend(server.volumes.iter().filter(|v| !v.boot && !v.detaching).map(volume));
+    disks.extend(server.volumes.iter().filter(|v| !v.boot && !v.detaching).map(of_volume));
     let required = property("img_config_drive").is_some_and(|v| v == "mandatory");
     Some(GuestIntent {
         revision: server.revision,

@@ -46,7 +46,7 @@ pub use server::{
 };
 pub use states::{Power, PowerState, Task, VmState, status};
 pub use volume::{
-    MOST_VOLUMES, WantedVolume, find_volume, next_device, plan_attach_new_volume, plan_attach_volume,
+    MOST_VOLUMES, WantedVolume, exports_of, find_volume, next_device, plan_attach_new_volume, plan_attach_volume,
     plan_detach_volume, volumes_placed,
 };
 

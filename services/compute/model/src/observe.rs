@@ -13,7 +13,7 @@ use crate::{
     network, quota,
     rescue::follow_rescue,
     resize::follow_resize,
-    volume::{follow_volumes, plan_release_volumes},
+    volume::{follow_volumes, give_up_volumes, plan_release_volumes},
 };
 use maru_base::Result;
 use maru_placement_model::{ConsumerId, plan_release};
@@ -84,7 +84,13 @@ pub fn plan_observe_server(snapshot: &Snapshot, txn: &mut Txn, id: &ServerId, se
             txn.create(&key, seen);
         }
     }
-    let (mut new, story, mut changed) = match follow(&server, seen) {
+    let given_back = give_back_volumes(snapshot, txn, &server, seen);
+    let followed = match given_back {
+        // The fault was the volume's: the server goes on without it.
+        Some(without) => Some((without, None)),
+        None => follow(&server, seen),
+    };
+    let (mut new, story, mut changed) = match followed {
         Some((new, story)) => (new, story, true),
         None => ((*server.value).clone(), None, false),
     };
@@ -106,6 +112,24 @@ pub fn plan_observe_server(snapshot: &Snapshot, txn: &mut Txn, id: &ServerId, se
         txn.update(&server, &new);
     }
     Ok(())
+}
+
+/// The server without the volumes that its node could not plug for good: they are free again, and the server stays what it is, as
+/// upstream has it. `None` when that is not what the report says.
+fn give_back_volumes(
+    snapshot: &Snapshot,
+    txn: &mut Txn,
+    server: &Object<Server>,
+    seen: &ObservedServer,
+) -> Option<Server> {
+    let answers = seen.revision > server.asked_after;
+    // With a task under way the fault is the task's: a server that cannot start has no volume to blame for certain.
+    if !answers || !seen.fault_final || server.task.is_some() || server.vm_state != VmState::Active {
+        return None;
+    }
+    let why = seen.fault.as_deref().unwrap_or("the node gave no reason");
+    let mut new = (*server.value).clone();
+    give_up_volumes(snapshot, txn, &server.id, &mut new, seen, why).then_some(new)
 }
 
 struct Story {

@@ -3,7 +3,7 @@
 //! Filters and weighers bear upstream's names, so that what an operator knows of them stays true. The choice is only a
 //! proposal: the transaction that allocates guards the provider and its counters, and a lost race plans again.
 
-use crate::{ComputeService, GroupId, Server, ServerGroup, volume::host_of_volumes, zone_of};
+use crate::{ComputeService, GroupId, Server, ServerGroup, volume::holders, zone_of};
 use maru_placement_model::{ResourceProvider, usage};
 use maru_store::{Object, Snapshot};
 use std::{collections::BTreeMap, fmt};
@@ -101,17 +101,12 @@ pub fn select(snapshot: &Snapshot, request: &Request<'_>) -> Result<Choice, Refu
         .as_ref()
         .map(|g| members_by_host(snapshot, &g.id, request.id))
         .unwrap_or_default();
-    let volumes = host_of_volumes(snapshot, request.server);
+    let volumes = holders(snapshot, request.server);
     let mut refusal = Refusal::default();
     let mut fitting = Vec::new();
     for service in snapshot.list::<ComputeService>() {
         let provider = snapshot.get::<ResourceProvider>(&service.provider);
         let verdict = filter_host(snapshot, request, &service)
-            .and_then(|()| match &volumes {
-                Ok(Some(host)) if *host != service.host => Err(("VolumeFilter", format!("its volumes are on {host}"))),
-                Ok(_) => Ok(()),
-                Err(why) => Err(("VolumeFilter", why.clone())),
-            })
             .and_then(|()| filter_image(request.server, &service))
             .and_then(|()| {
                 group
@@ -134,7 +129,7 @@ pub fn select(snapshot: &Snapshot, request: &Request<'_>) -> Result<Choice, Refu
             (Ok(()), None) => {}
         }
     }
-    let best = rank(snapshot, request.id, group.as_deref(), &spread, &fitting);
+    let best = rank(snapshot, request.id, group.as_deref(), &spread, &volumes, &fitting);
     match best.and_then(|at| fitting.get(at).cloned().map(|pair| (pair, fitting.len()))) {
         Some(((service, provider), n)) => Ok(Choice {
             service,
@@ -308,13 +303,17 @@ fn filter_traits(server: &Server, provider: &Object<ResourceProvider>) -> Verdic
     Ok(())
 }
 
-/// The best of the fitting hosts: RAM, CPU and disk weighers (most free wins, each normalised), soft affinity, and a
+/// What being beside its volumes weighs for a server: more than all that is free elsewhere, less than what a group asks for.
+const BESIDE_VOLUMES: f64 = 5.0;
+
+/// The best of the fitting hosts: RAM, CPU and disk weighers (most free wins, each normalised), its volumes, soft affinity, and a
 /// tie broken by a hash of server and host, so that a burst spreads.
 fn rank(
     snapshot: &Snapshot,
     id: &str,
     group: Option<&ServerGroup>,
     spread: &BTreeMap<String, u32>,
+    volumes: &BTreeMap<String, u32>,
     fitting: &[(Object<ComputeService>, Object<ResourceProvider>)],
 ) -> Option<usize> {
     if fitting.len() <= 1 {
@@ -343,6 +342,13 @@ fn rank(
             .map(|(s, _)| i64::from(spread.get(&s.host).copied().unwrap_or(0)))
             .collect();
         add_normalised(&mut scores, &here, soft);
+    }
+    if !volumes.is_empty() {
+        let held: Vec<i64> = fitting
+            .iter()
+            .map(|(s, _)| i64::from(volumes.get(&s.host).copied().unwrap_or(0)))
+            .collect();
+        add_normalised(&mut scores, &held, BESIDE_VOLUMES);
     }
     (0..fitting.len()).max_by(|&a, &b| {
         scores[a]

@@ -10,6 +10,7 @@ use crate::{ObservedServer, Server, ServerId, ServerVolume, action::event, finis
 use maru_base::{Error, Result};
 use maru_store::{Object, Snapshot, Txn};
 use maru_volume_model::{self as volume, AttachmentId, Status, Volume, VolumeId};
+use std::collections::BTreeMap;
 
 /// Most volumes of a server: its machine has sixteen slots for disks and NICs at least, and a server has others of both.
 pub const MOST_VOLUMES: usize = 10;
@@ -89,14 +90,6 @@ pub fn plan_attach_volume(
     if server.volumes.iter().any(|v| found.id == *v.id) {
         return Err(Error::bad_request(format!(
             "Invalid volume: volume {} already attached to instance {server_id}.",
-            found.id
-        )));
-    }
-    if let (Some(host), Some(at)) = (&server.host, &found.value.host)
-        && host != at
-    {
-        return Err(Error::not_implemented(format!(
-            "The volume {} is on another node than the server; this cloud attaches only volumes of the server's own node yet.",
             found.id
         )));
     }
@@ -251,11 +244,11 @@ pub(crate) fn follow_volumes(
                 .is_some_and(|a| a.value.status == volume::AttachmentStatus::Attaching);
             if waits {
                 volume::plan_attached(snapshot, txn, &attachment, &host);
-                finish(snapshot, txn, id, server, place, "compute_attach_volume");
+                finish(snapshot, txn, id, server, place, ("compute_attach_volume", None));
             }
         } else if place.detaching && answers && !there(place) {
             volume::plan_detached(snapshot, txn, &attachment);
-            finish(snapshot, txn, id, server, place, "compute_detach_volume");
+            finish(snapshot, txn, id, server, place, ("compute_detach_volume", None));
             gone.push(place.id.clone());
         }
     }
@@ -263,37 +256,81 @@ pub(crate) fn follow_volumes(
     !gone.is_empty()
 }
 
-fn finish(snapshot: &Snapshot, txn: &mut Txn, id: &str, server: &Server, place: &ServerVolume, what: &str) {
+/// Takes from `server` the volumes that are being plugged and are not there after `why` was reported as final; says whether there
+/// was one.
+pub(crate) fn give_up_volumes(
+    snapshot: &Snapshot,
+    txn: &mut Txn,
+    id: &ServerId,
+    server: &mut Server,
+    seen: &ObservedServer,
+    why: &str,
+) -> bool {
+    let fails = |place: &ServerVolume| {
+        !place.detaching
+            && !place.boot
+            && !seen.attached.contains(&place.id)
+            && snapshot
+                .get::<volume::Attachment>(&AttachmentId::from(place.attachment.as_str()))
+                .is_some_and(|a| a.value.status == volume::AttachmentStatus::Attaching)
+    };
+    let (gone, kept): (Vec<ServerVolume>, Vec<ServerVolume>) = server.volumes.drain(..).partition(fails);
+    server.volumes = kept;
+    for place in &gone {
+        volume::plan_detached(snapshot, txn, &AttachmentId::from(place.attachment.as_str()));
+        finish(snapshot, txn, id, server, place, ("compute_attach_volume", Some(why)));
+    }
+    if !gone.is_empty() {
+        server.updated = maru_base::time::now();
+        server.asked_after = snapshot.revision();
+    }
+    !gone.is_empty()
+}
+
+fn finish(
+    snapshot: &Snapshot,
+    txn: &mut Txn,
+    id: &str,
+    server: &Server,
+    place: &ServerVolume,
+    (what, why): (&str, Option<&str>),
+) {
     // An action's record is one key: a report that ends two of them tells the first.
     let key = maru_store::object_key::<crate::ServerAction>(&crate::action_id(&ServerId::from(id), &place.request_id));
     if txn.ops().iter().any(|op| *op.key() == key) {
         return;
     }
-    let done = event(what, server.updated, server.host.as_deref(), None);
+    let done = event(what, server.updated, server.host.as_deref(), why);
     finish_action(snapshot, txn, &ServerId::from(id), &place.request_id, done, true);
 }
 
-/// The node that a server must be on for its volumes; an error when they are on several.
-///
-/// # Errors
-/// The nodes, in words.
-pub(crate) fn host_of_volumes(snapshot: &Snapshot, server: &Server) -> Result<Option<String>, String> {
-    let mut host: Option<String> = None;
+/// How many of a server's volumes each node holds: beside its volumes it reads them as files, elsewhere over the network.
+pub(crate) fn holders(snapshot: &Snapshot, server: &Server) -> BTreeMap<String, u32> {
+    let mut holders = BTreeMap::new();
     for place in &server.volumes {
-        let Some(at) = snapshot
-            .get::<Volume>(&VolumeId::from(place.id.as_str()))
-            .and_then(|v| v.value.host.clone())
-        else {
-            continue;
-        };
-        match &host {
-            Some(first) if *first != at => {
-                return Err(format!("its volumes are on several nodes: {first} and {at}"));
-            }
-            _ => host = Some(at),
+        if let Some(found) = snapshot.get::<Volume>(&VolumeId::from(place.id.as_str()))
+            && let Some(host) = &found.value.host
+        {
+            *holders.entry(host.clone()).or_insert(0) += 1;
         }
     }
-    Ok(host)
+    holders
+}
+
+/// The exports that the holder of a volume shall offer: one for each server that reaches it from another node, or shares it, as
+/// long as it is attached. A server that is moved to another node gets another export, and the old one is cut.
+#[must_use]
+pub fn exports_of(snapshot: &Snapshot, found: &Object<Volume>) -> Vec<volume::Export> {
+    let mut exports: Vec<volume::Export> = volume::attachments_of(snapshot, &found.id)
+        .filter(|a| a.value.by_compute)
+        .filter_map(|a| {
+            let server = snapshot.get::<Server>(&ServerId::from(a.value.server_id.as_deref()?))?;
+            let host = server.value.host.as_deref().filter(|_| server.value.placed)?;
+            volume::exported(&found.value, host).then(|| a.value.export(&a.id, host))?
+        })
+        .collect();
+    exports.sort_by(|a, b| a.name.cmp(&b.name));
+    exports
 }
 
 /// What the volumes of a server that is being made are waiting for: `Ok(true)` when all have a node.

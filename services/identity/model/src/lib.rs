@@ -20,7 +20,6 @@ mod groups;
 mod policies;
 mod projects;
 mod roles;
-mod secret;
 mod tokens;
 mod trusts;
 mod users;
@@ -33,10 +32,10 @@ pub use assignments::{
 pub use catalog::{Endpoint, EndpointId, Interface, Region, RegionId, Service, ServiceId};
 pub use credentials::{Credential, CredentialId};
 pub use groups::{Group, GroupId, Membership, MembershipId};
+pub use maru_base::Secret;
 pub use policies::{PolicyId, StoredPolicy};
 pub use projects::{DEFAULT_DOMAIN, Project, domain, domain_of, project, subtree};
 pub use roles::{Implication, ImplicationId, Role, RoleId};
-pub use secret::Secret;
 pub use tokens::{
     AuditId, Delegation, KeyRing, KeyRingId, Methods, Payload, PayloadError, Revocation, RevocationId, RevokedToken,
     TokenScope, decode_token,

@@ -11,9 +11,10 @@
 
 use crate::{Status, Volume, VolumeId};
 use jiff::Timestamp;
-use maru_base::{Error, ProjectId, Result};
+use maru_base::{Error, ProjectId, Result, Secret};
 use maru_store::{Index, Kind, Object, Snapshot, Txn};
 use serde::{Deserialize, Serialize};
+use sha2::{Digest, Sha512};
 
 maru_base::typed_id!(
     /// Id of an attachment, a UUID.
@@ -92,13 +93,94 @@ pub struct Attachment {
     pub connector: Option<serde_json::Value>,
     /// When it was attached.
     pub attached: Option<Timestamp>,
-    /// When it was detached; an attachment that was is removed.
+    /// When it was made; one that was detached is removed.
     pub created: Timestamp,
+    /// What the keys of its exports are derived from: 32 random bytes in hexadecimal digits, gone with it. Empty in one that
+    /// was made before there were exports: that one is not exported.
+    #[serde(default)]
+    pub secret: Secret,
+    /// Where its volume's holder offers it ([`Offer`]), once it has said so.
+    #[serde(default)]
+    pub offer: Option<Offer>,
+}
+
+/// An export that the holder of a volume has opened.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Offer {
+    /// Its name ([`Attachment::export`]): for this node's use and no other's.
+    pub export: String,
+    /// Address and port.
+    pub address: String,
+}
+
+fn new_secret() -> Secret {
+    Secret::new(format!("{}{}", maru_base::random::hex32(), maru_base::random::hex32()))
+}
+
+/// One node's way to a volume, through one attachment.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Export {
+    /// Its name.
+    pub name: String,
+    /// What opens it.
+    pub key: Secret,
+    /// Whether it may only be read.
+    pub readonly: bool,
+}
+
+impl Attachment {
+    /// The way of `host` to the volume. Name and key are of this attachment and this node alone: what was given to another
+    /// attachment or another node opens nothing.
+    #[must_use]
+    pub fn export(&self, id: &AttachmentId, host: &str) -> Option<Export> {
+        if self.secret.reveal().is_empty() {
+            return None;
+        }
+        let derive = |what: &str| {
+            let mut hash = Sha512::new();
+            for part in [what, self.secret.reveal(), id.as_str(), host] {
+                hash.update((part.len() as u64).to_be_bytes());
+                hash.update(part);
+            }
+            maru_base::hex(&hash.finalize()[..32])
+        };
+        Some(Export {
+            name: format!("{id}-{}", &derive("export name")[..8]),
+            key: Secret::new(derive("export key")),
+            readonly: self.mode == Mode::Ro,
+        })
+    }
+}
+
+/// Whether a server on `host` reaches a volume through an export of its holder: one that is on another node, or that several
+/// servers may have at once (a file is written by one process only, and that is the exporter then).
+#[must_use]
+pub fn exported(volume: &Volume, host: &str) -> bool {
+    volume.multiattach || volume.host.as_deref().is_some_and(|holder| holder != host)
+}
+
+/// Plans that a volume's holder offers these exports at an address.
+pub fn plan_offered(snapshot: &Snapshot, txn: &mut Txn, volume: &VolumeId, address: &str, exports: &[String]) {
+    for attachment in attachments_of(snapshot, volume) {
+        let Some(export) = exports.iter().find(|e| e.starts_with(attachment.id.as_str())) else {
+            continue;
+        };
+        let offer = Some(Offer {
+            export: export.clone(),
+            address: address.to_owned(),
+        });
+        if attachment.value.offer != offer {
+            let mut new = (*attachment.value).clone();
+            new.offer = offer;
+            txn.update(&attachment, &new);
+        }
+    }
 }
 
 impl Kind for Attachment {
     type Id = AttachmentId;
     const NAME: &'static str = "volume_attachment";
+    const SECRETS: &'static [&'static str] = &["secret"];
     fn indexes() -> Vec<Index<Self>> {
         vec![
             Index {
@@ -214,6 +296,8 @@ pub fn plan_reserve(
         connector: None,
         attached: None,
         created: maru_base::time::now(),
+        secret: new_secret(),
+        offer: None,
     };
     txn.create(id, &attachment);
     follow(snapshot, txn, volume, id, Some(AttachmentStatus::Reserved));
@@ -265,6 +349,8 @@ pub fn plan_attach_new(
             connector: None,
             attached: None,
             created: maru_base::time::now(),
+            secret: new_secret(),
+            offer: None,
         },
     );
 }

@@ -3,7 +3,7 @@
 use crate::{Snapshot, Source, Volume};
 
 /// A volume that shall be on a node; without `intent` it shall not be there any more.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone)]
 pub struct VolumeIntent {
     /// Its id.
     pub id: String,
@@ -12,8 +12,10 @@ pub struct VolumeIntent {
 }
 
 /// What shall be of a volume.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone)]
 pub struct Wanted {
+    /// The volume as it was read: compute tells by it who reaches it.
+    pub read: maru_store::Object<Volume>,
     /// The request that last changed the intent.
     pub request_id: String,
     /// Bytes of the disk.
@@ -45,6 +47,7 @@ pub fn volume_intents(snapshot: &maru_store::Snapshot, node: &str) -> Vec<Volume
         .map(|v| VolumeIntent {
             id: v.id.to_string(),
             wanted: (!v.value.removing).then(|| Wanted {
+                read: v.clone(),
                 request_id: v.value.request_id.clone(),
                 size: v.value.bytes(),
                 content: v.value.content,

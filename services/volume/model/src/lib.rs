@@ -23,8 +23,9 @@ mod volume;
 mod volume_type;
 
 pub use attachment::{
-    Attachment, AttachmentId, AttachmentStatus, Mode, attachments_of, plan_attach, plan_attach_new, plan_attached,
-    plan_detach, plan_detached, plan_detaching, plan_reserve, plan_unreserve, status_by_attachments,
+    Attachment, AttachmentId, AttachmentStatus, Export, Mode, Offer, attachments_of, exported, plan_attach,
+    plan_attach_new, plan_attached, plan_detach, plan_detached, plan_detaching, plan_offered, plan_reserve,
+    plan_unreserve, status_by_attachments,
 };
 pub use backend::{Backend, BackendId, find_backend, plan_upsert_backend};
 pub use backup::{Backup, BackupId, BackupStatus};

@@ -16,6 +16,10 @@ pub struct VolumeSeen {
     pub content: Option<u64>,
     /// Bytes of the disk that is there.
     pub size: u64,
+    /// Where it is offered, while it has exports.
+    pub offered_at: Option<String>,
+    /// Names of the exports that are open there.
+    pub exports: Vec<String>,
     /// What cannot be carried out.
     pub fault: Option<String>,
     /// Whether that is final.
@@ -45,7 +49,14 @@ pub fn plan_observe_volume(
         return;
     };
     let v = &volume.value;
-    if v.host.as_deref() != Some(node) || seen.revision <= v.asked_after {
+    if v.host.as_deref() != Some(node) {
+        return;
+    }
+    // Names are of one attachment and one node: no older intent can have meant them.
+    if let Some(address) = &seen.offered_at {
+        crate::plan_offered(snapshot, txn, id, address, &seen.exports);
+    }
+    if seen.revision <= v.asked_after {
         return;
     }
     let made = seen.content == Some(v.content) && seen.size >= v.bytes();

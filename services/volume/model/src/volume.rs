@@ -224,4 +224,9 @@ impl Volume {
     pub fn bytes(&self) -> u64 {
         u64::from(self.size) << 30
     }
+    /// Bytes of the disk by its holder's last word: what it is being extended to does not count yet.
+    #[must_use]
+    pub fn bytes_there(&self) -> u64 {
+        u64::from(self.extending_from.unwrap_or(self.size)) << 30
+    }
 }

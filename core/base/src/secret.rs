@@ -4,8 +4,8 @@ use serde::{Deserialize, Serialize};
 
 /// A password, hash, key or token. `Debug` shows `[secret]`, there is no `Display`, comparison takes constant time.
 ///
-/// It serialises as itself: only stored values hold one, wire types do not.
-#[derive(Clone, Serialize, Deserialize)]
+/// It serialises as itself: only stored values and what a node is told hold one, wire types do not.
+#[derive(Clone, Default, Serialize, Deserialize)]
 #[serde(transparent)]
 pub struct Secret(String);
 

@@ -10,7 +10,7 @@ mod policy;
 
 pub use app::{
     App, Bootstrap, BootstrapReport, Compliance, PasswordRegex, Settings, bootstrap, issue_for_tests, rotate_keys,
-    set_catalogue, verifier,
+    set_catalogue, sign_for_tests, verifier,
 };
 pub use maru_identity_model::{Secret, decode_token};
 pub use policy::POLICY;

@@ -191,4 +191,73 @@ pub const POLICY: &[RuleDefault] = rules! {
     "identity:create_credential" => "rule:admin_required or user_id:%(target.credential.user_id)s",
     "identity:update_credential" => "rule:admin_required or user_id:%(target.credential.user_id)s",
     "identity:delete_credential" => "rule:admin_required or user_id:%(target.credential.user_id)s",
+
+    // domain configuration
+    "identity:create_domain_config" => ADMIN,
+    "identity:get_domain_config" => ADMIN_OR_SYSTEM_READER,
+    "identity:get_domain_config_default" => ADMIN_OR_SYSTEM_READER,
+    "identity:get_security_compliance_domain_config" => ANYONE,
+    "identity:update_domain_config" => ADMIN,
+    "identity:delete_domain_config" => ADMIN,
+
+    // who sees which endpoints
+    "identity:create_endpoint_group" => ADMIN,
+    "identity:list_endpoint_groups" => ADMIN_OR_SYSTEM_READER,
+    "identity:get_endpoint_group" => ADMIN_OR_SYSTEM_READER,
+    "identity:update_endpoint_group" => ADMIN,
+    "identity:delete_endpoint_group" => ADMIN,
+    "identity:list_projects_associated_with_endpoint_group" => ADMIN_OR_SYSTEM_READER,
+    "identity:list_endpoints_associated_with_endpoint_group" => ADMIN_OR_SYSTEM_READER,
+    "identity:get_endpoint_group_in_project" => ADMIN_OR_SYSTEM_READER,
+    "identity:list_endpoint_groups_for_project" => ADMIN_OR_SYSTEM_READER,
+    "identity:add_endpoint_group_to_project" => ADMIN,
+    "identity:remove_endpoint_group_from_project" => ADMIN,
+    "identity:list_projects_for_endpoint" => ADMIN_OR_SYSTEM_READER,
+    "identity:add_endpoint_to_project" => ADMIN,
+    "identity:check_endpoint_in_project" => ADMIN_OR_SYSTEM_READER,
+    "identity:list_endpoints_for_project" => ADMIN_OR_SYSTEM_READER,
+    "identity:remove_endpoint_from_project" => ADMIN,
+
+    // which policy is for what
+    "identity:create_policy_association_for_endpoint" => ADMIN,
+    "identity:check_policy_association_for_endpoint" => ADMIN_OR_SYSTEM_READER,
+    "identity:delete_policy_association_for_endpoint" => ADMIN,
+    "identity:create_policy_association_for_service" => ADMIN,
+    "identity:check_policy_association_for_service" => ADMIN_OR_SYSTEM_READER,
+    "identity:delete_policy_association_for_service" => ADMIN,
+    "identity:create_policy_association_for_region_and_service" => ADMIN,
+    "identity:check_policy_association_for_region_and_service" => ADMIN_OR_SYSTEM_READER,
+    "identity:delete_policy_association_for_region_and_service" => ADMIN,
+    "identity:get_policy_for_endpoint" => ADMIN_OR_SYSTEM_READER,
+    "identity:list_endpoints_for_policy" => ADMIN_OR_SYSTEM_READER,
+
+    // OAuth1
+    "identity:get_consumer" => ADMIN_OR_SYSTEM_READER,
+    "identity:list_consumers" => ADMIN_OR_SYSTEM_READER,
+    "identity:create_consumer" => ADMIN,
+    "identity:update_consumer" => ADMIN,
+    "identity:delete_consumer" => ADMIN,
+    "identity:authorize_request_token" => ADMIN,
+    "identity:list_access_tokens" => ADMIN,
+    "identity:get_access_token" => ADMIN,
+    "identity:delete_access_token" => ADMIN,
+    "identity:list_access_token_roles" => ADMIN,
+    "identity:get_access_token_role" => ADMIN,
+
+    // unified limits
+    "identity:get_registered_limit" => ANYONE,
+    "identity:list_registered_limits" => ANYONE,
+    "identity:create_registered_limits" => ADMIN,
+    "identity:update_registered_limit" => ADMIN,
+    "identity:delete_registered_limit" => ADMIN,
+    "identity:get_limit_model" => ANYONE,
+    "identity:get_limit" => "rule:admin_required or rule:system_reader or domain_id:%(target.limit.domain.id)s or \
+        domain_id:%(target.limit.project.domain_id)s or project_id:%(target.limit.project_id)s",
+    "identity:list_limits" => ANYONE,
+    "identity:create_limits" => ADMIN,
+    "identity:update_limit" => ADMIN,
+    "identity:delete_limit" => ADMIN,
+
+    // what ended tokens
+    "identity:list_revoke_events" => "rule:service_or_admin",
 };

@@ -175,7 +175,32 @@ impl Scene {
             "impersonation": false, "roles": [{"id": role}]});
         let trust = id(&self.make(&owner, &v3("OS-TRUST/trusts"), "trust", trust).await);
         self.owner = Some(owner);
+        let unified = self.limits(&service, &project).await;
+        let filters = json!({"name": "eg", "filters": {"service_id": service}});
+        let group_of = id(&self
+            .make(&admin, &v3("OS-EP-FILTER/endpoint_groups"), "endpoint_group", filters)
+            .await);
+        for path in [
+            format!("OS-EP-FILTER/projects/{project}/endpoints/{endpoint}"),
+            format!("OS-EP-FILTER/endpoint_groups/{group_of}/projects/{project}"),
+            format!("policies/{policy}/OS-ENDPOINT-POLICY/endpoints/{endpoint}"),
+            format!("policies/{policy}/OS-ENDPOINT-POLICY/services/{service}"),
+            format!("policies/{policy}/OS-ENDPOINT-POLICY/services/{service}/regions/{region}"),
+        ] {
+            self.kit.put(&admin, &v3(&path), Value::Null).await;
+        }
+        let config = json!({"config": {"ldap": {"url": "ldap://x", "user": "x"}}});
+        self.kit
+            .put(&admin, &v3(&format!("domains/{domain}/config")), config)
+            .await;
+        let granted = self.oauth1(&project, &user, &role).await;
+        self.values.extend(unified);
+        self.values.extend(granted);
         self.values.extend([
+            ("identity/endpoint_groups", group_of),
+            ("identity/config", "ldap".to_owned()),
+            ("identity/{group}", "url".to_owned()),
+            ("identity/security_compliance", "password_regex".to_owned()),
             ("identity/application_credentials", id(&given)),
             ("identity/access_rules", unused),
             ("identity/OS-EC2", key["access"].as_str().expect("a key").to_owned()),
@@ -193,6 +218,76 @@ impl Scene {
             ("identity/credentials", credential),
             ("identity/tags", "t".to_owned()),
         ]);
+    }
+
+    async fn limits(&self, service: &str, project: &str) -> Vec<(&'static str, String)> {
+        let admin = self.kit.admin();
+        let v3 = |noun: &str| format!("/identity/v3/{noun}");
+        let registered =
+            json!({"registered_limits": [{"service_id": service, "resource_name": "x", "default_limit": 5}]});
+        let registered = self.kit.post(&admin, &v3("registered_limits"), registered).await;
+        let limit = json!({"limits": [{"service_id": service, "resource_name": "x", "resource_limit": 6,
+            "project_id": project}]});
+        let limit = self.kit.post(&admin, &v3("limits"), limit).await;
+        vec![
+            ("identity/registered_limits", id(&registered["registered_limits"][0])),
+            ("identity/limits", id(&limit["limits"][0])),
+        ]
+    }
+
+    /// A consumer, a request token that waits for the administrator, and an access token of the sample user.
+    async fn oauth1(&self, project: &str, user: &str, role: &str) -> Vec<(&'static str, String)> {
+        let admin = self.kit.admin();
+        let v3 = |noun: &str| format!("/identity/v3/{noun}");
+        let consumer = self
+            .make(
+                &admin,
+                &v3("OS-OAUTH1/consumers"),
+                "consumer",
+                json!({"description": "x"}),
+            )
+            .await;
+        let key = id(&consumer);
+        let secret = consumer["secret"].as_str().expect("a secret");
+        let signed = async |what: &str, header: String, project: &str| {
+            let path = v3(&format!("OS-OAUTH1/{what}"));
+            let headers = [("authorization", header.as_str()), ("requested-project-id", project)];
+            let answer = self.kit.send("POST", &path, &headers, bytes::Bytes::new()).await;
+            let text = answer.expect("an answer").text();
+            let part = |name: &str| {
+                let found = text.split('&').find_map(|p| p.strip_prefix(name));
+                found.unwrap_or_else(|| panic!("no {name} in {text}")).to_owned()
+            };
+            (part("oauth_token="), part("oauth_token_secret="))
+        };
+        let url = |what: &str| format!("http://cloud:5000/identity/v3/OS-OAUTH1/{what}");
+        let ask = async |project: &str| {
+            let header = maru_identity::sign_for_tests("POST", &url("request_token"), (&key, secret), None, None);
+            signed("request_token", header, project).await
+        };
+        let (waiting, _) = ask(&admin.project).await;
+        let (asked, asked_secret) = ask(project).await;
+        // To say yes takes the administrator's role, as upstream.
+        let role_of_admin = self.kit.get(&admin, &v3("roles?name=admin")).await["roles"][0].clone();
+        let grant = v3(&format!("projects/{project}/users/{user}/roles/{}", id(&role_of_admin)));
+        self.kit.put(&admin, &grant, Value::Null).await;
+        let owner = actors::sign_in(&self.kit, "u", "u-secret", "p").await;
+        let yes = v3(&format!("OS-OAUTH1/authorize/{asked}"));
+        let yes = self.kit.put(&owner, &yes, json!({"roles": [{"id": role}]})).await;
+        self.kit.delete(&admin, &grant).await;
+        let header = maru_identity::sign_for_tests(
+            "POST",
+            &url("access_token"),
+            (&key, secret),
+            Some((&asked, &asked_secret)),
+            yes["token"]["oauth_verifier"].as_str(),
+        );
+        let (access, _) = signed("access_token", header, project).await;
+        vec![
+            ("identity/consumers", key),
+            ("identity/authorize", waiting),
+            ("identity/access_tokens", access),
+        ]
     }
 
     async fn network(&mut self) {
@@ -522,6 +617,13 @@ impl Scene {
 
     fn identity_body(&self, method: &str, path: &str) -> Option<Body> {
         let value = |c: &str| self.value("identity", c).unwrap_or_default();
+        if method == "PUT" && (path.contains("OS-EP-FILTER") || path.contains("OS-ENDPOINT-POLICY")) {
+            return Some(Body::None);
+        }
+        // Without a signature: see the list of requests that are refused.
+        if path.ends_with("/request_token") || path.ends_with("/access_token") {
+            return Some(Body::None);
+        }
         if method == "PUT" && (path.contains("/roles/") || path.contains("/groups/") || path.ends_with("/{tag}")) {
             return Some(Body::None);
         }
@@ -540,6 +642,26 @@ impl Scene {
                 "trustee_user_id": self.blue.member.user, "project_id": value("projects"), "impersonation": true,
                 "roles": [{"id": value("roles")}], "expires_at": "2100-01-01T00:00:00.000000Z", "remaining_uses": 3,
                 "allow_redelegation": false}}),
+            ("PUT" | "PATCH", "/v3/domains/{id}/config") | ("PATCH", "/v3/domains/{id}/config/{group}") => {
+                json!({"config": {"ldap": {"url": "ldap://y", "page_size": 3}}})
+            }
+            ("PATCH", "/v3/domains/{id}/config/{group}/{option}") => json!({"config": {"url": "ldap://z"}}),
+            ("POST", "/v3/OS-EP-FILTER/endpoint_groups") => json!({"endpoint_group": {"name": "eg2",
+                "description": "x", "filters": {"interface": "public", "region_id": value("regions")}}}),
+            ("PATCH", "/v3/OS-EP-FILTER/endpoint_groups/{id}") => {
+                json!({"endpoint_group": {"name": "eg3", "description": "x", "filters": {"interface": "admin"}}})
+            }
+            ("POST", "/v3/OS-OAUTH1/consumers") => json!({"consumer": {"description": "y"}}),
+            ("PATCH", "/v3/OS-OAUTH1/consumers/{id}") => json!({"consumer": {"description": "z"}}),
+            ("PUT", "/v3/OS-OAUTH1/authorize/{id}") => json!({"roles": [{"name": "admin"}]}),
+            ("POST", "/v3/registered_limits") => json!({"registered_limits": [{"service_id": value("services"),
+                "region_id": value("regions"), "resource_name": "y", "default_limit": 5, "description": "x"}]}),
+            ("PATCH", "/v3/registered_limits/{id}") => {
+                json!({"registered_limit": {"default_limit": 7, "description": "y"}})
+            }
+            ("POST", "/v3/limits") => json!({"limits": [{"service_id": value("services"), "resource_name": "x",
+                "resource_limit": 6, "project_id": self.blue.id, "description": "x"}]}),
+            ("PATCH", "/v3/limits/{id}") => json!({"limit": {"resource_limit": 7, "description": "y"}}),
             ("POST", "/v3/policies") => json!({"policy": {"type": "text/plain", "blob": "b2"}}),
             ("PATCH", "/v3/policies/{id}") => json!({"policy": {"blob": "b3"}}),
             ("POST", "/v3/domains") => json!({"domain": {"name": "d2", "description": "x", "enabled": true}}),

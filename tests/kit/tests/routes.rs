@@ -18,6 +18,13 @@ const PUBLIC: &[&str] = &[
     "identity POST /v3/auth/tokens",
     // It proves itself by the old password, which may be expired.
     "identity POST /v3/users/{id}/password",
+    // They prove themselves by their signature.
+    "identity POST /v3/OS-OAUTH1/request_token",
+    "identity POST /v3/OS-OAUTH1/access_token",
+    // Gone, as upstream says to anyone.
+    "identity GET /v3/OS-SIMPLE-CERT/ca",
+    "identity GET /v3/OS-SIMPLE-CERT/certificates",
+    "identity GET /v3/auth/tokens/OS-PKI/revoked",
     "image GET /",
     "image GET /v2",
     "image GET /versions",
@@ -154,6 +161,17 @@ fn short(answer: &Answer) -> String {
 async fn every_route_has_a_sample_and_every_sample_is_a_good_request() {
     /// Answers that are neither success nor a conflict with another sample, by upstream's design.
     const OTHERWISE: &[(&str, u16)] = &[
+        // Unsigned: a signature is good once.
+        ("identity POST /v3/OS-OAUTH1/request_token", 400),
+        ("identity POST /v3/OS-OAUTH1/access_token", 400),
+        // The sample limit stands on it.
+        ("identity DELETE /v3/registered_limits/{id}", 403),
+        ("identity GET /v3/OS-SIMPLE-CERT/ca", 410),
+        ("identity GET /v3/OS-SIMPLE-CERT/certificates", 410),
+        ("identity GET /v3/auth/tokens/OS-PKI/revoked", 410),
+        // What is demanded of passwords is the cloud's, and read at the default domain only.
+        ("identity GET /v3/domains/{id}/config/security_compliance", 403),
+        ("identity GET /v3/domains/{id}/config/security_compliance/{option}", 403),
         // The sample's type has one already; upstream says so with 400.
         ("volume POST /types/{id}/encryption", 400),
         // The sample's key is wrong: the right one would give the volume to whoever walks here.
@@ -250,6 +268,7 @@ const COMMON: &[&str] = &[
     "image/stores",
     "network/extensions",
     "identity/regions",
+    "identity/registered_limits",
 ];
 
 #[tokio::test(start_paused = true)]
@@ -332,6 +351,10 @@ async fn a_role_that_may_not_is_refused() {
         ("identity:list_regions", "upstream: anyone"),
         ("identity:get_region", "upstream: anyone"),
         ("identity:list_credentials", "gives a user's own only"),
+        ("identity:list_registered_limits", "upstream: anyone"),
+        ("identity:get_registered_limit", "upstream: anyone"),
+        ("identity:get_limit_model", "upstream: anyone"),
+        ("identity:list_limits", "gives the project's own only"),
         ("get_schema", "upstream: anyone"),
         ("image GET /v2/metadefs/namespaces", "gives what is public only"),
         ("image GET /v2/metadefs/resource_types", "gives what is public only"),

@@ -193,7 +193,8 @@ pub struct Effective {
     pub prior: Option<RoleId>,
 }
 
-/// What assignments amount to: groups by their members, inherited ones by the projects below, implied roles added.
+/// What assignments amount to: groups by their members, inherited ones by the projects below, implied roles added, domain
+/// roles left out.
 #[must_use]
 pub fn effective_assignments(snapshot: &Snapshot, assignments: Vec<Object<Assignment>>) -> Vec<Effective> {
     let mut out = Vec::new();
@@ -215,6 +216,10 @@ pub fn effective_assignments(snapshot: &Snapshot, assignments: Vec<Object<Assign
         for (user, group) in &users {
             for (target, from) in &targets {
                 let mut push = |role: &RoleId, prior: Option<RoleId>| {
+                    // A domain's role shows only as what it implies.
+                    if snapshot.get::<Role>(role).is_some_and(|r| r.domain_id.is_some()) {
+                        return;
+                    }
                     let assignment = Assignment {
                         actor: Actor::User(user.clone()),
                         target: target.clone(),

@@ -5,7 +5,10 @@
 //! - [`User`], [`Password`], [`Logins`], [`Group`], [`Membership`], [`Credential`].
 //! - [`Role`], [`Implication`], [`Assignment`] and who has which role where: [`effective_roles`].
 //! - [`ApplicationCredential`], [`AccessRule`], [`Trust`]: ways to act with some of a user's rights.
-//! - [`Region`], [`Service`], [`Endpoint`]: the catalogue.
+//! - [`Region`], [`Service`], [`Endpoint`]: the catalogue; [`EndpointGroup`], [`ProjectEndpoint`],
+//!   [`ProjectEndpointGroup`]: who sees what of it.
+//! - [`Consumer`], [`RequestToken`], [`AccessToken`]: OAuth 1.0a.
+//! - [`RegisteredLimit`], [`Limit`]: unified limits. [`DomainConfig`], [`StoredPolicy`], [`PolicyUse`]: kept for who asks.
 //! - [`Payload`], [`KeyRing`], [`Revocation`], [`RevokedToken`]: what a token is, and what ends it.
 //!
 //! Every transaction on these kinds also writes the key `epoch/identity` (see [`touch`]); its revision tells in one
@@ -16,7 +19,11 @@ mod application_credentials;
 mod assignments;
 mod catalog;
 mod credentials;
+mod domain_config;
+mod endpoint_filter;
 mod groups;
+mod limits;
+mod oauth1;
 mod policies;
 mod projects;
 mod roles;
@@ -31,9 +38,16 @@ pub use assignments::{
 };
 pub use catalog::{Endpoint, EndpointId, Interface, Region, RegionId, Service, ServiceId};
 pub use credentials::{Credential, CredentialId};
+pub use domain_config::{DOMAIN_OPTIONS, DomainConfig, DomainConfigId, is_group, is_option, is_sensitive};
+pub use endpoint_filter::{
+    AssociationId, EndpointFilter, EndpointGroup, EndpointGroupId, ProjectEndpoint, ProjectEndpointGroup,
+    associated_endpoints, endpoints_in,
+};
 pub use groups::{Group, GroupId, Membership, MembershipId};
+pub use limits::{Limit, LimitId, RegisteredLimit, RegisteredLimitId};
+pub use oauth1::{AccessToken, AccessTokenId, Consumer, ConsumerId, Granted, RequestToken, RequestTokenId};
 pub use maru_base::Secret;
-pub use policies::{PolicyId, StoredPolicy};
+pub use policies::{PolicyId, PolicyUse, PolicyUseId, StoredPolicy};
 pub use projects::{DEFAULT_DOMAIN, Project, domain, domain_of, project, subtree};
 pub use roles::{Implication, ImplicationId, Role, RoleId};
 pub use tokens::{
@@ -67,6 +81,16 @@ pub fn register(r: &mut Registry) {
         .register::<AccessRule>()
         .register::<Trust>()
         .register::<StoredPolicy>()
+        .register::<PolicyUse>()
+        .register::<DomainConfig>()
+        .register::<EndpointGroup>()
+        .register::<ProjectEndpoint>()
+        .register::<ProjectEndpointGroup>()
+        .register::<Consumer>()
+        .register::<RequestToken>()
+        .register::<AccessToken>()
+        .register::<RegisteredLimit>()
+        .register::<Limit>()
         .register::<KeyRing>()
         .register::<Revocation>()
         .register::<RevokedToken>();

@@ -5,17 +5,18 @@
 //! ```text
 //! u8  version = 1           16 bytes  incarnation of the store
 //! u64 store revision        i64 issued at, microseconds     i64 expires at, microseconds
-//! u8  methods (bit 0 password, bit 1 token, in version 2 also bit 2 application credential)
+//! u8  methods (bit 0 password, bit 1 token, bit 4 TOTP; in version 2 also bit 2 application credential, bit 3 OAuth1)
 //! id  user                  u8 scope: 0 none, 1 project + id, 2 domain + id, 3 system
 //! u8  1 or 2                that many audit ids of 16 bytes: this token's, the first of its chain
-//! version 2 = version 1 + u8 1 application credential, 2 trust, and its id: a token with some of a user's rights only
+//! version 2 = version 1 + u8 1 application credential, 2 trust, 3 OAuth1 access token, and its id: a token with some of a
+//!             user's rights only
 //! id  := 0x00 + 16 bytes (32 hexadecimal digits)  |  u8 length 1..=255 + UTF-8
 //! ```
 //!
 //! A token is good as long as no [`Revocation`] that concerns it has a revision above its own: revisions are compared,
 //! never clocks. A token of another incarnation (a restored backup) is not good.
 
-use crate::{ApplicationCredentialId, Secret, TrustId};
+use crate::{AccessTokenId, ApplicationCredentialId, Secret, TrustId};
 use maru_base::{DomainId, ProjectId, UserId, typed_id};
 use maru_store::{Kind, Revision, Space};
 use serde::{Deserialize, Serialize};
@@ -81,6 +82,9 @@ impl Kind for KeyRing {
 pub struct Revocation {
     /// Why, for operators.
     pub reason: String,
+    /// When, in microseconds since 1970; for what an API shows, never for the comparison.
+    #[serde(default)]
+    pub at: i64,
 }
 
 impl Revocation {
@@ -112,6 +116,9 @@ impl Kind for Revocation {
 pub struct RevokedToken {
     /// When it would have expired, in seconds since 1970.
     pub expires_at: i64,
+    /// When it was deleted, in microseconds since 1970.
+    #[serde(default)]
+    pub at: i64,
 }
 
 impl Kind for RevokedToken {
@@ -131,7 +138,34 @@ impl Methods {
     pub const TOKEN: Self = Self(2);
     /// By an application credential.
     pub const APPLICATION_CREDENTIAL: Self = Self(4);
-    const NAMES: [(u8, &'static str); 3] = [(1, "password"), (2, "token"), (4, "application_credential")];
+    /// By an OAuth1 access token.
+    pub const OAUTH1: Self = Self(8);
+    /// By a time-based one-time password.
+    pub const TOTP: Self = Self(16);
+    const NAMES: [(u8, &'static str); 5] = [
+        (1, "password"),
+        (2, "token"),
+        (4, "application_credential"),
+        (8, "oauth1"),
+        (16, "totp"),
+    ];
+
+    /// From the bits of a payload: any of `allowed`, one at least.
+    fn from_bits(bits: u8, allowed: u8) -> Option<Self> {
+        (bits != 0 && bits & !allowed == 0).then_some(Self(bits))
+    }
+    /// Whether all of these names are among them.
+    #[must_use]
+    pub fn cover(self, names: &[&str]) -> bool {
+        names
+            .iter()
+            .all(|name| Self::NAMES.iter().any(|(bit, n)| n == name && self.0 & bit != 0))
+    }
+    /// Whether there is a method of this name.
+    #[must_use]
+    pub fn known(name: &str) -> bool {
+        Self::NAMES.iter().any(|(_, n)| *n == name)
+    }
 
     /// Both.
     #[must_use]
@@ -159,6 +193,8 @@ pub enum Delegation {
     ApplicationCredential(ApplicationCredentialId),
     /// A trust.
     Trust(TrustId),
+    /// An OAuth1 access token.
+    AccessToken(AccessTokenId),
 }
 
 /// What a token carries.
@@ -240,6 +276,10 @@ impl Payload {
                 out.push(2);
                 put_id(&mut out, id);
             }
+            Some(Delegation::AccessToken(id)) => {
+                out.push(3);
+                put_id(&mut out, id);
+            }
         }
         out
     }
@@ -293,11 +333,8 @@ pub fn decode_token(bytes: &[u8]) -> Result<Payload, PayloadError> {
     let revision = u64::from_be_bytes(r.array()?);
     let issued_at = i64::from_be_bytes(r.array()?);
     let expires_at = i64::from_be_bytes(r.array()?);
-    let methods = Methods(r.byte()?);
-    let most = if version == DELEGATED { 7 } else { 3 };
-    if methods.0 == 0 || methods.0 > most {
-        return Err(PayloadError::Form);
-    }
+    let allowed = if version == DELEGATED { 0b1_1111 } else { 0b1_0011 };
+    let methods = Methods::from_bits(r.byte()?, allowed).ok_or(PayloadError::Form)?;
     let user_id = UserId::from(r.id()?);
     let scope = match r.byte()? {
         0 => TokenScope::Unscoped,
@@ -315,6 +352,7 @@ pub fn decode_token(bytes: &[u8]) -> Result<Payload, PayloadError> {
         Some(match r.byte()? {
             1 => Delegation::ApplicationCredential(ApplicationCredentialId::from(r.id()?)),
             2 => Delegation::Trust(TrustId::from(r.id()?)),
+            3 => Delegation::AccessToken(AccessTokenId::from(r.id()?)),
             _ => return Err(PayloadError::Form),
         })
     } else {
@@ -384,11 +422,12 @@ mod tests {
         #[test]
         fn a_payload_survives(
             incarnation in "[0-9a-f]{32}", revision: u64, issued_at: i64, expires_at: i64, methods in 1_u8..=3,
-            user in id(), scope in 0..4, other in id(), chain in prop::collection::vec(any::<[u8; 16]>(), 1..=2), by in 0..3, giver in id()) {
+            user in id(), scope in 0..4, other in id(), chain in prop::collection::vec(any::<[u8; 16]>(), 1..=2), by in 0..4, giver in id()) {
             let delegation = match by {
                 0 => None,
                 1 => Some(Delegation::ApplicationCredential(giver.into())),
-                _ => Some(Delegation::Trust(giver.into())),
+                2 => Some(Delegation::Trust(giver.into())),
+                _ => Some(Delegation::AccessToken(giver.into())),
             };
             let scope = match scope {
                 0 => TokenScope::Unscoped,

@@ -1,6 +1,6 @@
 //! GET /v3/role_assignments.
 
-use super::{lists, not_found};
+use super::{lists, not_found, users::only_domain};
 use crate::App;
 use maru_auth::Target;
 use maru_base::{DomainId, Error, ProjectId, Result, UserId};
@@ -79,7 +79,7 @@ fn wanted(request: &Request) -> Result<Wanted> {
 pub(super) async fn list(app: Arc<App>, request: Request) -> Result<Reply> {
     let w = wanted(&request)?;
     let snapshot = app.snapshot();
-    let mine = request.caller()?.domain_id().cloned();
+    let mine = only_domain(&request, "identity:list_role_assignments")?;
     if w.tree {
         let Some(p) = &w.project else {
             return Err(Error::invalid(

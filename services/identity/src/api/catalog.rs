@@ -6,27 +6,29 @@ use super::{
     not_found,
     views::{self, Wrapped},
 };
-use crate::App;
+use crate::{App, app::cascade::Cascade};
 use maru_auth::Target;
 use maru_base::{Error, Result};
 use maru_http::{Reply, Request};
-use maru_identity_model::{Endpoint, EndpointId, Interface, Region, RegionId, Service, ServiceId, freeze};
+use maru_identity_model::{
+    Endpoint, EndpointId, Interface, Region, RegionId, RegisteredLimit, Service, ServiceId, freeze,
+};
 use maru_store::{Object, Snapshot};
 use std::sync::Arc;
 
-fn region(snapshot: &Snapshot, id: &str) -> Result<Object<Region>> {
+pub(super) fn region(snapshot: &Snapshot, id: &str) -> Result<Object<Region>> {
     snapshot
         .get::<Region>(&RegionId::from(id))
         .ok_or_else(|| not_found("region", id))
 }
 
-fn service(snapshot: &Snapshot, id: &str) -> Result<Object<Service>> {
+pub(super) fn service(snapshot: &Snapshot, id: &str) -> Result<Object<Service>> {
     snapshot
         .get::<Service>(&ServiceId::from(id))
         .ok_or_else(|| not_found("service", id))
 }
 
-fn endpoint(snapshot: &Snapshot, id: &str) -> Result<Object<Endpoint>> {
+pub(super) fn endpoint(snapshot: &Snapshot, id: &str) -> Result<Object<Endpoint>> {
     snapshot
         .get::<Endpoint>(&EndpointId::from(id))
         .ok_or_else(|| not_found("endpoint", id))
@@ -163,8 +165,12 @@ pub(super) async fn delete_region(app: Arc<App>, request: Request) -> Result<Rep
                 "Unable to delete region {id} because it or its child regions have associated endpoints."
             )));
         }
-        freeze(snapshot, txn);
-        txn.delete(&read);
+        if snapshot.find::<RegisteredLimit>("region", id).next().is_some() {
+            return Err(Error::forbidden(format!(
+                "Unable to delete region {id} because registered limits are for it; delete these first."
+            )));
+        }
+        Cascade::new(snapshot, txn).region(&read);
         Ok(())
     })
     .await?;
@@ -260,11 +266,7 @@ pub(super) async fn delete_service(app: Arc<App>, request: Request) -> Result<Re
     let id = request.param("id");
     app.plan(|snapshot, txn| {
         let read = service(snapshot, id)?;
-        freeze(snapshot, txn);
-        for e in snapshot.find::<Endpoint>("service", id) {
-            txn.delete(&e);
-        }
-        txn.delete(&read);
+        Cascade::new(snapshot, txn).service(&read);
         Ok(())
     })
     .await?;
@@ -453,7 +455,8 @@ pub(super) async fn delete_endpoint(app: Arc<App>, request: Request) -> Result<R
     request.authorize(&Target::none())?;
     let id = request.param("id");
     app.plan(|snapshot, txn| {
-        txn.delete(&endpoint(snapshot, id)?);
+        let read = endpoint(snapshot, id)?;
+        Cascade::new(snapshot, txn).endpoint(&read);
         Ok(())
     })
     .await?;

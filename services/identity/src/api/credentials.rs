@@ -93,6 +93,24 @@ pub(super) fn ec2_rights(made_with: &Verified, blob: &mut serde_json::Value) {
     }
 }
 
+/// Refuses a new blob of an EC2 credential that is none, or would stand for other rights than the old one (C3, C6). The id
+/// stays, as upstream: it is that of the first access key.
+fn same_rights(old: &str, new: &str) -> Result<()> {
+    id_for("ec2", new)?;
+    let parse = |text: &str| serde_json::from_str::<serde_json::Value>(text).unwrap_or_default();
+    let (old, new) = (parse(old), parse(new));
+    for name in ["trust_id", "app_cred_id", "access_token_id"] {
+        let of = |v: &serde_json::Value| v.get(name).filter(|v| !v.is_null()).cloned();
+        if of(&old) != of(&new) {
+            return Err(Error::invalid(
+                "blob",
+                format!("Invalid blob in credential: {name} cannot change."),
+            ));
+        }
+    }
+    Ok(())
+}
+
 pub(super) async fn create(app: Arc<App>, mut request: Request) -> Result<Reply> {
     let mut fields = Fields::read(&mut request, "credential").await?;
     let kind = fields.required("type", 255)?;
@@ -178,41 +196,31 @@ pub(super) async fn update(app: Arc<App>, mut request: Request) -> Result<Reply>
             "Invalid input for field 'user_id': a credential cannot change its user.",
         ));
     }
-    let project_id = fields.id("project_id")?;
-    let admin = request.caller()?.is_admin();
-    if !admin
-        && project_id
-            .as_ref()
-            .is_some_and(|p| p.as_deref() != before.project_id.as_deref())
+    let fixed = |name: &str, what: &str| {
+        Error::invalid(
+            name,
+            format!("Invalid input for field '{name}': a credential cannot change its {what}; make another one."),
+        )
+    };
+    if fields
+        .id("project_id")?
+        .is_some_and(|p| p.as_deref() != before.project_id.as_deref())
     {
-        return Err(Error::invalid(
-            "project_id",
-            "Invalid input for field 'project_id': a credential cannot change its project.",
-        ));
+        return Err(fixed("project_id", "project"));
+    }
+    if kind.is_some_and(|k| k != before.kind) {
+        return Err(fixed("type", "type"));
     }
     let rest = fields.rest();
     let (id, value) = app
         .plan(|snapshot, txn| {
             let read = load(snapshot, &id)?;
             let mut value = (*read.value).clone();
-            if let Some(k) = &kind {
-                value.kind.clone_from(k);
-            }
             if let Some(b) = &blob {
-                value.blob = Secret::new(b);
-            }
-            if let Some(p) = &project_id {
-                value.project_id = p.as_ref().map(ProjectId::from);
-                if let Some(p) = &value.project_id {
-                    project(snapshot, p).ok_or_else(|| not_found("project", p))?;
-                    txn.alive::<Project>(p);
+                if value.kind == "ec2" {
+                    same_rights(value.blob.reveal(), b)?;
                 }
-            }
-            if value.kind == "ec2" && (value.project_id.is_none() || id_for("ec2", value.blob.reveal())? != read.id) {
-                return Err(Error::invalid(
-                    "blob",
-                    "Invalid blob in credential: an EC2 credential keeps its access key and project.",
-                ));
+                value.blob = Secret::new(b);
             }
             value.extra.extend(rest.clone());
             txn.update(&read, &value);

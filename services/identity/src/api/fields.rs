@@ -38,6 +38,29 @@ impl Fields {
             Some(_) => Err(wrong(what, "an object is wanted")),
         }
     }
+    /// Reads `{"<what>": [{...}, ...]}`: one object at least, `most` at most.
+    pub(crate) async fn read_many(request: &mut Request, what: &'static str, most: usize) -> Result<Vec<Self>> {
+        let Value::Object(mut outer) = request.json_value().await? else {
+            return Err(wrong(what, "an object is wanted"));
+        };
+        let inner = outer.remove(what);
+        if let Some(other) = outer.keys().next() {
+            return Err(wrong(other, "additional properties are not allowed"));
+        }
+        let Some(Value::Array(items)) = inner else {
+            return Err(wrong(what, "a list of objects is a required property"));
+        };
+        if items.is_empty() || items.len() > most {
+            return Err(wrong(what, &format!("1 to {most} objects are wanted")));
+        }
+        items
+            .into_iter()
+            .map(|item| match item {
+                Value::Object(map) => Ok(Self { map }),
+                _ => Err(wrong(what, "a list of objects is wanted")),
+            })
+            .collect()
+    }
     /// Refuses an update that changes nothing.
     pub(crate) fn not_empty(&self, what: &str) -> Result<()> {
         if self.map.is_empty() {
@@ -115,6 +138,16 @@ impl Fields {
             Some(_) => Err(wrong(name, "a boolean is wanted")),
         }
     }
+    /// An integer in a range.
+    pub(crate) fn integer(&mut self, name: &str, least: i64, most: i64) -> Result<Option<i64>> {
+        match self.map.remove(name) {
+            None => Ok(None),
+            Some(v) => match v.as_i64().filter(|n| (least..=most).contains(n)) {
+                Some(n) => Ok(Some(n)),
+                None => Err(wrong(name, &format!("an integer from {least} to {most} is wanted"))),
+            },
+        }
+    }
     /// A password: a string of at most 4,096 bytes, or null.
     pub(crate) fn password(&mut self, name: &str) -> Result<Option<Option<Secret>>> {
         let Some(text) = self.nullable(name)? else {
@@ -152,6 +185,10 @@ impl Fields {
     /// A member as it is.
     pub(crate) fn take(&mut self, name: &str) -> Option<Value> {
         self.map.remove(name)
+    }
+    /// All that was not read.
+    pub(crate) fn all(self) -> Map<String, Value> {
+        self.map
     }
     /// Refuses whatever was not read.
     pub(crate) fn nothing_else(self) -> Result<()> {

@@ -50,7 +50,7 @@ pub(super) fn pass(filters: &Filters<'_>, g: &Group) -> bool {
 }
 
 pub(super) async fn list(app: Arc<App>, request: Request) -> Result<Reply> {
-    let mine = only_domain(&request)?;
+    let mine = only_domain(&request, "identity:list_groups")?;
     let mut target = Target::none();
     if let Some(d) = &mine {
         target = target.with("target.domain_id", d);

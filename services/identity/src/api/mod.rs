@@ -5,14 +5,20 @@ mod assignments;
 mod catalog;
 mod credentials;
 mod delegation;
+mod domain_config;
 mod domains;
 mod ec2;
+mod endpoint_filter;
 mod fields;
 mod grants;
 mod groups;
+mod limits;
 mod lists;
+mod oauth1;
 mod policies;
+mod policy_uses;
 mod projects;
+mod revocations;
 mod roles;
 mod tokens;
 mod trusts;
@@ -40,7 +46,7 @@ pub(crate) fn duplicate(what: &str, name: &str) -> Error {
 
 /// The whole route table.
 pub(crate) fn routes(app: Arc<App>) -> Vec<Route> {
-    let r = delegated(Routes::new(app))
+    let r = extensions(delegated(Routes::new(app)))
         .public(Method::GET, "/", versions::list)
         .public(Method::GET, "/v3", versions::show)
         // tokens
@@ -262,4 +268,212 @@ fn delegated(r: Routes<App>) -> Routes<App> {
         trusts::roles,
     )
     .get(trust_role, "identity:get_role_for_trust", trusts::role)
+}
+
+/// Extensions of the catalogue, of domains and of tokens.
+fn extensions(r: Routes<App>) -> Routes<App> {
+    let config = "/v3/domains/{id}/config";
+    let group = "/v3/domains/{id}/config/{group}";
+    let option = "/v3/domains/{id}/config/{group}/{option}";
+    let groups = "/v3/OS-EP-FILTER/endpoint_groups";
+    let one = "/v3/OS-EP-FILTER/endpoint_groups/{id}";
+    let seen = "/v3/OS-EP-FILTER/endpoint_groups/{id}/projects/{project_id}";
+    let association = "/v3/OS-EP-FILTER/projects/{id}/endpoints/{endpoint_id}";
+    let r = r
+        .put(config, "identity:create_domain_config", domain_config::create)
+        .get(config, "identity:get_domain_config", domain_config::show)
+        .patch(config, "identity:update_domain_config", domain_config::update)
+        .delete(config, "identity:delete_domain_config", domain_config::delete)
+        .get(group, "identity:get_domain_config", domain_config::show)
+        .patch(group, "identity:update_domain_config", domain_config::update)
+        .delete(group, "identity:delete_domain_config", domain_config::delete)
+        .get(option, "identity:get_domain_config", domain_config::show)
+        .patch(option, "identity:update_domain_config", domain_config::update)
+        .delete(option, "identity:delete_domain_config", domain_config::delete)
+        .get(
+            "/v3/domains/{id}/config/security_compliance",
+            "identity:get_security_compliance_domain_config",
+            domain_config::security,
+        )
+        .get(
+            "/v3/domains/{id}/config/security_compliance/{option}",
+            "identity:get_security_compliance_domain_config",
+            domain_config::security,
+        )
+        .get(
+            "/v3/domains/config/default",
+            "identity:get_domain_config_default",
+            domain_config::defaults,
+        )
+        .get(
+            "/v3/domains/config/{group}/default",
+            "identity:get_domain_config_default",
+            domain_config::defaults,
+        )
+        .get(
+            "/v3/domains/config/{group}/{option}/default",
+            "identity:get_domain_config_default",
+            domain_config::defaults,
+        )
+        .get(groups, "identity:list_endpoint_groups", endpoint_filter::list)
+        .post(groups, "identity:create_endpoint_group", endpoint_filter::create)
+        .get(one, "identity:get_endpoint_group", endpoint_filter::show)
+        .patch(one, "identity:update_endpoint_group", endpoint_filter::update)
+        .delete(one, "identity:delete_endpoint_group", endpoint_filter::delete)
+        .get(
+            "/v3/OS-EP-FILTER/endpoint_groups/{id}/endpoints",
+            "identity:list_endpoints_associated_with_endpoint_group",
+            endpoint_filter::endpoints,
+        )
+        .get(
+            "/v3/OS-EP-FILTER/endpoint_groups/{id}/projects",
+            "identity:list_projects_associated_with_endpoint_group",
+            endpoint_filter::projects_of_group,
+        )
+        .get(
+            seen,
+            "identity:get_endpoint_group_in_project",
+            endpoint_filter::check_group,
+        )
+        .put(
+            seen,
+            "identity:add_endpoint_group_to_project",
+            endpoint_filter::add_group,
+        )
+        .delete(
+            seen,
+            "identity:remove_endpoint_group_from_project",
+            endpoint_filter::remove_group,
+        )
+        .get(
+            "/v3/OS-EP-FILTER/endpoints/{id}/projects",
+            "identity:list_projects_for_endpoint",
+            endpoint_filter::projects_of_endpoint,
+        )
+        .get(
+            "/v3/OS-EP-FILTER/projects/{id}/endpoints",
+            "identity:list_endpoints_for_project",
+            endpoint_filter::endpoints_of_project,
+        )
+        .get(
+            "/v3/OS-EP-FILTER/projects/{id}/endpoint_groups",
+            "identity:list_endpoint_groups_for_project",
+            endpoint_filter::groups_of_project,
+        )
+        .get(
+            association,
+            "identity:check_endpoint_in_project",
+            endpoint_filter::check,
+        )
+        .put(association, "identity:add_endpoint_to_project", endpoint_filter::add)
+        .delete(
+            association,
+            "identity:remove_endpoint_from_project",
+            endpoint_filter::remove,
+        );
+    signed(policy_uses(r))
+}
+
+/// OAuth1, unified limits, what ended tokens.
+fn signed(r: Routes<App>) -> Routes<App> {
+    let consumers = "/v3/OS-OAUTH1/consumers";
+    let consumer = "/v3/OS-OAUTH1/consumers/{id}";
+    let tokens = "/v3/users/{id}/OS-OAUTH1/access_tokens";
+    let token = "/v3/users/{id}/OS-OAUTH1/access_tokens/{access_token_id}";
+    let registered = "/v3/registered_limits";
+    let default = "/v3/registered_limits/{id}";
+    r.get(consumers, "identity:list_consumers", oauth1::list)
+        .post(consumers, "identity:create_consumer", oauth1::create)
+        .get(consumer, "identity:get_consumer", oauth1::show)
+        .patch(consumer, "identity:update_consumer", oauth1::update)
+        .delete(consumer, "identity:delete_consumer", oauth1::delete)
+        // Signed requests instead of tokens.
+        .public(Method::POST, "/v3/OS-OAUTH1/request_token", oauth1::request_token)
+        .public(Method::POST, "/v3/OS-OAUTH1/access_token", oauth1::access_token)
+        .put(
+            "/v3/OS-OAUTH1/authorize/{id}",
+            "identity:authorize_request_token",
+            oauth1::authorize,
+        )
+        .get(tokens, "identity:list_access_tokens", oauth1::tokens)
+        .get(token, "identity:get_access_token", oauth1::token)
+        .delete(token, "identity:delete_access_token", oauth1::delete_token)
+        .get(
+            "/v3/users/{id}/OS-OAUTH1/access_tokens/{access_token_id}/roles",
+            "identity:list_access_token_roles",
+            oauth1::token_roles,
+        )
+        .get(
+            "/v3/users/{id}/OS-OAUTH1/access_tokens/{access_token_id}/roles/{role_id}",
+            "identity:get_access_token_role",
+            oauth1::token_role,
+        )
+        .get(registered, "identity:list_registered_limits", limits::list_registered)
+        .post(
+            registered,
+            "identity:create_registered_limits",
+            limits::create_registered,
+        )
+        .get(default, "identity:get_registered_limit", limits::show_registered)
+        .patch(default, "identity:update_registered_limit", limits::update_registered)
+        .delete(default, "identity:delete_registered_limit", limits::delete_registered)
+        .get("/v3/limits", "identity:list_limits", limits::list)
+        .post("/v3/limits", "identity:create_limits", limits::create)
+        .get("/v3/limits/model", "identity:get_limit_model", limits::model)
+        .get("/v3/limits/{id}", "identity:get_limit", limits::show)
+        .patch("/v3/limits/{id}", "identity:update_limit", limits::update)
+        .delete("/v3/limits/{id}", "identity:delete_limit", limits::delete)
+        .get(
+            "/v3/OS-REVOKE/events",
+            "identity:list_revoke_events",
+            revocations::events,
+        )
+        .public(Method::GET, "/v3/OS-SIMPLE-CERT/ca", revocations::gone)
+        .public(Method::GET, "/v3/OS-SIMPLE-CERT/certificates", revocations::gone)
+        .public(Method::GET, "/v3/auth/tokens/OS-PKI/revoked", revocations::gone)
+}
+
+/// OS-ENDPOINT-POLICY.
+fn policy_uses(r: Routes<App>) -> Routes<App> {
+    let endpoint = "/v3/policies/{id}/OS-ENDPOINT-POLICY/endpoints/{endpoint_id}";
+    let service = "/v3/policies/{id}/OS-ENDPOINT-POLICY/services/{service_id}";
+    let region = "/v3/policies/{id}/OS-ENDPOINT-POLICY/services/{service_id}/regions/{region_id}";
+    macro_rules! uses {
+        ($r:expr, $path:expr, $what:literal) => {
+            $r.get(
+                $path,
+                concat!("identity:check_policy_association_for_", $what),
+                policy_uses::check,
+            )
+            .put(
+                $path,
+                concat!("identity:create_policy_association_for_", $what),
+                policy_uses::create,
+            )
+            .delete(
+                $path,
+                concat!("identity:delete_policy_association_for_", $what),
+                policy_uses::delete,
+            )
+        };
+    }
+    let r = uses!(r, endpoint, "endpoint");
+    let r = uses!(r, service, "service");
+    let r = uses!(r, region, "region_and_service");
+    r.get(
+        "/v3/policies/{id}/OS-ENDPOINT-POLICY/endpoints",
+        "identity:list_endpoints_for_policy",
+        policy_uses::endpoints,
+    )
+    // Documented under this name, too.
+    .get(
+        "/v3/policies/{id}/OS-ENDPOINT-POLICY/policy",
+        "identity:list_endpoints_for_policy",
+        policy_uses::endpoints,
+    )
+    .get(
+        "/v3/endpoints/{id}/OS-ENDPOINT-POLICY/policy",
+        "identity:get_policy_for_endpoint",
+        policy_uses::of_endpoint,
+    )
 }

@@ -6,7 +6,7 @@ use super::{
     not_found,
     views::Wrapped,
 };
-use crate::App;
+use crate::{App, app::cascade::Cascade};
 use maru_auth::Target;
 use maru_base::Result;
 use maru_http::{Reply, Request};
@@ -17,13 +17,13 @@ use std::sync::Arc;
 
 const MAX_BLOB: usize = 64 << 10;
 
-fn load(snapshot: &Snapshot, id: &str) -> Result<Object<StoredPolicy>> {
+pub(super) fn load(snapshot: &Snapshot, id: &str) -> Result<Object<StoredPolicy>> {
     snapshot
         .get::<StoredPolicy>(&PolicyId::from(id))
         .ok_or_else(|| not_found("policy", id))
 }
 
-fn view(base: &str, id: &PolicyId, p: &StoredPolicy) -> Value {
+pub(super) fn view(base: &str, id: &PolicyId, p: &StoredPolicy) -> Value {
     let mut view = Value::Object(p.extra.clone());
     view["id"] = json!(id);
     view["type"] = json!(p.kind);
@@ -98,7 +98,8 @@ pub(super) async fn delete(app: Arc<App>, request: Request) -> Result<Reply> {
     request.authorize(&Target::none())?;
     let id = request.param("id").to_owned();
     app.plan(|snapshot, txn| {
-        txn.delete(&load(snapshot, &id)?);
+        let read = load(snapshot, &id)?;
+        Cascade::new(snapshot, txn).policy(&read);
         Ok(())
     })
     .await?;

@@ -22,7 +22,7 @@ use serde::Serialize;
 use serde_json::{Map, Value};
 use std::sync::Arc;
 
-fn load(snapshot: &Snapshot, id: &str) -> Result<Object<Project>> {
+pub(super) fn load(snapshot: &Snapshot, id: &str) -> Result<Object<Project>> {
     project(snapshot, &ProjectId::from(id)).ok_or_else(|| not_found("project", id))
 }
 
@@ -56,7 +56,7 @@ fn tags_pass(request: &Request, p: &Project) -> bool {
 }
 
 pub(super) async fn list(app: Arc<App>, request: Request) -> Result<Reply> {
-    let mine = only_domain(&request)?;
+    let mine = only_domain(&request, "identity:list_projects")?;
     let mut target = Target::none();
     if let Some(d) = &mine {
         target = target.with("target.domain_id", d);

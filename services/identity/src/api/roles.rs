@@ -295,10 +295,11 @@ pub(super) async fn imply(app: Arc<App>, request: Request) -> Result<Reply> {
             if implied.name.eq_ignore_ascii_case("admin") && implied.domain_id.is_none() {
                 return Err(Error::forbidden(format!("{} cannot be an implied role.", implied.id)));
             }
-            if implied.domain_id.is_some() && implied.domain_id != prior.domain_id {
-                return Err(Error::bad_request(format!(
-                    "Invalid domain specific role inference: {} cannot imply the role {} of another domain.",
-                    prior.id, implied.id
+            // A domain's role may imply any other; a global one, which is in tokens everywhere, no domain's.
+            if implied.domain_id.is_some() && prior.domain_id.is_none() {
+                return Err(Error::forbidden(format!(
+                    "{} cannot be implied by {}: a global role cannot imply the role of a domain.",
+                    implied.id, prior.id
                 )));
             }
             let mut back = vec![implied.id.clone()];

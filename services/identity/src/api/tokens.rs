@@ -17,7 +17,7 @@ use std::{collections::BTreeSet, sync::Arc};
 
 pub(super) async fn create(app: Arc<App>, mut request: Request) -> Result<Reply> {
     let body = request.json_value().await?;
-    let (token, verified) = app.authenticate(&body).await?;
+    let (token, verified) = app.authenticate(&body, &request).await?;
     let text = verified.body(&app.snapshot(), !request.query.has("nocatalog"))?;
     Ok(Reply::raw_json(201, text).header("x-subject-token", token.reveal()))
 }

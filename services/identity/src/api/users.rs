@@ -71,9 +71,11 @@ pub(super) fn domain_for(request: &Request, asked: Option<String>) -> Result<Dom
     })
 }
 
-/// A caller with domain scope sees that domain alone.
-pub(super) fn only_domain(request: &Request) -> Result<Option<DomainId>> {
-    Ok(request.caller()?.domain_id().cloned())
+/// The only domain whose objects a caller with domain scope is shown: the token's own, unless the caller may list those
+/// of all (an administrator may read each of them anyway).
+pub(super) fn only_domain(request: &Request, rule: &str) -> Result<Option<DomainId>> {
+    let mine = request.caller()?.domain_id().cloned();
+    Ok(mine.filter(|_| !request.may(rule, &Target::none())))
 }
 
 /// A user's form: enabled only if it has also logged in lately, where that is demanded.
@@ -92,7 +94,7 @@ pub(super) fn view<'a>(
 }
 
 pub(super) async fn list(app: Arc<App>, request: Request) -> Result<Reply> {
-    let mine = only_domain(&request)?;
+    let mine = only_domain(&request, "identity:list_users")?;
     let mut target = Target::none();
     if let Some(d) = &mine {
         target = target.with("target.domain_id", d).with("target.user.domain_id", d);

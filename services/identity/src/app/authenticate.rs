@@ -2,12 +2,13 @@
 //!
 //! Whatever is wrong with the user, the password or the scope, the answer is one and the same 401, after the same work.
 
-use super::{App, Issue, Verified, tokens::refused};
+use super::{App, Issue, Verified, oauth1::Signed, tokens::refused};
 use maru_auth::Scope;
 use maru_base::{DomainId, Error, ErrorKind, ProjectId, Result, UserId};
+use maru_http::Request;
 use maru_identity_model::{
-    ApplicationCredential, ApplicationCredentialId, AssignmentTarget, Delegation, Methods, Password, Secret, Trust,
-    TrustId, User, domain, effective_roles, project,
+    AccessToken, AccessTokenId, ApplicationCredential, ApplicationCredentialId, AssignmentTarget, Consumer, Delegation,
+    Methods, Password, Secret, Trust, TrustId, User, domain, effective_roles, project,
 };
 use maru_store::{Object, Snapshot};
 use serde_json::{Map, Value};
@@ -44,6 +45,7 @@ struct Parsed {
     password: Option<(Named, Secret)>,
     token: Option<Secret>,
     application_credential: Option<(Given, Secret)>,
+    oauth1: bool,
     scope: Wanted,
 }
 
@@ -117,6 +119,7 @@ fn parse(body: &Value) -> Result<Parsed> {
         password: None,
         token: None,
         application_credential: None,
+        oauth1: false,
         scope: Wanted::Default,
     };
     for method in methods {
@@ -150,9 +153,11 @@ fn parse(body: &Value) -> Result<Parsed> {
                 };
                 parsed.application_credential = Some((given, Secret::new(secret)));
             }
+            // All that it says is in the request's signature.
+            Some("oauth1") => parsed.oauth1 = true,
             Some(_) => {
                 return Err(Error::unauthorized(
-                    "Attempted to authenticate with an unsupported method; password, token and application_credential are supported.",
+                    "Attempted to authenticate with an unsupported method; password, token, application_credential and oauth1 are supported.",
                 ));
             }
             None => {
@@ -243,8 +248,17 @@ impl App {
     ///
     /// # Errors
     /// 400 for a malformed body, 401 for everything else that is wrong.
-    pub(crate) async fn authenticate(&self, body: &Value) -> Result<(Secret, Arc<Verified>)> {
+    pub(crate) async fn authenticate(&self, body: &Value, request: &Request) -> Result<(Secret, Arc<Verified>)> {
         let parsed = parse(body)?;
+        if parsed.oauth1 {
+            let alone = parsed.password.is_none() && parsed.token.is_none() && parsed.application_credential.is_none();
+            if !alone || !matches!(parsed.scope, Wanted::Default) {
+                return Err(Error::unauthorized(
+                    "OAuth1 authenticates alone, and for the project of the access token: name no other method, and no scope.",
+                ));
+            }
+            return self.by_access_token(&Signed::of(request)?);
+        }
         if let Some((given, secret)) = parsed.application_credential {
             if parsed.password.is_some() || parsed.token.is_some() {
                 return Err(Error::unauthorized(
@@ -331,6 +345,27 @@ impl App {
             methods: Methods::APPLICATION_CREDENTIAL,
             from: None,
             delegation: Some(Delegation::ApplicationCredential(c.id)),
+        })
+    }
+
+    /// A token by an OAuth1 access token: the request is signed with it.
+    fn by_access_token(&self, signed: &Signed) -> Result<(Secret, Arc<Verified>)> {
+        let snapshot = self.snapshot();
+        let consumer_id = signed.consumer()?;
+        let id = AccessTokenId::from(signed.get("oauth_token")?);
+        let consumer = snapshot.get::<Consumer>(&consumer_id);
+        let token = snapshot
+            .get::<AccessToken>(&id)
+            .filter(|t| t.consumer_id == consumer_id);
+        let secret = consumer.as_ref().filter(|_| token.is_some()).map(|c| &c.secret);
+        self.nonces.check(signed, secret, token.as_ref().map(|t| &t.secret))?;
+        let Some(token) = token else { return Err(refused()) };
+        self.issue(Issue {
+            user_id: token.user_id.clone(),
+            scope: Scope::Project(token.project_id.clone()),
+            methods: Methods::OAUTH1,
+            from: None,
+            delegation: Some(Delegation::AccessToken(id)),
         })
     }
 

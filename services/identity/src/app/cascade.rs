@@ -2,8 +2,10 @@
 
 use maru_base::{Error, ProjectId, Result};
 use maru_identity_model::{
-    AccessRule, Actor, ApplicationCredential, Assignment, AssignmentTarget, Credential, Group, Implication, Logins,
-    Membership, Password, Project, Revocation, Role, Trust, User, freeze, subtree,
+    AccessRule, AccessToken, Actor, ApplicationCredential, Assignment, AssignmentTarget, Consumer, Credential,
+    DomainConfig, Endpoint, EndpointGroup, Group, Implication, Limit, Logins, Membership, Password, PolicyUse, Project,
+    ProjectEndpoint, ProjectEndpointGroup, Region, RegisteredLimit, RequestToken, Revocation, Role, Service,
+    StoredPolicy, Trust, User, freeze, subtree,
 };
 use maru_store::{Key, Kind, Object, Op, Snapshot, Txn, object_key};
 use std::collections::HashSet;
@@ -64,6 +66,80 @@ impl<'a> Cascade<'a> {
         self.delete(trust);
     }
 
+    /// OAuth1 access tokens.
+    pub(crate) fn access_tokens(&mut self, index: &str, value: &str) {
+        for t in self.snapshot.find::<AccessToken>(index, value) {
+            self.delete(&t);
+        }
+    }
+    /// OAuth1 request tokens.
+    pub(crate) fn request_tokens(&mut self, index: &str, value: &str) {
+        for t in self.snapshot.find::<RequestToken>(index, value) {
+            self.delete(&t);
+        }
+    }
+    /// A consumer, with its tokens.
+    pub(crate) fn consumer(&mut self, consumer: &Object<Consumer>) {
+        self.access_tokens("consumer", &consumer.id);
+        self.request_tokens("consumer", &consumer.id);
+        self.delete(consumer);
+    }
+    fn policy_uses(&mut self, index: &str, value: &str) {
+        for u in self.snapshot.find::<PolicyUse>(index, value) {
+            self.delete(&u);
+        }
+    }
+    /// A policy, with what it was for.
+    pub(crate) fn policy(&mut self, policy: &Object<StoredPolicy>) {
+        self.policy_uses("policy", &policy.id);
+        self.delete(policy);
+    }
+    /// An endpoint, with what is associated with it.
+    pub(crate) fn endpoint(&mut self, endpoint: &Object<Endpoint>) {
+        for a in self.snapshot.find::<ProjectEndpoint>("endpoint", &endpoint.id) {
+            self.delete(&a);
+        }
+        self.policy_uses("endpoint", &endpoint.id);
+        self.delete(endpoint);
+    }
+    /// A service, with its endpoints and limits.
+    pub(crate) fn service(&mut self, service: &Object<Service>) {
+        for e in self.snapshot.find::<Endpoint>("service", &service.id) {
+            self.endpoint(&e);
+        }
+        self.policy_uses("service", &service.id);
+        for r in self.snapshot.find::<RegisteredLimit>("service", &service.id) {
+            self.limits("registered", &r.id);
+            self.txn.release(
+                "registered-limit",
+                &RegisteredLimit::scope(&r.service_id, r.region_id.as_ref()),
+                &r.resource_name,
+            );
+            self.delete(&r);
+        }
+        self.delete(service);
+    }
+    /// A region that nothing lies in.
+    pub(crate) fn region(&mut self, region: &Object<Region>) {
+        self.policy_uses("region", &region.id);
+        self.delete(region);
+    }
+    fn limits(&mut self, index: &str, value: &str) {
+        for l in self.snapshot.find::<Limit>(index, value) {
+            if !self.gone.contains(&l.key()) {
+                self.txn.release("limit", &l.registered, &l.whose());
+                self.delete(&l);
+            }
+        }
+    }
+    /// A group of endpoints, with the projects that see it.
+    pub(crate) fn endpoint_group(&mut self, group: &Object<EndpointGroup>) {
+        for a in self.snapshot.find::<ProjectEndpointGroup>("group", &group.id) {
+            self.delete(&a);
+        }
+        self.delete(group);
+    }
+
     /// A user, with its password, memberships, assignments and credentials. Its tokens end with it.
     pub(crate) fn user(&mut self, user: &Object<User>) {
         for m in self.snapshot.find::<Membership>("user", &user.id) {
@@ -79,6 +155,7 @@ impl<'a> Cascade<'a> {
         }
         self.trusts("trustor", &user.id);
         self.trusts("trustee", &user.id);
+        self.access_tokens("user", &user.id);
         if let Some(p) = self.snapshot.get::<Password>(&user.id) {
             self.delete(&p);
         }
@@ -132,6 +209,15 @@ impl<'a> Cascade<'a> {
         }
         self.application_credentials("project", &project.id);
         self.trusts("project", &project.id);
+        self.access_tokens("project", &project.id);
+        self.request_tokens("project", &project.id);
+        for a in self.snapshot.find::<ProjectEndpoint>("project", &project.id) {
+            self.delete(&a);
+        }
+        for a in self.snapshot.find::<ProjectEndpointGroup>("project", &project.id) {
+            self.delete(&a);
+        }
+        self.limits("project", &project.id);
         for user in self.snapshot.find::<User>("default_project", &project.id) {
             if !self.gone.contains(&user.key()) {
                 let mut value = (*user.value).clone();
@@ -176,6 +262,11 @@ impl<'a> Cascade<'a> {
         if let Some(r) = self.snapshot.get::<Revocation>(&Revocation::domain(&domain.id)) {
             self.delete(&r);
         }
+        self.limits("domain", &domain.id);
+        let own = DomainConfig::of(&maru_base::DomainId::from(domain.id.as_str()));
+        if let Some(config) = self.snapshot.get::<DomainConfig>(&own) {
+            self.delete(&config);
+        }
         self.project(domain)?;
         self.txn.release("domain", "", &domain.name);
         Ok(())
@@ -186,6 +277,7 @@ impl<'a> Cascade<'a> {
 pub(crate) fn revoke_project(txn: &mut Txn, id: &ProjectId, is_domain: bool) {
     let marker = Revocation {
         reason: "disabled".to_owned(),
+        at: super::compliance::now(),
     };
     txn.put(
         &if is_domain {
@@ -203,6 +295,7 @@ pub(crate) fn revoke_user(txn: &mut Txn, id: &str, reason: &str) {
         &Revocation::user(id),
         &Revocation {
             reason: reason.to_owned(),
+            at: super::compliance::now(),
         },
     );
 }

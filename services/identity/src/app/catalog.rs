@@ -2,19 +2,23 @@
 
 use crate::api::views::{CatalogEndpoint, CatalogService};
 use maru_base::{ProjectId, Result, UserId};
-use maru_identity_model::{Endpoint, EndpointId, Interface, Region, RegionId, Service, ServiceId, touch};
+use maru_identity_model::{
+    Endpoint, EndpointId, Interface, Region, RegionId, Service, ServiceId, associated_endpoints, touch,
+};
 use maru_store::{Snapshot, Store, Txn};
 use serde_json::Map;
 
-/// The catalogue as a caller sees it: enabled services with their enabled endpoints.
+/// The catalogue as a caller sees it: enabled services with their enabled endpoints; of a project that is associated with
+/// endpoints, these alone.
 pub(crate) fn render(snapshot: &Snapshot, project: Option<&ProjectId>, user: &UserId) -> Vec<CatalogService> {
+    let only = project.and_then(|p| associated_endpoints(snapshot, p));
     let mut services: Vec<CatalogService> = snapshot
         .list::<Service>()
         .filter(|s| s.enabled)
         .map(|s| {
             let mut endpoints: Vec<CatalogEndpoint> = snapshot
                 .find::<Endpoint>("service", &s.id)
-                .filter(|e| e.enabled)
+                .filter(|e| e.enabled && only.as_ref().is_none_or(|only| only.contains(&e.id)))
                 .filter_map(|e| {
                     let region = e.region_id.as_ref().map(ToString::to_string);
                     Some(CatalogEndpoint {
@@ -34,6 +38,7 @@ pub(crate) fn render(snapshot: &Snapshot, project: Option<&ProjectId>, user: &Us
                 name: s.name.clone(),
             }
         })
+        .filter(|s| only.is_none() || !s.endpoints.is_empty())
         .collect();
     services.sort_by(|a, b| a.kind.cmp(&b.kind));
     services

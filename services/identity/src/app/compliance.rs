@@ -69,6 +69,16 @@ impl PasswordRegex {
             description,
         })
     }
+    /// The expression.
+    #[must_use]
+    pub fn text(&self) -> &str {
+        &self.text
+    }
+    /// What users are told of it.
+    #[must_use]
+    pub fn description(&self) -> Option<&str> {
+        self.description.as_deref()
+    }
     /// A password that makes the expression backtrack without end does not match.
     fn matches(&self, password: &Secret) -> bool {
         self.regex.is_match(password.reveal()).unwrap_or(false)

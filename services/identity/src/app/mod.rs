@@ -7,6 +7,7 @@ pub(crate) mod catalog;
 pub(crate) mod compliance;
 mod keys;
 pub(crate) mod lockout;
+pub(crate) mod oauth1;
 mod passwords;
 mod tokens;
 
@@ -14,6 +15,7 @@ pub use bootstrap::{Bootstrap, BootstrapReport, bootstrap};
 pub use catalog::set_catalogue;
 pub use compliance::{Compliance, PasswordRegex};
 pub use keys::rotate_keys;
+pub use oauth1::sign_for_tests;
 pub(crate) use passwords::MAX_PASSWORD;
 pub(crate) use tokens::{Delegated, Issue, Verified, micros, refused};
 pub use tokens::{issue_for_tests, verifier};
@@ -60,6 +62,7 @@ pub struct App {
     pub(crate) passwords: passwords::Hasher,
     pub(crate) keys: keys::Keys,
     pub(crate) cache: tokens::Cache,
+    pub(crate) nonces: oauth1::Nonces,
     pub(crate) turnstiles: lockout::Turnstiles,
     pub(crate) epoch_key: Key,
 }
@@ -73,6 +76,7 @@ impl App {
             passwords: passwords::Hasher::new(settings.bcrypt_cost, settings.hashers),
             keys: keys::Keys::default(),
             cache: tokens::Cache::default(),
+            nonces: oauth1::Nonces::default(),
             turnstiles: lockout::Turnstiles::default(),
             epoch_key: maru_identity_model::epoch_key(),
             settings,

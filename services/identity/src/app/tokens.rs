@@ -17,8 +17,9 @@ use bytes::Bytes;
 use maru_auth::{Caller, Scope, TokenVerifier};
 use maru_base::{DomainId, Error, Result, UserId};
 use maru_identity_model::{
-    AccessRule, ApplicationCredential, AssignmentTarget, Delegation, Methods, Password, Payload, Project, Revocation,
-    RevocationId, RevokedToken, Role, Secret, Trust, User, domain, effective_roles, epoch, expand_implied, project,
+    AccessRule, AccessToken, ApplicationCredential, AssignmentTarget, Delegation, Methods, Password, Payload, Project,
+    Revocation, RevocationId, RevokedToken, Role, RoleId, Secret, Trust, User, domain, effective_roles, epoch,
+    expand_implied, project,
 };
 use maru_store::{Object, Snapshot};
 use sha2::Digest;
@@ -61,6 +62,8 @@ pub(crate) enum Delegated {
     ApplicationCredential(Object<ApplicationCredential>, Option<Vec<Object<AccessRule>>>),
     /// A trust.
     Trust(Object<Trust>),
+    /// An OAuth1 access token.
+    AccessToken(Object<AccessToken>),
 }
 
 impl Delegated {
@@ -68,6 +71,7 @@ impl Delegated {
         match self {
             Self::ApplicationCredential(c, _) => c.value.expires_at,
             Self::Trust(t) => t.value.expires_at,
+            Self::AccessToken(t) => Some(t.value.expires_at),
         }
     }
     fn view(&self) -> (&'static str, serde_json::Value) {
@@ -83,6 +87,10 @@ impl Delegated {
                 }
                 ("application_credential", view)
             }
+            Self::AccessToken(t) => (
+                "OS-OAUTH1",
+                serde_json::json!({"access_token_id": t.id, "consumer_id": t.consumer_id}),
+            ),
             Self::Trust(t) => (
                 "OS-TRUST:trust",
                 serde_json::json!({"id": t.id, "impersonation": t.impersonation,
@@ -102,6 +110,9 @@ impl Verified {
             Some(Delegated::ApplicationCredential(c, _)) if !c.value.unrestricted => Err(Error::forbidden(format!(
                 "Using method 'application_credential' is not allowed for managing {what}: the application credential is \
                  restricted. Authenticate with a password, or make it with unrestricted=true."
+            ))),
+            Some(Delegated::AccessToken(_)) => Err(Error::forbidden(format!(
+                "A token that was got by OAuth1 is not allowed for managing {what}; authenticate with a password."
             ))),
             Some(Delegated::Trust(_)) => Err(Error::forbidden(format!(
                 "A token that was got by a trust is not allowed for managing {what}; authenticate with a password."
@@ -265,17 +276,19 @@ fn judge(snapshot: &Snapshot, epoch: u64, payload: Payload, expired: Expired) ->
         Some(target) => effective_roles(snapshot, &giver, target),
         None => Vec::new(),
     };
+    // A trust or an access token is whole or not at all, as upstream.
+    let whole = |given: &[RoleId], has: &[Object<Role>]| given.iter().all(|id| has.iter().any(|r| r.id == *id));
     let given = match &delegated {
         None => None,
         Some(Delegated::ApplicationCredential(c, _)) => Some(c.roles.clone()),
-        Some(Delegated::Trust(t)) => {
-            // A trust is whole or not at all, as upstream.
-            if !t.roles.iter().all(|id| roles.iter().any(|r| r.id == *id)) {
-                return Err(refused());
-            }
-            Some(t.roles.clone())
+        Some(Delegated::Trust(Object { value, .. })) => Some(value.roles.clone()).filter(|given| whole(given, &roles)),
+        Some(Delegated::AccessToken(Object { value, .. })) => {
+            Some(value.roles.clone()).filter(|given| whole(given, &roles))
         }
     };
+    if delegated.is_some() && given.is_none() {
+        return Err(refused());
+    }
     if let Some(mut given) = given {
         expand_implied(snapshot, &mut given);
         roles.retain(|r| given.contains(&r.id));
@@ -339,6 +352,13 @@ fn delegated(snapshot: &Snapshot, by: &Delegation, payload: &Payload) -> Result<
                 return Err(refused());
             }
             Ok(Delegated::Trust(t))
+        }
+        Delegation::AccessToken(id) => {
+            let t = snapshot.get::<AccessToken>(id).ok_or_else(refused)?;
+            if t.user_id != payload.user_id || payload.scope != Scope::Project(t.project_id.clone()) {
+                return Err(refused());
+            }
+            Ok(Delegated::AccessToken(t))
         }
     }
 }
@@ -504,7 +524,8 @@ impl App {
         let expires_at = verified.payload.expires_at / 1_000_000 + 1;
         self.plan(|snapshot, txn| {
             if snapshot.get::<RevokedToken>(&id).is_none() {
-                txn.put(&id, &RevokedToken { expires_at });
+                let at = maru_base::time::now().as_microsecond();
+                txn.put(&id, &RevokedToken { expires_at, at });
             }
             let now = maru_base::time::now().as_second();
             for old in snapshot

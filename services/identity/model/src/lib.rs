@@ -45,8 +45,8 @@ pub use endpoint_filter::{
 };
 pub use groups::{Group, GroupId, Membership, MembershipId};
 pub use limits::{Limit, LimitId, RegisteredLimit, RegisteredLimitId};
-pub use oauth1::{AccessToken, AccessTokenId, Consumer, ConsumerId, Granted, RequestToken, RequestTokenId};
 pub use maru_base::Secret;
+pub use oauth1::{AccessToken, AccessTokenId, Consumer, ConsumerId, Granted, RequestToken, RequestTokenId};
 pub use policies::{PolicyId, PolicyUse, PolicyUseId, StoredPolicy};
 pub use projects::{DEFAULT_DOMAIN, Project, domain, domain_of, project, subtree};
 pub use roles::{Implication, ImplicationId, Role, RoleId};

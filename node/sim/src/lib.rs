@@ -112,6 +112,13 @@ impl SimNode {
         self.inner.world().guests.clone()
     }
 
+    /// The volumes and snapshots that have bytes on the node.
+    #[must_use]
+    pub fn volumes(&self) -> std::collections::BTreeSet<String> {
+        let world = self.inner.world();
+        world.volumes.keys().chain(world.snapshots.iter()).cloned().collect()
+    }
+
     /// Puts guests on the node that were there before this process.
     pub fn take_up(&self, guests: BTreeMap<String, SimGuest>) {
         self.inner.world().guests.extend(guests);

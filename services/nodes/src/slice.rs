@@ -40,6 +40,7 @@ const KINDS: &[&str] = &[
     "volume",
     "volume_attachment",
     "volume_snapshot",
+    "volume_unmanaged",
 ];
 
 /// Whether a change may change a node's slice, of which this was told. It may say yes too often, never no.
@@ -62,7 +63,9 @@ pub fn concerns(change: &Change, node: &NodeName, told: &BTreeMap<ItemKey, Item>
             change.old_as().is_some_and(here) || change.new_as().is_some_and(here)
         }
         Some(&"volume") => {
-            let here = |v: Arc<volume::Volume>| v.host.as_deref() == Some(node.as_str());
+            let here = |v: Arc<volume::Volume>| {
+                v.host.as_deref() == Some(node.as_str()) || v.moved_from.as_deref() == Some(node.as_str())
+            };
             // A server of this node may reach it where it is.
             let id = text.strip_prefix("volume/").unwrap_or_default();
             change.old_as().is_some_and(here) || change.new_as().is_some_and(here) || reaches(told, id)
@@ -74,6 +77,10 @@ pub fn concerns(change: &Change, node: &NodeName, told: &BTreeMap<ItemKey, Item>
                         .as_ref()
                         .is_some_and(|s| told.contains_key(&ItemKey::Server(s.clone())))
             };
+            change.old_as().is_some_and(here) || change.new_as().is_some_and(here)
+        }
+        Some(&"volume_unmanaged") => {
+            let here = |u: Arc<volume::Unmanaged>| u.host == node.as_str();
             change.old_as().is_some_and(here) || change.new_as().is_some_and(here)
         }
         Some(&"volume_snapshot") => {
@@ -194,7 +201,11 @@ pub fn of(snapshot: &Snapshot, node: &NodeName) -> Slice {
     for intent in volume::volume_intents(snapshot, node) {
         match intent.wanted {
             Some(wanted) => {
-                let exports = compute::exports_of(snapshot, &wanted.read);
+                let exports = wanted
+                    .read
+                    .as_ref()
+                    .map(|read| compute::exports_of(snapshot, read))
+                    .unwrap_or_default();
                 put(Item::Volume(volume_item(intent.id, wanted, exports)), &mut slice);
             }
             None => {

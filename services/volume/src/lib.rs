@@ -123,5 +123,6 @@ pub fn reconcilers(app: &Arc<App>) -> Vec<Arc<dyn Reconciler>> {
         Arc::new(control::messages::Messages),
         Arc::new(control::uploads::Uploads(Arc::clone(app))),
         Arc::new(control::backups::Backups(Arc::clone(app))),
+        Arc::new(control::moves::Moves(Arc::clone(app))),
     ]
 }

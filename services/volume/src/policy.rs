@@ -34,6 +34,12 @@ pub const POLICY: &[RuleDefault] = &[
     r("volume_extension:volume_admin_actions:migrate_volume", ADMIN),
     r("volume_extension:volume_admin_actions:migrate_volume_completion", ADMIN),
     r("volume_extension:volume_unmanage", ADMIN),
+    r("volume_extension:volume_manage", ADMIN),
+    r("volume_extension:list_manageable", ADMIN),
+    r("volume_extension:volume_actions:reimage", MEMBER),
+    r("snapshot_extension:snapshot_manage", ADMIN),
+    r("snapshot_extension:snapshot_unmanage", ADMIN),
+    r("snapshot_extension:list_manageable", ADMIN),
     // Snapshots.
     r("volume:create_snapshot", MEMBER),
     r("volume:get_snapshot", READER),

@@ -3,8 +3,9 @@
 use crate::{
     App,
     api::{
-        attachments, backup_records, backups, clusters, default_types, group_snapshots, group_types, groups, messages,
-        metadata, misc, qos, quotas, services, snapshots, transfers, types, versions, volume_actions, volumes,
+        attachments, backup_records, backups, clusters, default_types, group_snapshots, group_types, groups,
+        manageable, messages, metadata, misc, qos, quotas, services, snapshots, transfers, types, versions,
+        volume_actions, volumes,
     },
 };
 use maru_base::{Error, Result};
@@ -382,6 +383,67 @@ fn others(t: Table) -> Table {
         .get("/os-availability-zone", "volume:availability_zone_list", misc::zones)
         .get("/extensions", "volume:extensions", misc::extensions)
         .get("/resource_filters", "volume:resource_filters", misc::filters)
+        .get(
+            "/manageable_volumes",
+            "volume_extension:list_manageable",
+            manageable::volumes,
+        )
+        .get(
+            "/manageable_volumes/detail",
+            "volume_extension:list_manageable",
+            manageable::volumes_detail,
+        )
+        .post(
+            "/manageable_volumes",
+            "volume_extension:volume_manage",
+            manageable::manage_volume,
+        )
+        .get(
+            "/manageable_snapshots",
+            "snapshot_extension:list_manageable",
+            manageable::snapshots,
+        )
+        .get(
+            "/manageable_snapshots/detail",
+            "snapshot_extension:list_manageable",
+            manageable::snapshots_detail,
+        )
+        .post(
+            "/manageable_snapshots",
+            "snapshot_extension:snapshot_manage",
+            manageable::manage_snapshot,
+        )
+        // As clients of before 3.8 write them.
+        .get(
+            "/os-volume-manage",
+            "volume_extension:list_manageable",
+            manageable::volumes,
+        )
+        .get(
+            "/os-volume-manage/detail",
+            "volume_extension:list_manageable",
+            manageable::volumes_detail,
+        )
+        .post(
+            "/os-volume-manage",
+            "volume_extension:volume_manage",
+            manageable::manage_volume,
+        )
+        .get(
+            "/os-snapshot-manage",
+            "snapshot_extension:list_manageable",
+            manageable::snapshots,
+        )
+        .get(
+            "/os-snapshot-manage/detail",
+            "snapshot_extension:list_manageable",
+            manageable::snapshots_detail,
+        )
+        .post(
+            "/os-snapshot-manage",
+            "snapshot_extension:snapshot_manage",
+            manageable::manage_snapshot,
+        )
         .get("/messages", "message:get_all", messages::index)
         .get("/messages/{id}", "message:get", messages::show)
         .delete("/messages/{id}", "message:delete", messages::delete)

@@ -368,6 +368,23 @@ impl Kit {
                 }
             }
         }
+        for (name, node) in self.nodes() {
+            use maru_volume_model as v;
+            let volumes = v::volume_intents(&snapshot, &name)
+                .into_iter()
+                .filter(|i| i.wanted.is_some())
+                .map(|i| i.id);
+            let snapshots = v::snapshot_intents(&snapshot, &name)
+                .into_iter()
+                .filter(|i| i.wanted)
+                .map(|i| i.id);
+            let told: std::collections::BTreeSet<String> = volumes.chain(snapshots).collect();
+            for id in node.volumes().difference(&told) {
+                faults.push(format!(
+                    "node {name} has bytes of {id}, which nothing in the store is of"
+                ));
+            }
+        }
         let guests = |host: &str, id: &str| {
             let nodes = self.nodes();
             nodes.get(host).is_some_and(|n| n.guests().contains_key(id))

@@ -551,6 +551,17 @@ impl Scene {
         let query = match (service, path) {
             ("placement", "/usages") => format!("?project_id={}", self.blue.id),
             ("placement", "/allocation_candidates") => "?resources=VCPU:1".to_owned(),
+            (
+                "volume",
+                "/manageable_volumes"
+                | "/manageable_volumes/detail"
+                | "/manageable_snapshots"
+                | "/manageable_snapshots/detail"
+                | "/os-volume-manage"
+                | "/os-volume-manage/detail"
+                | "/os-snapshot-manage"
+                | "/os-snapshot-manage/detail",
+            ) if method == "GET" => "?host=n1@local%23local".to_owned(),
             ("volume", "/qos-specs/{id}/associate" | "/qos-specs/{id}/disassociate") => {
                 format!("?vol_type_id={}", self.value("volume", "types").unwrap_or_default())
             }

@@ -99,10 +99,30 @@ impl Scene {
             .await;
         let qos = json!({"qos_specs": {"name": "q", "consumer": "back-end", "k": "v"}});
         let qos = id(&self.kit.post(&admin, &v3("qos-specs"), qos).await["qos_specs"]);
-        let of = self.kit.volume(&who, "of-backup").await;
-        let backup = json!({"backup": {"volume_id": of, "name": "b"}});
+        let backed_up = self.kit.volume(&who, "of-backup").await;
+        let backup = json!({"backup": {"volume_id": backed_up, "name": "b"}});
         let backup = id(&self.kit.post(&who, &v3("backups"), backup).await["backup"]);
         self.kit.backup_available(&backup).await;
+        let unmanaged = self.kit.volume(&admin, "unmanaged").await;
+        self.volume_post_empty(
+            &admin,
+            &format!("volumes/{unmanaged}/action"),
+            json!({"os-unmanage": {}}),
+        )
+        .await;
+        self.spares.insert("unmanaged", unmanaged);
+        let body = json!({"snapshot": {"volume_id": of, "name": "unmanaged"}});
+        let stray = id(&self.kit.post(&who, &v3("snapshots"), body).await["snapshot"]);
+        self.kit
+            .until("the snapshot is available", |s| {
+                s.get::<maru_volume_model::Snapshot>(&stray.as_str().into())
+                    .is_some_and(|v| v.value.status.word() == "available")
+            })
+            .await;
+        self.volume_post_empty(&admin, &format!("snapshots/{stray}/action"), json!({"os-unmanage": {}}))
+            .await;
+        self.spares.insert("unmanaged-snapshot", stray);
+        self.spares.insert("of-snapshot", of);
         let group_kind = json!({"group_type": {"name": "gt", "group_specs": {"k": "v"}, "is_public": false}});
         let group_kind = id(&self.volume_post(&admin, "group_types", group_kind).await["group_type"]);
         let used = json!({"group_type": {"name": "gt-used"}});
@@ -209,6 +229,10 @@ impl Scene {
         self.volume_call("POST", who, noun, body).await.expect(202)
     }
 
+    async fn volume_post_empty(&self, who: &Actor, noun: &str, body: Value) {
+        self.volume_call("POST", who, noun, body).await.expect(202);
+    }
+
     pub(crate) fn volume_body(&self, method: &str, path: &str) -> Option<Body> {
         let spare = |name: &str| self.spares.get(name).cloned().unwrap_or_default();
         Some(Body::Json(match (method, path) {
@@ -272,6 +296,12 @@ impl Scene {
                 "group_id": self.value("volume", "groups").unwrap_or_default()}}),
             ("POST", "/group_snapshots/{id}/action") => json!({"reset_status": {"status": "available"}}),
             ("PUT", "/default-types/{project}") => json!({"default_type": {"volume_type": "__DEFAULT__"}}),
+            ("POST", "/manageable_volumes" | "/os-volume-manage") => json!({"volume": {"host": "n1@local#local",
+                "ref": {"source-name": format!("volume-{}", spare("unmanaged"))}, "name": "m", "description": "x",
+                "metadata": {"a": "b"}, "bootable": false, "availability_zone": "nova"}}),
+            ("POST", "/manageable_snapshots" | "/os-snapshot-manage") => json!({"snapshot": {
+                "volume_id": spare("of-snapshot"), "ref": {"source-name": format!("_snapshot-{}", spare("unmanaged-snapshot"))},
+                "name": "m", "description": "x", "metadata": {"a": "b"}}}),
             ("PUT", "/clusters/{id}") => json!({"name": "c"}),
             ("POST", "/workers/cleanup") => json!({"resource_type": "Volume"}),
             ("POST", "/backups/import_record") => {

@@ -1,6 +1,6 @@
 //! What a node is told of its volumes and snapshots: pure functions of the snapshot.
 
-use crate::{Snapshot, Source, Volume};
+use crate::{Snapshot, Source, Unmanaged, Volume};
 
 /// A volume that shall be on a node; without `intent` it shall not be there any more.
 #[derive(Debug, Clone)]
@@ -14,8 +14,8 @@ pub struct VolumeIntent {
 /// What shall be of a volume.
 #[derive(Debug, Clone)]
 pub struct Wanted {
-    /// The volume as it was read: compute tells by it who reaches it.
-    pub read: maru_store::Object<Volume>,
+    /// The volume as it was read: compute tells by it who reaches it. `None` when nobody shall.
+    pub read: Option<maru_store::Object<Volume>>,
     /// The request that last changed the intent.
     pub request_id: String,
     /// Bytes of the disk.
@@ -39,36 +39,79 @@ pub struct SnapshotIntent {
     pub wanted: bool,
 }
 
-/// The volumes of a node.
+/// The volumes of a node: those that are there, those that are on their way to another node, and bytes without a volume.
 #[must_use]
 pub fn volume_intents(snapshot: &maru_store::Snapshot, node: &str) -> Vec<VolumeIntent> {
-    snapshot
-        .find::<Volume>("host", node)
+    let here = snapshot.find::<Volume>("host", node).map(|v| VolumeIntent {
+        id: v.id.to_string(),
+        wanted: (!v.value.removing).then(|| Wanted {
+            request_id: v.value.request_id.clone(),
+            size: v.value.bytes(),
+            content: v.value.content,
+            source: told(snapshot, &v.value.source),
+            read: Some(v),
+        }),
+    });
+    // Bytes that shall only be kept are told as a copy of themselves: a node that has none makes none.
+    let left = snapshot
+        .find::<Volume>("moved_from", node)
+        .filter(|v| v.value.host.as_deref() != Some(node))
         .map(|v| VolumeIntent {
             id: v.id.to_string(),
-            wanted: (!v.value.removing).then(|| Wanted {
-                read: v.clone(),
+            wanted: (!v.value.moved).then(|| Wanted {
+                read: None,
                 request_id: v.value.request_id.clone(),
-                size: v.value.bytes(),
-                content: v.value.content,
-                source: v.value.source.clone(),
+                size: 0,
+                content: v.value.content.saturating_sub(1),
+                source: Source::Volume(v.id.clone()),
             }),
-        })
-        .collect()
+        });
+    let kept = snapshot
+        .find::<Unmanaged>("host", node)
+        .filter(|u| u.value.snapshot_of.is_none())
+        .map(|u| VolumeIntent {
+            id: u.id.to_string(),
+            wanted: (!u.value.removing).then(|| Wanted {
+                read: None,
+                request_id: u.value.request_id.clone(),
+                size: 0,
+                content: u.value.content,
+                source: Source::Volume(u.id.as_str().into()),
+            }),
+        });
+    here.chain(left).chain(kept).collect()
 }
 
-/// The snapshots of a node.
+/// What a node is told of a volume's source: a snapshot by the name of its bytes.
+fn told(snapshot: &maru_store::Snapshot, source: &Source) -> Source {
+    match source {
+        Source::Snapshot(id) => {
+            let read = snapshot.get::<Snapshot>(id);
+            let bytes = read.map_or_else(|| id.to_string(), |s| s.value.bytes_of(id));
+            Source::Snapshot(bytes.into())
+        }
+        other => other.clone(),
+    }
+}
+
+/// The snapshots of a node, and bytes without a snapshot.
 #[must_use]
 pub fn snapshot_intents(snapshot: &maru_store::Snapshot, node: &str) -> Vec<SnapshotIntent> {
-    snapshot
-        .find::<Snapshot>("host", node)
-        .map(|s| SnapshotIntent {
-            id: s.id.to_string(),
-            volume_id: s.value.volume_id.to_string(),
-            request_id: s.value.request_id.clone(),
-            wanted: !s.value.removing,
+    let here = snapshot.find::<Snapshot>("host", node).map(|s| SnapshotIntent {
+        id: s.value.bytes_of(&s.id),
+        volume_id: s.value.volume_id.to_string(),
+        request_id: s.value.request_id.clone(),
+        wanted: !s.value.removing,
+    });
+    let kept = snapshot.find::<Unmanaged>("host", node).filter_map(|u| {
+        u.value.snapshot_of.as_ref().map(|of| SnapshotIntent {
+            id: u.id.to_string(),
+            volume_id: of.to_string(),
+            request_id: u.value.request_id.clone(),
+            wanted: !u.value.removing,
         })
-        .collect()
+    });
+    here.chain(kept).collect()
 }
 
 /// Whether a volume of this node is being made from the blob with this digest.

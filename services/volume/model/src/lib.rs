@@ -19,6 +19,7 @@ pub mod quota;
 mod snapshot;
 mod status;
 mod transfer;
+mod unmanaged;
 mod volume;
 mod volume_type;
 
@@ -41,9 +42,10 @@ pub use plan::{
     plan_forget_snapshot, plan_forget_volume, plan_remove_snapshot, plan_remove_volume, type_epoch,
 };
 pub use qos::{Consumer, Qos, QosId};
-pub use snapshot::{Snapshot, SnapshotId, SnapshotStatus};
+pub use snapshot::{Snapshot, SnapshotId, SnapshotStatus, snapshot_of_bytes};
 pub use status::Status;
 pub use transfer::{Transfer, TransferId};
+pub use unmanaged::{Unmanaged, UnmanagedId};
 pub use volume::{NewVolume, Source, Upload, Volume, VolumeId};
 pub use volume_type::{DEFAULT_TYPE, Encryption, VolumeType, VolumeTypeId, find_type, visible_type};
 
@@ -58,6 +60,7 @@ pub fn register(registry: &mut maru_store::Registry) {
         .register::<Backup>()
         .register::<Transfer>()
         .register::<Backend>()
+        .register::<Unmanaged>()
         .register::<GroupType>()
         .register::<Group>()
         .register::<GroupSnapshot>()

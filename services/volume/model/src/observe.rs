@@ -1,8 +1,8 @@
 //! What a node says of its volumes, and how their statuses follow.
 
 use crate::{
-    Backup, BackupStatus, Snapshot, SnapshotId, SnapshotStatus, Source, Status, Volume, VolumeId, message,
-    plan_forget_snapshot, plan_forget_volume, quota, status_by_attachments,
+    Backup, BackupStatus, SnapshotId, SnapshotStatus, Source, Status, Unmanaged, UnmanagedId, Volume, VolumeId,
+    message, plan_forget_snapshot, plan_forget_volume, quota, snapshot_of_bytes, status_by_attachments,
 };
 use maru_base::Result;
 use maru_store::Txn;
@@ -62,7 +62,23 @@ pub fn plan_observe_volume(
     let made = seen.content == Some(v.content) && seen.size >= v.bytes();
     let failed = seen.fault.is_some() && seen.fault_final;
     let mut new = (**v).clone();
+    if let Some(from) = v.moved_from.as_deref().filter(|_| !v.moved) {
+        moved(snapshot, &mut new, id, from, made, failed);
+        if new != **v {
+            txn.update(&volume, &new);
+        }
+        return;
+    }
     match v.status {
+        Status::Managing if made => {
+            new.status = Status::Available;
+            if let Some(old) = new.takes_over.take().and_then(|u| snapshot.get::<Unmanaged>(&u)) {
+                let mut gone = (*old.value).clone();
+                gone.removing = true;
+                txn.update(&old, &gone);
+            }
+        }
+        Status::Managing if failed => new.status = Status::ErrorManaging,
         // A server may wait for it already.
         Status::Creating | Status::Downloading if made => new.status = status_by_attachments(snapshot, id),
         Status::Creating | Status::Downloading if failed => new.status = Status::Error,
@@ -105,6 +121,27 @@ pub fn plan_observe_volume(
     txn.update(&volume, &new);
 }
 
+/// The new node of a volume has its bytes, or cannot have them: then it stays where it was.
+fn moved(snapshot: &maru_store::Snapshot, new: &mut Volume, id: &VolumeId, from: &str, made: bool, failed: bool) {
+    if made {
+        new.moved = true;
+        new.migration_status = Some("success".to_owned());
+    } else if failed {
+        new.host = Some(from.to_owned());
+        new.moved_from = None;
+        new.content = new.content.saturating_sub(1);
+        new.migration_status = Some("error".to_owned());
+    } else {
+        return;
+    }
+    new.moving_to = None;
+    if new.status == Status::Maintenance {
+        new.status = new.before.take().unwrap_or_else(|| status_by_attachments(snapshot, id));
+    }
+    new.asked_after = snapshot.revision();
+    new.updated = Some(maru_base::time::now());
+}
+
 /// What a failure was the failure of, for its user message.
 fn what_failed(v: &Volume) -> (message::Words, message::Words) {
     match (v.status, &v.source) {
@@ -124,7 +161,7 @@ pub fn plan_observe_snapshot(
     id: &SnapshotId,
     seen: &SnapshotSeen,
 ) {
-    let Some(read) = snapshot.get::<Snapshot>(id) else {
+    let Some(read) = snapshot_of_bytes(snapshot, id) else {
         return;
     };
     if read.value.host.as_deref() != Some(node) || read.value.status != SnapshotStatus::Creating {
@@ -142,7 +179,7 @@ pub fn plan_observe_snapshot(
             action: message::SNAPSHOT_CREATE,
             detail: message::NOT_SNAPPED,
         };
-        message::plan_message(txn, &new.project_id, id, &new.request_id, event);
+        message::plan_message(txn, &new.project_id, &read.id, &new.request_id, event);
     } else {
         return;
     }
@@ -155,9 +192,33 @@ pub fn plan_observe_snapshot(
 /// # Errors
 /// None today; a `Result` like every planner.
 pub fn plan_volume_removed(snapshot: &maru_store::Snapshot, txn: &mut Txn, node: &str, id: &VolumeId) -> Result<()> {
-    match snapshot.get::<Volume>(id) {
-        Some(v) if v.value.host.as_deref() == Some(node) && v.value.removing => plan_forget_volume(snapshot, txn, &v),
-        _ => Ok(()),
+    if let Some(v) = snapshot.get::<Volume>(id) {
+        let mut new = (*v.value).clone();
+        if new.host.as_deref() == Some(node) && new.removing {
+            let Some(from) = new.moved_from.take() else {
+                return plan_forget_volume(snapshot, txn, &v);
+            };
+            // The node that had it before has bytes still.
+            new.host = Some(from);
+            txn.update(&v, &new);
+        } else if new.moved_from.as_deref() == Some(node) && new.moved {
+            new.moved_from = None;
+            new.moved = false;
+            txn.update(&v, &new);
+        }
+        return Ok(());
+    }
+    plan_unmanaged_removed(snapshot, txn, node, id);
+    Ok(())
+}
+
+/// Nothing is left of bytes without a volume or a snapshot.
+fn plan_unmanaged_removed(snapshot: &maru_store::Snapshot, txn: &mut Txn, node: &str, id: &str) {
+    if let Some(u) = snapshot.get::<Unmanaged>(&UnmanagedId::from(id))
+        && u.value.host == node
+        && u.value.removing
+    {
+        txn.delete(&u);
     }
 }
 
@@ -171,8 +232,12 @@ pub fn plan_snapshot_removed(
     node: &str,
     id: &SnapshotId,
 ) -> Result<()> {
-    match snapshot.get::<Snapshot>(id) {
-        Some(s) if s.value.host.as_deref() == Some(node) && s.value.removing => plan_forget_snapshot(snapshot, txn, &s),
-        _ => Ok(()),
+    match snapshot_of_bytes(snapshot, id) {
+        Some(s) if s.value.host.as_deref() == Some(node) && s.value.removing => {
+            return plan_forget_snapshot(snapshot, txn, &s);
+        }
+        Some(_) => {}
+        None => plan_unmanaged_removed(snapshot, txn, node, id),
     }
+    Ok(())
 }

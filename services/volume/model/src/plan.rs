@@ -61,6 +61,8 @@ pub fn plan_create_volume(
         txn.bump_epoch(&group_epoch(group));
     }
     match &volume.source {
+        // What has no volume any more is guarded by who takes it over.
+        Source::Volume(_) if volume.takes_over.is_some() => {}
         Source::Volume(source) => {
             txn.alive::<Volume>(source);
         }

@@ -89,6 +89,9 @@ pub struct Snapshot {
     /// The group snapshot it is of.
     #[serde(default)]
     pub group_snapshot_id: Option<GroupSnapshotId>,
+    /// What its node knows its bytes by, if not by its id: it took over bytes that had no snapshot.
+    #[serde(default)]
+    pub bytes: Option<String>,
     /// Why it is in ERROR.
     pub fault: Option<String>,
     /// The request that last changed the intent.
@@ -113,6 +116,10 @@ impl Kind for Snapshot {
                 values: |s| vec![s.volume_id.to_string()],
             },
             Index {
+                name: "bytes",
+                values: |s| s.bytes.iter().cloned().collect(),
+            },
+            Index {
                 name: "group_snapshot",
                 values: |s| s.group_snapshot_id.iter().map(ToString::to_string).collect(),
             },
@@ -122,4 +129,20 @@ impl Kind for Snapshot {
             },
         ]
     }
+}
+
+impl Snapshot {
+    /// What its node knows its bytes by.
+    #[must_use]
+    pub fn bytes_of(&self, id: &SnapshotId) -> String {
+        self.bytes.clone().unwrap_or_else(|| id.to_string())
+    }
+}
+
+/// The snapshot whose bytes a node knows by this id.
+#[must_use]
+pub fn snapshot_of_bytes(snapshot: &maru_store::Snapshot, bytes: &str) -> Option<maru_store::Object<Snapshot>> {
+    snapshot
+        .get::<Snapshot>(&SnapshotId::from(bytes))
+        .or_else(|| snapshot.find::<Snapshot>("bytes", bytes).next())
 }

@@ -38,10 +38,18 @@ statuses! {
     ErrorManaging = "error_managing", Managing = "managing", BackingUp = "backing-up",
     RestoringBackup = "restoring-backup", ErrorBackingUp = "error_backing-up",
     ErrorRestoring = "error_restoring", ErrorExtending = "error_extending", Downloading = "downloading",
-    Uploading = "uploading", Retyping = "retyping", Extending = "extending",
+    Uploading = "uploading", Retyping = "retyping", Extending = "extending", Unmanaging = "unmanaging",
 }
 
 impl Status {
+    /// Whether its bytes are being made in it.
+    #[must_use]
+    pub const fn filling(self) -> bool {
+        matches!(
+            self,
+            Self::Creating | Self::Downloading | Self::RestoringBackup | Self::Maintenance | Self::Managing
+        )
+    }
     /// Whether a volume in it may be deleted (and has no attachment).
     #[must_use]
     pub const fn deletable(self) -> bool {

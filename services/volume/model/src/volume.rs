@@ -98,6 +98,24 @@ pub struct Volume {
     /// The group it is in.
     #[serde(default)]
     pub group_id: Option<GroupId>,
+    /// The node that it moves to, while it does.
+    #[serde(default)]
+    pub moving_to: Option<String>,
+    /// The node that had its bytes before and may have them still.
+    #[serde(default)]
+    pub moved_from: Option<String>,
+    /// Whether the new node has the bytes: those of `moved_from` shall go.
+    #[serde(default)]
+    pub moved: bool,
+    /// Upstream's word for how its last move went.
+    #[serde(default)]
+    pub migration_status: Option<String>,
+    /// sha512 of a blob that is kept for it while its bytes are made of that.
+    #[serde(default)]
+    pub staged: Option<String>,
+    /// Bytes without a volume that it is being made of: they go when it is made.
+    #[serde(default)]
+    pub takes_over: Option<crate::UnmanagedId>,
     /// The size that an extension came from, while it is under way.
     pub extending_from: Option<u32>,
     /// An upload as an image, while it is under way.
@@ -134,6 +152,18 @@ impl Kind for Volume {
             Index {
                 name: "type",
                 values: |v| vec![v.type_id.to_string()],
+            },
+            Index {
+                name: "moved_from",
+                values: |v| v.moved_from.iter().cloned().collect(),
+            },
+            Index {
+                name: "staged",
+                values: |v| v.staged.iter().cloned().collect(),
+            },
+            Index {
+                name: "moving",
+                values: |v| v.moving_to.iter().map(|_| "yes".to_owned()).collect(),
             },
             Index {
                 name: "group",
@@ -197,6 +227,12 @@ impl Volume {
             source_volid: None,
             snapshot_id: None,
             group_id: None,
+            moving_to: None,
+            moved_from: None,
+            moved: false,
+            migration_status: None,
+            staged: None,
+            takes_over: None,
             extending_from: None,
             upload: None,
             backup: None,

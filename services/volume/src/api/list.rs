@@ -77,7 +77,7 @@ pub(crate) fn filter_but<T: Row>(request: &Request, rows: &mut Vec<T>, allowed: 
 }
 
 /// The sort keys of the query: `sort=key:dir,key2` or `sort_key` and `sort_dir`; newest first when none is given.
-fn order(request: &Request, keys: &[&str]) -> Result<Vec<(String, Direction)>> {
+fn order(request: &Request, keys: &[&str], default: &str) -> Result<Vec<(String, Direction)>> {
     let known = |key: &str| {
         keys.contains(&key).then(|| key.to_owned()).ok_or_else(|| {
             invalid(
@@ -107,7 +107,7 @@ fn order(request: &Request, keys: &[&str]) -> Result<Vec<(String, Direction)>> {
             .query
             .get("sort_dir")
             .map_or(Ok(Direction::Descending), direction)?;
-        order.push((known(request.query.get("sort_key").unwrap_or("created_at"))?, dir));
+        order.push((known(request.query.get("sort_key").unwrap_or(default))?, dir));
     }
     Ok(order)
 }
@@ -138,7 +138,12 @@ fn number(request: &Request, name: &str) -> Result<Option<usize>> {
 
 /// Sorts and cuts one page.
 pub(crate) fn page<T: Row>(request: &Request, rows: Vec<T>, keys: &[&str]) -> Result<Listed<T>> {
-    let order = order(request, keys)?;
+    page_by(request, rows, keys, "created_at")
+}
+
+/// The same of what is sorted by `default` when no key is given.
+pub(crate) fn page_by<T: Row>(request: &Request, rows: Vec<T>, keys: &[&str], default: &str) -> Result<Listed<T>> {
+    let order = order(request, keys, default)?;
     let mut keyed: Vec<(Vec<Option<String>>, T)> = rows
         .into_iter()
         .map(|row| (order.iter().map(|(key, _)| row.field(key)).collect(), row))

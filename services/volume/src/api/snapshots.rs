@@ -86,7 +86,7 @@ pub(crate) fn find(request: &Request, snapshot: &maru_store::Snapshot, id: &str)
     Ok(found)
 }
 
-fn view(request: &Request, read: &Object<Snapshot>, whole: bool) -> Value {
+pub(crate) fn view(request: &Request, read: &Object<Snapshot>, whole: bool) -> Value {
     let s = &read.value;
     let mut out = json!({
         "id": read.id.as_str(), "volume_id": s.volume_id.as_str(), "name": s.name, "description": s.description,
@@ -189,6 +189,7 @@ pub(crate) async fn create(app: Arc<App>, mut request: Request) -> Result<Reply>
                 progress: None,
                 metadata: metadata.clone(),
                 group_snapshot_id: None,
+                bytes: None,
                 fault: None,
                 request_id: request.id.to_string(),
                 created: maru_base::time::now(),
@@ -289,9 +290,18 @@ pub(crate) async fn act(app: Arc<App>, mut request: Request) -> Result<Reply> {
             request.authorize_rule("volume_extension:snapshot_admin_actions:force_delete", &Target::none())?;
             remove(&app, &request, true).await
         }
-        "os-unmanage" => Err(Error::not_implemented(
-            "Taking a snapshot out of the cloud's hands is not served here.",
-        )),
+        "os-unmanage" => {
+            request.authorize_rule("snapshot_extension:snapshot_unmanage", &Target::none())?;
+            app.store
+                .plan(|snapshot| {
+                    let read = find(&request, snapshot, request.param("id"))?;
+                    let mut txn = Txn::new();
+                    crate::app::unmanaged::plan_unmanage_snapshot(snapshot, &mut txn, &read, &request.id)?;
+                    Ok((txn, ()))
+                })
+                .await?;
+            Ok(Reply::empty(202))
+        }
         other => Err(Error::bad_request(format!("There is no such action: {other}"))),
     }
 }

@@ -3,6 +3,7 @@
 use crate::{
     App,
     api::{
+        volume_moves,
         volumes::find,
         wire::{self, Count, Flag, invalid, map_of, typed},
     },
@@ -145,13 +146,40 @@ pub(crate) async fn act(app: Arc<App>, mut request: Request) -> Result<Reply> {
             .await?;
             Ok(Reply::empty(202))
         }
-        "os-migrate_volume"
-        | "os-migrate_volume_completion"
-        | "os-unmanage"
-        | "os-reimage"
-        | "os-extend_volume_completion" => Err(Error::not_implemented(format!(
-            "The action {name} is not served by this cloud yet."
-        ))),
+        "os-unmanage" => {
+            map_of(&name, value)?;
+            change(&app, &request, |snapshot, txn, volume| {
+                crate::app::unmanaged::plan_unmanage(snapshot, txn, volume, &request.id)
+            })
+            .await?;
+            Ok(Reply::empty(202))
+        }
+        "os-migrate_volume" => {
+            let body = typed("os-migrate_volume", value)?;
+            change(&app, &request, |snapshot, txn, volume| {
+                volume_moves::plan_migrate(snapshot, txn, volume, &body, &request)
+            })
+            .await?;
+            Ok(Reply::empty(202))
+        }
+        "os-migrate_volume_completion" | "os-extend_volume_completion" => {
+            map_of(&name, value)?;
+            Err(Error::bad_request(format!(
+                "Invalid volume: nothing waits for {name}: this cloud finishes migrations and extensions itself."
+            )))
+        }
+        "os-reimage" => {
+            wire::since(&request, 68)?;
+            let target = Target::of_caller(request.caller()?);
+            request.authorize_rule("volume_extension:volume_actions:reimage", &target)?;
+            let body = typed("os-reimage", value)?;
+            volume_moves::check_reimage(&body)?;
+            change(&app, &request, |snapshot, txn, volume| {
+                volume_moves::plan_reimage(snapshot, txn, volume, &body, &request)
+            })
+            .await?;
+            Ok(Reply::empty(202))
+        }
         other => Err(Error::bad_request(format!("There is no such action: {other}"))),
     }
 }
@@ -627,6 +655,10 @@ async fn reset_status(app: &App, request: &Request, body: ResetBody) -> Result<R
     }
     edit(app, request, |v| {
         if let Some(status) = status {
+            // A move that has not left the node yet is given up.
+            if v.moved_from.is_none() {
+                v.moving_to = None;
+            }
             v.status = status;
             v.before = None;
             v.upload = None;

@@ -73,6 +73,7 @@ impl Row for Object<Volume> {
             "snapshot_id" => v.snapshot_id.as_ref().map(ToString::to_string),
             "source_volid" => v.source_volid.as_ref().map(ToString::to_string),
             "volume_type_id" => Some(v.type_id.to_string()),
+            "migration_status" => v.migration_status.clone(),
             "group_id" => v.group_id.as_ref().map(ToString::to_string),
             "created_at" => Some(v.created.to_string()),
             "updated_at" => v.updated.map(|t| t.to_string()),
@@ -159,7 +160,8 @@ pub(crate) fn view(request: &Request, snapshot: &Snapshot, volume: &Object<Volum
         "encrypted": kind.as_ref().is_some_and(|t| t.value.encryption.is_some()),
         "multiattach": v.multiattach, "metadata": metadata, "user_id": v.user_id.as_str(),
         "snapshot_id": v.snapshot_id, "source_volid": v.source_volid, "replication_status": Value::Null,
-        "consistencygroup_id": Value::Null, "migration_status": Value::Null,
+        "consistencygroup_id": Value::Null,
+        "migration_status": v.migration_status.as_ref().filter(|_| request.caller().is_ok_and(|c| c.is_admin())),
         "volume_type": kind.as_ref().map(|t| t.value.name.clone()),
         "created_at": time(v.created), "updated_at": time_or_null(v.updated),
         "attachments": attachments(request, snapshot, &volume.id),
@@ -175,7 +177,7 @@ pub(crate) fn view(request: &Request, snapshot: &Snapshot, volume: &Object<Volum
                 .host
                 .as_deref()
                 .map_or(Value::Null, |h| format!("{h}@local#local").into());
-            out["os-vol-mig-status-attr:migstat"] = Value::Null;
+            out["os-vol-mig-status-attr:migstat"] = json!(v.migration_status);
             out["os-vol-mig-status-attr:name_id"] = Value::Null;
         }
     }

@@ -340,6 +340,7 @@ pub(crate) fn plan_create_snapshots(
             progress: None,
             metadata: std::collections::BTreeMap::new(),
             group_snapshot_id: Some(id.clone()),
+            bytes: None,
             fault: None,
             request_id: request.id.to_string(),
             created: now,

@@ -2,4 +2,5 @@
 
 pub(crate) mod capabilities;
 pub(crate) mod groups;
+pub(crate) mod unmanaged;
 pub(crate) mod volumes;

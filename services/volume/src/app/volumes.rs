@@ -112,12 +112,12 @@ fn check(request: &Request, body: &CreateBody) -> Result<()> {
 }
 
 /// What a volume inherits from what it is made of.
-struct Origin {
-    source: Source,
+pub(crate) struct Origin {
+    pub(crate) source: Source,
     /// Least size in GiB.
-    least: u32,
+    pub(crate) least: u32,
     type_id: Option<model::VolumeTypeId>,
-    image_metadata: BTreeMap<String, String>,
+    pub(crate) image_metadata: BTreeMap<String, String>,
     bootable: bool,
     snapshot_id: Option<SnapshotId>,
     source_volid: Option<VolumeId>,
@@ -318,7 +318,7 @@ fn origin(snapshot: &Snapshot, request: &Request, body: &CreateBody) -> Result<O
 }
 
 /// What a volume takes over from an image.
-fn image(snapshot: &Snapshot, request: &Request, id: &str) -> Result<Origin> {
+pub(crate) fn image(snapshot: &Snapshot, request: &Request, id: &str) -> Result<Origin> {
     let missing =
         || Error::bad_request("Invalid input received: Invalid image identifier or unable to access requested image.");
     let image: Object<Image> =

@@ -121,20 +121,19 @@ impl Backups {
 
     /// Reads the bytes from the volume's node into a blob that has no place yet.
     async fn read(&self, store: &Store, b: &Backup) -> Result<SealedBlob> {
-        let host = store
-            .snapshot()
-            .get::<Volume>(&b.volume_id)
-            .and_then(|v| v.value.host.clone())
-            .ok_or_else(|| Error::not_found("The volume is gone."))?;
-        let from = b.snapshot_id.as_ref().map_or(b.volume_id.as_str(), |s| s.as_str());
-        let mut bytes = self.0.bytes.read(&host, from, "qcow2").await?;
-        let mut writer = self.0.blobs.begin().await?;
-        while let Some(chunk) = bytes.next().await {
-            writer
-                .write(chunk.map_err(|e| Error::unavailable("The node broke off.").with_source(e))?)
-                .await?;
-        }
-        writer.seal().await
+        let snapshot = store.snapshot();
+        let (host, from) = match &b.snapshot_id {
+            Some(id) => {
+                let read = maru_volume_model::find_snapshot(&snapshot, id)?;
+                (read.value.host.clone(), read.value.bytes_of(id))
+            }
+            None => {
+                let volume = maru_volume_model::find_volume(&snapshot, &b.volume_id)?;
+                (volume.value.host.clone(), b.volume_id.to_string())
+            }
+        };
+        let host = host.ok_or_else(|| Error::not_found("No node has the volume's bytes."))?;
+        pull(&self.0, &host, &from).await
     }
 
     async fn remove(&self, store: &Store, backup: &Object<Backup>) -> Result<()> {
@@ -161,11 +160,25 @@ impl Backups {
     }
 }
 
-/// Removes a blob that no backup names. Blobs are named by their contents: another backup may be the same bytes.
+/// Reads the bytes of a volume or snapshot from a node into a blob that has no place yet.
+pub(crate) async fn pull(app: &App, host: &str, from: &str) -> Result<SealedBlob> {
+    let mut bytes = app.bytes.read(host, from, "qcow2").await?;
+    let mut writer = app.blobs.begin().await?;
+    while let Some(chunk) = bytes.next().await {
+        writer
+            .write(chunk.map_err(|e| Error::unavailable("The node broke off.").with_source(e))?)
+            .await?;
+    }
+    writer.seal().await
+}
+
+/// Removes a blob that neither a backup nor a volume names. Blobs are named by their contents: another backup may be the same bytes.
 pub(crate) async fn collect(app: &App, digest: &str) -> Result<()> {
     let _alone = app.naming.write().await;
     let snapshot = app.store.current().await?;
-    if snapshot.find::<Backup>("digest", digest).next().is_none() {
+    let named = snapshot.find::<Backup>("digest", digest).next().is_some()
+        || snapshot.find::<Volume>("staged", digest).next().is_some();
+    if !named {
         app.blobs.delete(digest).await?;
     }
     Ok(())

@@ -97,30 +97,11 @@ fn choose(snapshot: &View, volume: &Object<Volume>) -> std::result::Result<Strin
         Source::Snapshot(id) => Some(snapshot.get::<Snapshot>(id).and_then(|s| s.value.host.clone())),
         Source::Blank | Source::Image { .. } | Source::Backup { .. } => volume.value.wanted_host.clone().map(Some),
     };
-    let unmet = snapshot
-        .get::<VolumeType>(&volume.value.type_id)
-        .and_then(|t| unmet(&t.value.extra_specs));
-    let refused = |b: &Backend| -> Option<String> {
-        if let Some(unmet) = &unmet {
-            return Some(unmet.clone());
-        }
-        if !b.up {
-            return Some("is down".to_owned());
-        }
-        if b.disabled || b.frozen {
-            return Some("is disabled".to_owned());
-        }
-        if b.zone != volume.value.zone {
-            return Some(format!("is in the zone {}, not {}", b.zone, volume.value.zone));
-        }
-        let free = free_gb(snapshot, b);
-        (free < i64::from(volume.value.size)).then(|| format!("has {free} GiB left of {}", b.capacity_gb))
-    };
     if let Some(host) = source {
         let host = host.ok_or("What it is copied from is gone.")?;
         let backend =
             find_backend(snapshot, &host).ok_or_else(|| format!("{host}, where it must be, is not there."))?;
-        return match refused(&backend.value) {
+        return match refused(snapshot, volume, &backend.value) {
             // The source's zone is where the copy must be.
             Some(why) if !why.starts_with("is in the zone") => Err(format!("{host}, where it must be, {why}.")),
             _ => Ok(host),
@@ -129,7 +110,7 @@ fn choose(snapshot: &View, volume: &Object<Volume>) -> std::result::Result<Strin
     let mut best: Option<(i64, String)> = None;
     let mut reasons = Vec::new();
     for b in snapshot.list::<Backend>() {
-        match refused(&b.value) {
+        match refused(snapshot, volume, &b.value) {
             Some(why) => reasons.push(format!("{} {why}", b.value.host)),
             None => {
                 let free = free_gb(snapshot, &b.value);
@@ -147,6 +128,27 @@ fn choose(snapshot: &View, volume: &Object<Volume>) -> std::result::Result<Strin
             format!("{}.", reasons.join("; "))
         }
     })
+}
+
+/// Why a backend cannot have a volume, in words that follow its name.
+pub(crate) fn refused(snapshot: &View, volume: &Object<Volume>, b: &Backend) -> Option<String> {
+    let unmet = snapshot
+        .get::<VolumeType>(&volume.value.type_id)
+        .and_then(|t| unmet(&t.value.extra_specs));
+    if unmet.is_some() {
+        return unmet;
+    }
+    if !b.up {
+        return Some("is down".to_owned());
+    }
+    if b.disabled || b.frozen {
+        return Some("is disabled".to_owned());
+    }
+    if b.zone != volume.value.zone {
+        return Some(format!("is in the zone {}, not {}", b.zone, volume.value.zone));
+    }
+    let free = free_gb(snapshot, b);
+    (free < i64::from(volume.value.size)).then(|| format!("has {free} GiB left of {}", b.capacity_gb))
 }
 
 /// Room of a backend that no volume or snapshot was given yet, in GiB.

@@ -65,10 +65,11 @@ mkdir -p "$WORK"
 ip netns add "$NS"
 inside ip link set lo up
 
+# start_maru [OPTION...]
 start_maru() {
   # exec, so that $! is maru itself and not a shell around it.
   (exec nsenter --net="/run/netns/$NS" -- "$MARU" up --data "$WORK/data" --instance "$NAME" --node demo \
-    --listen 127.0.0.1:5000 >>"$WORK/maru.log" 2>&1) &
+    --listen 127.0.0.1:5000 "$@" >>"$WORK/maru.log" 2>&1) &
   pid=$!
   wait_for 30 "the API answers" inside curl -fs -o /dev/null http://127.0.0.1:5000/identity/v3
   wait_for 30 "the node is connected" node_connected
@@ -180,9 +181,9 @@ end_cloud() {
   say "nothing left: no process, namespace, link, nft table or file of a guest"
 }
 leftovers() {
-  ip netns list | awk '{print $1}' | grep -E "^$NAME(-|$)" || true
+  ip netns list | awk '{print $1}' | grep -E "^$NAME[2-9]?(-|$)" || true
   inside ip -o link show | awk -F': ' '{print $2}' | grep -v '^lo' || true
   inside nft list tables 2>/dev/null || true
   pgrep -fa "$WORK" || true
-  find "$WORK/data" \( -path '*servers/*' -o -path '*disks/*' -o -path '*/volumes/*' -o -name slice.json \) -type f 2>/dev/null || true
+  find "$WORK/data" \( -path '*servers/*' -o -path '*disks/*' -o -path '*/volumes/*' -o -path '*/exports/*' -o -path '*/keys/*' -o -name slice.json \) -type f 2>/dev/null || true
 }

@@ -102,6 +102,14 @@ pub struct Up {
     /// stopped, and lost when it is killed.
     #[arg(long, env = "MARU_SIMULATE")]
     pub simulate: Option<u32>,
+    /// Address at which other nodes reach this one and the volumes that it holds (TCP ports 10809 to 12808, TLS with a key for each
+    /// attachment). Loopback unless given.
+    #[arg(long, env = "MARU_NODE_ADDRESS", default_value = "127.0.0.1")]
+    pub node_address: std::net::IpAddr,
+    /// Run this many nodes on this machine, each with namespaces and directories of its own, to try what takes several. Volumes cross
+    /// between them, networks do not.
+    #[arg(long, env = "MARU_AGENTS", default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=9), conflicts_with = "simulate")]
+    pub agents: u32,
     /// Cost of the passwords' bcrypt hash, 4 to 31; Keystone's default is 12.
     #[arg(long, env = "MARU_BCRYPT_COST", default_value_t = 12, value_parser = clap::value_parser!(u32).range(4..=31))]
     pub bcrypt_cost: u32,

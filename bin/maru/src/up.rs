@@ -15,7 +15,7 @@ use rustix::fs::{FlockOperation, flock};
 use serde_json::{Value, json};
 use std::{
     fs::File,
-    path::Path,
+    path::{Path, PathBuf},
     sync::{
         Arc,
         atomic::{AtomicBool, Ordering},
@@ -133,7 +133,8 @@ pub async fn run(options: Up, origins: Vec<(String, &'static str)>) -> Result<()
 
     let link: Arc<dyn maru_agent_api::ControlPlane> = cloud.hub().clone();
     let mut simulated = Vec::new();
-    let agent = if let Some(nodes) = options.simulate {
+    let mut agents = Vec::new();
+    if let Some(nodes) = options.simulate {
         let mut guests = simulation::load(&data)?;
         for n in 1..=nodes {
             let name = format!("{node}-{n}");
@@ -143,13 +144,19 @@ pub async fn run(options: Up, origins: Vec<(String, &'static str)>) -> Result<()
             simulated.push((name, sim.clone()));
             tokio::spawn(async move { sim.run().await });
         }
-        None
     } else {
-        let mut config = AgentConfig::new(NodeName::from(node.as_str()), data.clone(), options.instance.clone());
-        config.uplink = options.uplink.clone();
-        Some(Agent::new(config, link).await?)
-    };
-    let agent_task = agent.clone().map(|a| tokio::spawn(async move { a.run().await }));
+        for n in 1..=options.agents {
+            let mut config = agent_config(&data, &options.instance, &node, n);
+            config.uplink = options.uplink.clone().filter(|_| n == 1);
+            config.address = options.node_address.to_string();
+            agents.push(Agent::new(config, Arc::clone(&link)).await?);
+        }
+    }
+    let agent_tasks: Vec<_> = agents
+        .iter()
+        .cloned()
+        .map(|a| tokio::spawn(async move { a.run().await }))
+        .collect();
     let controllers = tokio::spawn(Arc::clone(&cloud).controllers(stopped.clone()));
 
     let mut interrupt = signal(SignalKind::interrupt())?;
@@ -165,20 +172,38 @@ pub async fn run(options: Up, origins: Vec<(String, &'static str)>) -> Result<()
     door.abort();
     controllers.abort();
     serving.await.ok();
-    if let Some(task) = agent_task {
+    for task in agent_tasks {
         task.abort();
         task.await.ok();
     }
-    if with_guests.load(Ordering::Relaxed)
-        && let Some(agent) = agent
-    {
-        agent.teardown().await?;
+    if with_guests.load(Ordering::Relaxed) {
+        for agent in agents {
+            agent.teardown().await?;
+        }
     }
     if options.simulate.is_some() && !with_guests.load(Ordering::Relaxed) {
         simulation::save(&data, &simulated)?;
     }
     std::fs::remove_file(admin::socket(&data)).ok();
     Ok(())
+}
+
+/// Where the `n`-th node of this machine keeps its things; the first one's are where the cloud's are.
+fn node_dir(data: &Path, n: u32) -> PathBuf {
+    if n == 1 {
+        data.to_owned()
+    } else {
+        data.join("nodes").join(n.to_string())
+    }
+}
+
+/// The `n`-th agent of this machine.
+fn agent_config(data: &Path, instance: &str, node: &str, n: u32) -> AgentConfig {
+    let (node, instance) = match n {
+        1 => (node.to_owned(), instance.to_owned()),
+        n => (format!("{node}-{n}"), format!("{instance}{n}")),
+    };
+    AgentConfig::new(NodeName::from(node.as_str()), node_dir(data, n), instance)
 }
 
 /// Each connection and each guest holds file descriptors: use as many as this process may have.
@@ -241,8 +266,9 @@ pub async fn down(options: Down) -> Result<()> {
     }
     if options.guests {
         // No control plane: the guests and links of its instance are stopped from here.
-        let config = AgentConfig::new(NodeName::from("-"), data.clone(), options.instance.clone());
-        Agent::teardown_offline(config).await?;
+        for n in (1..=9).filter(|n| *n == 1 || node_dir(data, *n).exists()) {
+            Agent::teardown_offline(agent_config(data, &options.instance, "-", n)).await?;
+        }
         simulation::load(data)?;
     }
     Ok(())
@@ -302,6 +328,11 @@ impl Door {
                 .clone()
                 .unwrap_or_else(|| "none: floating IPs are reached from this host only".to_owned()),
         );
+        put(
+            "node_address",
+            format!("{}, volumes for other nodes at ports 10809 to 12808", o.node_address),
+        );
+        put("agents", o.agents.to_string());
         put("external_cidr", o.external_cidr.to_string());
         put(
             "import_allow",

@@ -14,7 +14,11 @@ struct Stage {
 }
 
 async fn stage() -> Stage {
-    let kit = Kit::builder().nodes(1).start().await;
+    stage_of(1).await
+}
+
+async fn stage_of(nodes: u32) -> Stage {
+    let kit = Kit::builder().nodes(nodes).start().await;
     let project = kit.project("blue").await;
     let image = kit.image(&project.member, "tiny").await;
     let (network, _) = kit.network(&project.member, "net", "10.0.0.0/16").await;
@@ -410,11 +414,27 @@ async fn a_volume_that_the_backup_does_not_know_is_kept_until_it_is_discarded() 
 /// Attach and detach, with the control plane dead after each commit in turn.
 #[tokio::test(start_paused = true)]
 async fn attach_and_detach_survive_a_crash_after_every_commit() {
+    crashes_of_attach(false).await;
+}
+
+/// The same, with the volume on another node than the server.
+#[tokio::test(start_paused = true)]
+async fn attach_and_detach_across_nodes_survive_a_crash_after_every_commit() {
+    crashes_of_attach(true).await;
+}
+
+async fn crashes_of_attach(across: bool) {
     let mut n = 1;
     loop {
-        let s = stage().await;
-        let server = s.server("vm").await;
-        let volume = s.kit.volume(s.who(), "data").await;
+        let (s, server, volume) = if across {
+            let a = apart().await;
+            (a.s, a.server, a.volume)
+        } else {
+            let s = stage().await;
+            let server = s.server("vm").await;
+            let volume = s.kit.volume(s.who(), "data").await;
+            (s, server, volume)
+        };
         s.kit.rest().await;
         let lives = s.kit.lives();
         s.kit.crash_after(n);
@@ -464,4 +484,213 @@ async fn attach_and_detach_survive_a_crash_after_every_commit() {
     }
     println!("attach and detach: crashed after each of {} commits", n - 1);
     assert!(n > 3, "there was next to nothing to crash");
+}
+
+/// A server on one node and a volume that the other holds.
+struct Apart {
+    s: Stage,
+    server: String,
+    volume: String,
+    holder: String,
+}
+
+async fn apart() -> Apart {
+    let s = stage_of(2).await;
+    let server = s.server("vm").await;
+    let here = s.kit.server_active(&server).await.value.host.clone().unwrap();
+    let holder = s.kit.nodes().into_keys().find(|n| *n != here).unwrap();
+    // The only one that is up when the volume is placed.
+    let backend = |host: &str, action: &str| {
+        let body = json!({"binary": "cinder-volume", "host": format!("{host}@local")});
+        let (path, admin) = (format!("/volume/v3/os-services/{action}"), s.kit.admin().token.clone());
+        let kit = &s.kit;
+        async move { kit.call("PUT", &path, &admin, body).await.expect(200) }
+    };
+    backend(&here, "disable").await;
+    let volume = s.kit.volume(s.who(), "data").await;
+    backend(&here, "enable").await;
+    assert_eq!(s.volume(&volume).host.as_deref(), Some(holder.as_str()));
+    Apart {
+        s,
+        server,
+        volume,
+        holder,
+    }
+}
+
+/// What a node is told of a volume: its exports as the holder's, its address as the consumer's.
+fn told(s: &Stage, node: &str, volume: &str) -> (Vec<String>, Option<String>) {
+    use maru_agent_api::slice::{DiskSource, Item};
+    let slice = maru_nodes::slice::of(&s.kit.snapshot(), &node.into());
+    let mut found = (Vec::new(), None);
+    for item in slice.items.values() {
+        match item {
+            Item::Volume(v) if v.id == volume => {
+                found.0 = v
+                    .exports
+                    .iter()
+                    .map(|e| format!("{} {}", e.name, e.key.reveal()))
+                    .collect();
+            }
+            Item::Server(server) => {
+                let remote = server.disks.iter().find_map(|d| match &d.source {
+                    DiskSource::Volume { id, remote, .. } if id == volume => remote.clone(),
+                    _ => None,
+                });
+                if let Some(r) = remote {
+                    found.1 = Some(format!("{} {}", r.export, r.key.reveal()));
+                }
+            }
+            _ => {}
+        }
+    }
+    found
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_volume_crosses_nodes_grows_there_and_its_way_is_closed_for_ever() {
+    let Apart {
+        s,
+        server,
+        volume,
+        holder,
+    } = apart().await;
+    s.attach(&server, &volume).await;
+    let consumer = s.kit.server_active(&server).await.value.host.clone().unwrap();
+    let (exports, _) = told(&s, &holder, &volume);
+    let (_, way) = told(&s, &consumer, &volume);
+    assert_eq!(
+        exports,
+        way.iter().cloned().collect::<Vec<_>>(),
+        "the two ends have one key"
+    );
+    let first = way.unwrap();
+    // Neither the API nor the store's dump shows it.
+    let key = first.split_once(' ').unwrap().1.to_owned();
+    let shown = s.kit.get(s.who(), &format!("/volume/v3/volumes/{volume}")).await;
+    let newest = [
+        ("x-auth-token", s.who().token.as_str()),
+        ("openstack-api-version", "volume 3.71"),
+    ];
+    let path = "/volume/v3/attachments/detail";
+    let listed = s.kit.send("GET", path, &newest, bytes::Bytes::new()).await;
+    let listed = listed.unwrap_or_else(|_| panic!("crashed")).expect(200);
+    assert!(listed.to_string().contains(&volume));
+    let secret = s
+        .kit
+        .snapshot()
+        .list::<Attachment>()
+        .next()
+        .unwrap()
+        .value
+        .secret
+        .reveal()
+        .to_owned();
+    let dump = s.kit.cloud().dump("volume_attachment").await.unwrap().to_string();
+    for text in [shown.to_string(), listed.to_string(), dump] {
+        assert!(!text.contains(&key) && !text.contains(&secret), "{text}");
+    }
+    // The holder is told to grow it, then the consumer that it has grown.
+    let grow = json!({"os-extend": {"new_size": 3}});
+    let path = format!("/volume/v3/volumes/{volume}/action");
+    let headers = [
+        ("x-auth-token", s.who().token.as_str()),
+        ("content-type", "application/json"),
+        ("openstack-api-version", "volume 3.42"),
+    ];
+    let grown = s.kit.send("POST", &path, &headers, grow.to_string().into()).await;
+    grown.unwrap_or_else(|_| panic!("crashed")).expect(202);
+    s.kit.volume_is(&volume, "in-use").await;
+    assert_eq!(s.volume(&volume).size, 3);
+
+    let one = format!("/compute/v2.1/servers/{server}/os-volume_attachments/{volume}");
+    s.kit.delete(s.who(), &one).await;
+    s.kit.volume_is(&volume, "available").await;
+    assert_eq!(told(&s, &holder, &volume), (vec![], None));
+    // Attached again: another name, another key (D5).
+    s.attach(&server, &volume).await;
+    let second = told(&s, &holder, &volume).0.remove(0);
+    let part = |way: &str, at: usize| way.split(' ').nth(at).unwrap().to_owned();
+    assert!(part(&first, 0) != part(&second, 0) && part(&first, 1) != part(&second, 1));
+
+    // The holder and then the consumer restart; then the server goes while its node is away, and the way is closed all the same.
+    for node in [&holder, &consumer] {
+        s.kit.node_down(node);
+        s.kit.node_up(node);
+    }
+    s.kit.rest().await;
+    assert_eq!(told(&s, &holder, &volume).0, [second]);
+    s.kit.delete(s.who(), &format!("/compute/v2.1/servers/{server}")).await;
+    s.kit.server_gone(&server).await;
+    s.kit.volume_is(&volume, "available").await;
+    assert_eq!(told(&s, &holder, &volume), (vec![], None));
+    s.kit.audit_rest().await;
+}
+
+/// A server goes where its volumes are if it can, elsewhere if it must.
+#[tokio::test(start_paused = true)]
+async fn a_server_is_placed_beside_its_volume_or_reaches_it() {
+    let Apart { s, volume, holder, .. } = apart().await;
+    let mut body = Kit::server_body("beside", &s.image, &s.network);
+    body["server"]["block_device_mapping_v2"] = json!([
+        {"boot_index": 0, "source_type": "image", "uuid": s.image, "destination_type": "local"},
+        {"boot_index": -1, "source_type": "volume", "uuid": volume, "destination_type": "volume"},
+    ]);
+    let beside = id(&s.kit.post(s.who(), "/compute/v2.1/servers", body.clone()).await["server"]);
+    let made = s.kit.server_active(&beside).await;
+    assert_eq!(made.value.host.as_deref(), Some(holder.as_str()));
+    assert_eq!(told(&s, &holder, &volume), (vec![], None), "a file");
+    s.kit.delete(s.who(), &format!("/compute/v2.1/servers/{beside}")).await;
+    s.kit.server_gone(&beside).await;
+    s.kit.volume_is(&volume, "available").await;
+    let disable = json!({"status": "disabled"});
+    let services = s
+        .kit
+        .get(&s.kit.admin(), "/compute/v2.1/os-services?binary=nova-compute")
+        .await;
+    let there = services["services"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .find(|x| x["host"] == holder.as_str());
+    let path = format!("/compute/v2.1/os-services/{}", id(there.unwrap()));
+    s.kit.put(&s.kit.admin(), &path, disable).await;
+    let elsewhere = id(&s.kit.post(s.who(), "/compute/v2.1/servers", body).await["server"]);
+    let made = s.kit.server_active(&elsewhere).await;
+    assert_ne!(made.value.host.as_deref(), Some(holder.as_str()));
+    s.kit.volume_is(&volume, "in-use").await;
+    assert_eq!(told(&s, &holder, &volume).0.len(), 1);
+}
+
+/// What cannot be plugged is given back, and the server goes on.
+#[tokio::test(start_paused = true)]
+async fn a_volume_that_cannot_be_plugged_is_available_again_and_the_server_active() {
+    let s = stage().await;
+    let server = s.server("vm").await;
+    let volume = s.kit.volume(s.who(), "data").await;
+    for node in s.kit.nodes().values() {
+        node.script(|x| {
+            x.fail(Step::Plug, Some(&volume), "no slot is free", true);
+        });
+    }
+    let path = format!("/compute/v2.1/servers/{server}/os-volume_attachments");
+    let asked = json!({"volumeAttachment": {"volumeId": volume}});
+    s.kit.post(s.who(), &path, asked).await;
+    s.kit.volume_is(&volume, "available").await;
+    let left = s.kit.server_active(&server).await;
+    assert!(left.value.volumes.is_empty() && left.value.fault.is_none());
+    assert_eq!(s.kit.snapshot().count::<Attachment>(), 0);
+    let path = format!("/compute/v2.1/servers/{server}/os-instance-actions");
+    let actions = s.kit.get(s.who(), &path).await;
+    let attach = actions["instanceActions"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .find(|a| a["action"] == "attach_volume")
+        .unwrap();
+    let one = format!("{path}/{}", attach["request_id"].as_str().unwrap());
+    let story = s.kit.get(&s.kit.admin(), &one).await["instanceAction"]["events"].to_string();
+    assert!(story.contains("Error") && story.contains("no slot is free"), "{story}");
+    s.attach(&server, &volume).await;
+    s.kit.audit_rest().await;
 }

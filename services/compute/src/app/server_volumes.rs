@@ -13,8 +13,8 @@ use crate::{
 };
 use maru_base::{Error, Result};
 use maru_compute_model::{
-    Server, ServerId, ServerVolume, WantedVolume, find_volume, plan_attach_new_volume, plan_attach_volume,
-    plan_detach_volume, rules,
+    Server, ServerId, ServerVolume, WantedVolume, begin_action, find_volume, plan_attach_new_volume,
+    plan_attach_volume, plan_detach_volume, rules,
 };
 use maru_http::Request;
 use maru_image_model::{Image, ImageId, ImageStatus};
@@ -170,6 +170,18 @@ fn of_image(snapshot: &Snapshot, request: &Request, id: &str) -> Result<Origin> 
     })
 }
 
+/// Begins an action that the node's report ends.
+fn begin(txn: &mut Txn, server: &Object<Server>, caller: &maru_auth::Caller, request: &Request, action: &str) {
+    begin_action(
+        txn,
+        &server.id,
+        &server.project_id,
+        &caller.user_id,
+        &request.id,
+        action,
+    );
+}
+
 /// Plugs a volume into a server; gives its place.
 pub(crate) async fn attach(app: &App, request: &Request, volume: &str, wanted: WantedVolume) -> Result<ServerVolume> {
     let caller = request.caller()?.clone();
@@ -188,7 +200,7 @@ pub(crate) async fn attach(app: &App, request: &Request, volume: &str, wanted: W
             let place = plan_attach_volume(snapshot, &mut txn, &id, &mut new, &found, wanted.clone())?;
             new.updated = maru_base::time::now();
             new.asked_after = snapshot.revision();
-            note(&mut txn, &server, &caller, request, "attach_volume");
+            begin(&mut txn, &server, &caller, request, "attach_volume");
             txn.update(&server, &new);
             Ok((txn, place))
         })
@@ -209,7 +221,11 @@ pub(crate) async fn detach(app: &App, request: &Request, volume: &str) -> Result
             plan_detach_volume(snapshot, &mut txn, &id, &mut new, volume, &request.id)?;
             new.updated = maru_base::time::now();
             new.asked_after = snapshot.revision();
-            note(&mut txn, &server, &caller, request, "detach_volume");
+            if server.placed {
+                begin(&mut txn, &server, &caller, request, "detach_volume");
+            } else {
+                note(&mut txn, &server, &caller, request, "detach_volume");
+            }
             txn.update(&server, &new);
             Ok((txn, ()))
         })

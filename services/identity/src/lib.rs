@@ -9,8 +9,8 @@ mod app;
 mod policy;
 
 pub use app::{
-    App, Bootstrap, BootstrapReport, Compliance, PasswordRegex, Settings, bootstrap, issue_for_tests, rotate_keys,
-    set_catalogue, sign_for_tests, verifier,
+    App, Bootstrap, BootstrapReport, Compliance, PasswordRegex, Settings, bootstrap, issue_for_tests,
+    passcode_for_tests, rotate_keys, set_catalogue, sign_for_tests, verifier,
 };
 pub use maru_identity_model::{Secret, decode_token};
 pub use policy::POLICY;

@@ -263,7 +263,7 @@ async fn malformed_requests_name_the_field_and_never_a_secret() {
         assert!(answer.message().contains(field), "{body}: {}", answer.text);
         assert!(!answer.text.contains(secret), "{}", answer.text);
     }
-    let unsupported = json!({"auth": {"identity": {"methods": ["totp"], "totp": {}}}});
+    let unsupported = json!({"auth": {"identity": {"methods": ["kerberos"], "totp": {}}}});
     call(&cloud.gateway, "POST", "/v3/auth/tokens", "", Some(unsupported))
         .await
         .ok(401);

@@ -51,8 +51,8 @@ pub use policies::{PolicyId, PolicyUse, PolicyUseId, StoredPolicy};
 pub use projects::{DEFAULT_DOMAIN, Project, domain, domain_of, project, subtree};
 pub use roles::{Implication, ImplicationId, Role, RoleId};
 pub use tokens::{
-    AuditId, Delegation, KeyRing, KeyRingId, Methods, Payload, PayloadError, Revocation, RevocationId, RevokedToken,
-    TokenScope, decode_token,
+    AuditId, Delegation, KeyRing, KeyRingId, Methods, Payload, PayloadError, Receipt, Revocation, RevocationId,
+    RevokedToken, TokenScope, decode_receipt, decode_token,
 };
 pub use trusts::{Trust, TrustId};
 pub use users::{EarlierPassword, Logins, Password, User};

@@ -234,6 +234,69 @@ pub enum PayloadError {
     Form,
 }
 
+/// What a user has proven so far, when more is wanted: handed back with the next proof. Inside the envelope:
+///
+/// ```text
+/// u8 0x81   16 bytes incarnation   u64 store revision   i64 issued at   i64 expires at   u8 methods   id user
+/// ```
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Receipt {
+    /// Incarnation of the store, 32 hexadecimal digits.
+    pub incarnation: String,
+    /// Revision of the store when it was issued.
+    pub revision: Revision,
+    /// When it was issued, microseconds since 1970.
+    pub issued_at: i64,
+    /// When it expires, microseconds since 1970.
+    pub expires_at: i64,
+    /// How.
+    pub methods: Methods,
+    /// Who.
+    pub user_id: UserId,
+}
+
+/// First byte of a receipt; no token has it.
+const RECEIPT: u8 = 0x81;
+
+impl Receipt {
+    /// The bytes to seal.
+    #[must_use]
+    pub fn encode(&self) -> Vec<u8> {
+        let mut out = vec![RECEIPT];
+        out.extend(unhex(&self.incarnation).unwrap_or([0; 16]));
+        out.extend(self.revision.to_be_bytes());
+        out.extend(self.issued_at.to_be_bytes());
+        out.extend(self.expires_at.to_be_bytes());
+        out.push(self.methods.0);
+        put_id(&mut out, &self.user_id);
+        out
+    }
+}
+
+/// Reads a receipt. Any bytes may be given.
+///
+/// # Errors
+/// When the bytes are not exactly one receipt.
+pub fn decode_receipt(bytes: &[u8]) -> Result<Receipt, PayloadError> {
+    let mut r = Reader(bytes);
+    if r.byte()? != RECEIPT {
+        return Err(PayloadError::Form);
+    }
+    let receipt = Receipt {
+        incarnation: hex(r.array()?),
+        revision: u64::from_be_bytes(r.array()?),
+        issued_at: i64::from_be_bytes(r.array()?),
+        expires_at: i64::from_be_bytes(r.array()?),
+        methods: Methods::from_bits(r.byte()?, 0b1_1111).ok_or(PayloadError::Form)?,
+        user_id: UserId::from(r.id()?),
+    };
+    if r.0.is_empty() {
+        Ok(receipt)
+    } else {
+        Err(PayloadError::Long)
+    }
+}
+
 const VERSION: u8 = 1;
 /// The version of delegated tokens.
 const DELEGATED: u8 = 2;
@@ -448,8 +511,21 @@ mod tests {
         }
 
         #[test]
+        fn a_receipt_survives_and_is_no_token(
+            incarnation in "[0-9a-f]{32}", revision: u64, issued_at: i64, expires_at: i64, methods in 1_u8..=31, user in id()) {
+            let receipt = Receipt { incarnation, revision, issued_at, expires_at, methods: Methods(methods), user_id: user.into() };
+            let bytes = receipt.encode();
+            prop_assert_eq!(decode_receipt(&bytes).unwrap(), receipt);
+            prop_assert!(decode_token(&bytes).is_err());
+            for cut in 0..bytes.len() {
+                prop_assert!(decode_receipt(&bytes[..cut]).is_err());
+            }
+        }
+
+        #[test]
         fn any_bytes_are_read_or_refused(mut bytes in prop::collection::vec(any::<u8>(), 0..200)) {
             let _ = decode_token(&bytes);
+            let _ = decode_receipt(&bytes);
             if let Some(first) = bytes.first_mut() { *first = 1 + *first % 2; }
             if let Ok(payload) = decode_token(&bytes) {
                 prop_assert_eq!(payload.encode(), bytes);

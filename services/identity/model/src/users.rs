@@ -124,6 +124,9 @@ pub struct Logins {
     pub failed_at: i64,
     /// The last day on which the user logged in, in days since 1970.
     pub active_on: Option<i64>,
+    /// The step (30 s since 1970) of the last one-time password that was used: it and those before it are used up.
+    #[serde(default)]
+    pub totp_step: Option<i64>,
 }
 
 impl Kind for Logins {

@@ -178,6 +178,7 @@ pub(super) async fn members(app: Arc<App>, request: Request) -> Result<Reply> {
     request.authorize(&target(&snapshot, request.param("id")))?;
     let group = load(&snapshot, request.param("id"))?;
     let filters = Filters::of(&request, &["name", "enabled", "domain_id"]);
+    let expiry = users::Expiry::of(&request)?;
     let found: Vec<_> = snapshot
         .find::<Membership>("group", &group.id)
         .filter_map(|m| snapshot.get::<User>(&m.user_id))
@@ -187,7 +188,7 @@ pub(super) async fn members(app: Arc<App>, request: Request) -> Result<Reply> {
                 "enabled" => flag(app.enabled(&snapshot, &u.id, u)),
                 "domain_id" => Some(u.domain_id.as_str()),
                 _ => None,
-            })
+            }) && expiry.pass(&snapshot, &u.id)
         })
         .collect();
     let base = request.base.as_str();

@@ -3,7 +3,7 @@
 use super::{lists, not_found, views};
 use crate::{
     App,
-    app::{Verified, authenticate::usable, catalog as catalogue},
+    app::{Outcome, Verified, authenticate::usable, catalog as catalogue},
 };
 use maru_auth::{Caller, Target};
 use maru_base::{DomainId, ErrorKind, ProjectId, Result};
@@ -17,7 +17,12 @@ use std::{collections::BTreeSet, sync::Arc};
 
 pub(super) async fn create(app: Arc<App>, mut request: Request) -> Result<Reply> {
     let body = request.json_value().await?;
-    let (token, verified) = app.authenticate(&body, &request).await?;
+    let (token, verified) = match app.authenticate(&body, &request).await? {
+        Outcome::Token(token, verified) => (token, verified),
+        Outcome::Receipt(receipt, body) => {
+            return Ok(Reply::json(401, &body)?.header("openstack-auth-receipt", receipt.reveal()));
+        }
+    };
     let text = verified.body(&app.snapshot(), !request.query.has("nocatalog"))?;
     Ok(Reply::raw_json(201, text).header("x-subject-token", token.reveal()))
 }

@@ -14,6 +14,7 @@ use crate::{
     app::{
         cascade::{Cascade, revoke_user},
         compliance::{SetBy, today},
+        factors::check_options,
         lockout::plan_logins,
     },
 };
@@ -26,13 +27,14 @@ use serde_json::Map;
 use std::sync::Arc;
 
 /// The options that users have upstream.
-const OPTIONS: [&str; 6] = [
+const OPTIONS: [&str; 7] = [
     "ignore_change_password_upon_first_use",
     "ignore_password_expiry",
     "ignore_lockout_failure_attempts",
     "lock_password",
     "ignore_user_inactivity",
     "multi_factor_auth_enabled",
+    "multi_factor_auth_rules",
 ];
 
 pub(super) fn load(snapshot: &Snapshot, id: &str) -> Result<Object<User>> {
@@ -93,6 +95,50 @@ pub(super) fn view<'a>(
     views::user(base, id, user, app.enabled(snapshot, id, user), expires)
 }
 
+/// The filter `?password_expires_at=lt:2030-01-31T12:00:00Z`, with lt, lte, gt, gte, eq, neq. Passwords that never expire do
+/// not pass.
+pub(super) struct Expiry(Vec<(String, i64)>);
+
+impl Expiry {
+    pub(super) fn of(request: &Request) -> Result<Self> {
+        let bad = || {
+            Error::invalid(
+                "password_expires_at",
+                "Invalid input for field 'password_expires_at': an operator (lt, lte, gt, gte, eq, neq) and a time are wanted, \
+                 as lt:2030-01-31T12:00:00Z.",
+            )
+        };
+        let one = |text: &str| -> Result<(String, i64)> {
+            let (op, time) = text.split_once(':').ok_or_else(bad)?;
+            let known = ["lt", "lte", "gt", "gte", "eq", "neq"].contains(&op);
+            let time: jiff::Timestamp = time.parse().map_err(|_| bad())?;
+            known.then(|| (op.to_owned(), time.as_microsecond())).ok_or_else(bad)
+        };
+        request
+            .query
+            .all("password_expires_at")
+            .map(one)
+            .collect::<Result<Vec<_>>>()
+            .map(Self)
+    }
+    pub(super) fn pass(&self, snapshot: &Snapshot, user: &UserId) -> bool {
+        if self.0.is_empty() {
+            return true;
+        }
+        let Some(end) = snapshot.get::<Password>(user).and_then(|p| p.expires_at) else {
+            return false;
+        };
+        self.0.iter().all(|(op, time)| match op.as_str() {
+            "lt" => end < *time,
+            "lte" => end <= *time,
+            "gt" => end > *time,
+            "gte" => end >= *time,
+            "eq" => end == *time,
+            _ => end != *time,
+        })
+    }
+}
+
 pub(super) async fn list(app: Arc<App>, request: Request) -> Result<Reply> {
     let mine = only_domain(&request, "identity:list_users")?;
     let mut target = Target::none();
@@ -102,6 +148,7 @@ pub(super) async fn list(app: Arc<App>, request: Request) -> Result<Reply> {
     request.authorize(&target)?;
     let snapshot = app.snapshot();
     let filters = Filters::of(&request, &["name", "enabled", "domain_id", "default_project_id"]);
+    let expiry = Expiry::of(&request)?;
     let domain_id = mine
         .as_ref()
         .map(|d| d.as_str())
@@ -119,7 +166,7 @@ pub(super) async fn list(app: Arc<App>, request: Request) -> Result<Reply> {
                 "domain_id" => Some(u.domain_id.as_str()),
                 "default_project_id" => u.default_project_id.as_deref(),
                 _ => None,
-            })
+            }) && expiry.pass(&snapshot, &u.id)
         })
         .collect();
     let base = request.base.as_str();
@@ -145,6 +192,7 @@ pub(super) async fn create(app: Arc<App>, mut request: Request) -> Result<Reply>
     let default_project_id = fields.id("default_project_id")?.flatten().map(ProjectId::from);
     let password = fields.password("password")?.flatten();
     let options = fields.options(&OPTIONS)?;
+    check_options(options.as_ref().unwrap_or(&Map::new()))?;
     fields.extra_text("description")?;
     let mut value = User {
         name,
@@ -219,6 +267,7 @@ pub(super) async fn update(app: Arc<App>, mut request: Request) -> Result<Reply>
     let default_project = fields.id("default_project_id")?;
     let password = fields.password("password")?;
     let options = fields.options(&OPTIONS)?;
+    check_options(options.as_ref().unwrap_or(&Map::new()))?;
     match fields.id("domain_id")?.flatten() {
         Some(d) if before.domain_id != *d => {
             return Err(Error::invalid(

@@ -2,7 +2,12 @@
 //!
 //! Whatever is wrong with the user, the password or the scope, the answer is one and the same 401, after the same work.
 
-use super::{App, Issue, Verified, oauth1::Signed, tokens::refused};
+use super::{
+    App, Issue, Verified,
+    factors::{enough, totp_step},
+    oauth1::Signed,
+    tokens::refused,
+};
 use maru_auth::Scope;
 use maru_base::{DomainId, Error, ErrorKind, ProjectId, Result, UserId};
 use maru_http::Request;
@@ -18,6 +23,29 @@ use std::sync::Arc;
 enum Named {
     Id(String),
     Name { name: String, domain: DomainName },
+}
+
+impl Named {
+    /// What was asked for.
+    fn text(&self) -> &str {
+        match self {
+            Self::Id(text) | Self::Name { name: text, .. } => text,
+        }
+    }
+}
+
+/// What a request to authenticate comes to.
+pub(crate) enum Outcome {
+    /// A token.
+    Token(Secret, Arc<Verified>),
+    /// What was proven is right and not enough: a receipt for it, and the answer's body.
+    Receipt(Secret, Value),
+}
+
+impl Outcome {
+    fn token((text, verified): (Secret, Arc<Verified>)) -> Self {
+        Self::Token(text, verified)
+    }
 }
 
 enum DomainName {
@@ -45,6 +73,7 @@ struct Parsed {
     password: Option<(Named, Secret)>,
     token: Option<Secret>,
     application_credential: Option<(Given, Secret)>,
+    totp: Option<(Named, Secret)>,
     oauth1: bool,
     scope: Wanted,
 }
@@ -119,6 +148,7 @@ fn parse(body: &Value) -> Result<Parsed> {
         password: None,
         token: None,
         application_credential: None,
+        totp: None,
         oauth1: false,
         scope: Wanted::Default,
     };
@@ -153,11 +183,19 @@ fn parse(body: &Value) -> Result<Parsed> {
                 };
                 parsed.application_credential = Some((given, Secret::new(secret)));
             }
+            Some("totp") => {
+                let path = "identity.totp.user";
+                let section = object(identity, "totp", "identity.totp")?;
+                let user = object(section, "user", path)?;
+                let code = text(user, "passcode", &format!("{path}.passcode"))?
+                    .ok_or_else(|| missing(&format!("{path}.passcode")))?;
+                parsed.totp = Some((named(user, path)?, Secret::new(code)));
+            }
             // All that it says is in the request's signature.
             Some("oauth1") => parsed.oauth1 = true,
             Some(_) => {
                 return Err(Error::unauthorized(
-                    "Attempted to authenticate with an unsupported method; password, token, application_credential and oauth1 are supported.",
+                    "Attempted to authenticate with an unsupported method; password, token, totp, application_credential and oauth1 are supported.",
                 ));
             }
             None => {
@@ -244,14 +282,17 @@ fn find_project(snapshot: &Snapshot, named: &Named) -> Option<ProjectId> {
 }
 
 impl App {
-    /// Authenticates by the body of `POST /v3/auth/tokens` and issues a token.
+    /// Authenticates by a request `POST /v3/auth/tokens` with this body, and issues a token.
     ///
     /// # Errors
     /// 400 for a malformed body, 401 for everything else that is wrong.
-    pub(crate) async fn authenticate(&self, body: &Value, request: &Request) -> Result<(Secret, Arc<Verified>)> {
-        let parsed = parse(body)?;
+    pub(crate) async fn authenticate(&self, body: &Value, request: &Request) -> Result<Outcome> {
+        let mut parsed = parse(body)?;
         if parsed.oauth1 {
-            let alone = parsed.password.is_none() && parsed.token.is_none() && parsed.application_credential.is_none();
+            let alone = parsed.password.is_none()
+                && parsed.token.is_none()
+                && parsed.totp.is_none()
+                && parsed.application_credential.is_none();
             if !alone || !matches!(parsed.scope, Wanted::Default) {
                 return Err(Error::unauthorized(
                     "OAuth1 authenticates alone, and for the project of the access token: name no other method, and no scope.",
@@ -260,7 +301,7 @@ impl App {
             return self.by_access_token(&Signed::of(request)?);
         }
         if let Some((given, secret)) = parsed.application_credential {
-            if parsed.password.is_some() || parsed.token.is_some() {
+            if parsed.password.is_some() || parsed.token.is_some() || parsed.totp.is_some() {
                 return Err(Error::unauthorized(
                     "An application credential authenticates alone; name no other method beside it.",
                 ));
@@ -272,15 +313,15 @@ impl App {
             }
             return self.by_application_credential(&given, secret).await;
         }
-        let mut methods: Option<Methods> = None;
-        let mut user: Option<UserId> = None;
+        let mut methods = Methods::default();
+        let mut of: Option<UserId> = None;
         let mut from = None;
-        if let Some((named, password)) = parsed.password {
-            let found = self.check_password(&named, password).await?;
-            self.fresh_password(&found)?;
-            user = Some(found.id);
-            methods = Some(Methods::PASSWORD);
+        if let Some(text) = request.header("openstack-auth-receipt") {
+            let receipt = self.receipt(text)?;
+            methods = methods.and(receipt.methods);
+            of = Some(receipt.user_id);
         }
+        let by_token = parsed.token.is_some();
         if let Some(token) = parsed.token {
             // The token is what is not found, as upstream has it; what is wrong with it is not told.
             let old = self.verify(token.reveal()).await.map_err(|e| match e.kind() {
@@ -292,36 +333,98 @@ impl App {
             // Delegated rights are not a way to others (attack class C3).
             if old.delegated.is_some() {
                 return Err(Error::forbidden(
-                    "A token that was got by a trust or an application credential gives no other token; authenticate anew.",
+                    "A token that was got by a trust, by OAuth1 or by an application credential gives no other token; authenticate anew.",
                 ));
             }
-            if user.as_ref().is_some_and(|u| *u != old.payload.user_id) {
+            if of.as_ref().is_some_and(|u| *u != old.payload.user_id) {
                 return Err(refused());
             }
-            user = Some(old.payload.user_id.clone());
-            let with = old.payload.methods.and(Methods::TOKEN);
-            methods = Some(methods.map_or(with, |m| m.and(with)));
+            of = Some(old.payload.user_id.clone());
+            methods = methods.and(old.payload.methods).and(Methods::TOKEN);
             let first = old.payload.audit_ids.last().copied().unwrap_or_default();
             from = Some((first, old.payload.expires_at));
         }
-        let (Some(user_id), Some(methods)) = (user, methods) else {
+        if parsed.password.is_some() || parsed.totp.is_some() {
+            let user = self
+                .known(parsed.password.take(), parsed.totp.take(), &mut methods)
+                .await?;
+            if of.as_ref().is_some_and(|u| *u != user.id) {
+                return Err(refused());
+            }
+            of = Some(user.id);
+        } else if !by_token {
             return Err(refused());
-        };
-        if let Wanted::Trust(id) = &parsed.scope {
-            return self.by_trust(id, &user_id, methods, from).await;
         }
-        let scope = self.scope(&user_id, &parsed.scope)?;
+        let user = of.and_then(|id| self.snapshot().get::<User>(&id)).ok_or_else(refused)?;
+        if !enough(&user, methods) {
+            return self.ask_for_more(&user, methods);
+        }
+        if let Wanted::Trust(id) = &parsed.scope {
+            return self.by_trust(id, &user.id, methods, from).await;
+        }
+        let scope = self.scope(&user.id, &parsed.scope)?;
         self.issue(Issue {
-            user_id,
+            user_id: user.id.clone(),
             scope,
             methods,
             from,
             delegation: None,
         })
+        .map(Outcome::token)
+    }
+
+    /// The user who knows this password, this passcode, or both. One verdict on both: whoever has one of them is not told so.
+    async fn known(
+        &self,
+        password: Option<(Named, Secret)>,
+        totp: Option<(Named, Secret)>,
+        methods: &mut Methods,
+    ) -> Result<Object<User>> {
+        let snapshot = self.snapshot();
+        let mut asked = String::new();
+        let mut users: Vec<Option<Object<User>>> = Vec::new();
+        let mut good = true;
+        let mut step = None;
+        let by_password = password.is_some();
+        if let Some((named, password)) = password {
+            let user = find_user(&snapshot, &named);
+            good = self.right_password(&snapshot, user.as_ref(), password).await?;
+            asked = named.text().to_owned();
+            users.push(user);
+            *methods = methods.and(Methods::PASSWORD);
+        }
+        if let Some((named, code)) = totp {
+            let user = find_user(&snapshot, &named);
+            step = totp_step(&snapshot, user.as_ref(), &code);
+            good = good && step.is_some();
+            if users.is_empty() {
+                asked = named.text().to_owned();
+            }
+            users.push(user);
+            *methods = methods.and(Methods::TOTP);
+        }
+        let mut all = users.into_iter();
+        let user = all.next().flatten();
+        let same = all.all(|other| other.map(|o| o.id) == user.as_ref().map(|u| u.id.clone()));
+        let clears = user.as_ref().is_some_and(|u| enough(u, *methods));
+        if !self.verdict(&asked, user.as_ref(), good && same, clears).await? {
+            return Err(refused());
+        }
+        let user = user.ok_or_else(refused)?;
+        if !self.enabled(&self.snapshot(), &user.id, &user) {
+            return Err(refused());
+        }
+        if let Some(step) = step {
+            self.use_up(&user.id, step).await?;
+        }
+        if by_password {
+            self.fresh_password(&user)?;
+        }
+        Ok(user)
     }
 
     /// A token by an application credential. What is wrong with it is not told, and takes the same work.
-    async fn by_application_credential(&self, given: &Given, secret: Secret) -> Result<(Secret, Arc<Verified>)> {
+    async fn by_application_credential(&self, given: &Given, secret: Secret) -> Result<Outcome> {
         let snapshot = self.snapshot();
         let id = match given {
             Given::Id(id) => Some(ApplicationCredentialId::from(id)),
@@ -339,6 +442,7 @@ impl App {
         let Some(c) = found.filter(|_| good) else {
             return Err(refused());
         };
+        self.alone(&c.user_id, Methods::APPLICATION_CREDENTIAL)?;
         self.issue(Issue {
             user_id: c.user_id.clone(),
             scope: Scope::Project(c.project_id.clone()),
@@ -346,10 +450,11 @@ impl App {
             from: None,
             delegation: Some(Delegation::ApplicationCredential(c.id)),
         })
+        .map(Outcome::token)
     }
 
     /// A token by an OAuth1 access token: the request is signed with it.
-    fn by_access_token(&self, signed: &Signed) -> Result<(Secret, Arc<Verified>)> {
+    fn by_access_token(&self, signed: &Signed) -> Result<Outcome> {
         let snapshot = self.snapshot();
         let consumer_id = signed.consumer()?;
         let id = AccessTokenId::from(signed.get("oauth_token")?);
@@ -360,6 +465,7 @@ impl App {
         let secret = consumer.as_ref().filter(|_| token.is_some()).map(|c| &c.secret);
         self.nonces.check(signed, secret, token.as_ref().map(|t| &t.secret))?;
         let Some(token) = token else { return Err(refused()) };
+        self.alone(&token.user_id, Methods::OAUTH1)?;
         self.issue(Issue {
             user_id: token.user_id.clone(),
             scope: Scope::Project(token.project_id.clone()),
@@ -367,6 +473,15 @@ impl App {
             from: None,
             delegation: Some(Delegation::AccessToken(id)),
         })
+        .map(Outcome::token)
+    }
+
+    /// Refuses a method that authenticates alone where a user's rules want others, as upstream.
+    fn alone(&self, user: &UserId, method: Methods) -> Result<()> {
+        match self.snapshot().get::<User>(user) {
+            Some(user) if enough(&user, method) => Ok(()),
+            _ => Err(refused()),
+        }
     }
 
     /// A token by a trust, for its trustee; counts the use.
@@ -376,7 +491,7 @@ impl App {
         user_id: &UserId,
         methods: Methods,
         from: Option<([u8; 16], i64)>,
-    ) -> Result<(Secret, Arc<Verified>)> {
+    ) -> Result<Outcome> {
         let good = |snapshot: &Snapshot| {
             snapshot
                 .get::<Trust>(id)
@@ -396,7 +511,7 @@ impl App {
             delegation: Some(Delegation::Trust(id.clone())),
         };
         // Judged before the use is counted, so that a trust that gives nothing loses nothing.
-        let issued = self.issue(issue())?;
+        let issued = self.issue(issue()).map(Outcome::token)?;
         if trust.remaining_uses.is_none() {
             return Ok(issued);
         }
@@ -417,29 +532,26 @@ impl App {
 
     /// Whether this is the password of this user, by id. It may have expired.
     pub(crate) async fn check_password_of(&self, id: &str, password: Secret) -> Result<Object<User>> {
-        self.check_password(&Named::Id(id.to_owned()), password).await
+        let snapshot = self.snapshot();
+        let user = snapshot.get::<User>(&UserId::from(id));
+        let good = self.right_password(&snapshot, user.as_ref(), password).await?;
+        let clears = user.as_ref().is_some_and(|u| enough(u, Methods::PASSWORD));
+        match user {
+            user if !self.verdict(id, user.as_ref(), good, clears).await? => Err(refused()),
+            Some(user) if self.enabled(&self.snapshot(), &user.id, &user) => Ok(user),
+            _ => Err(refused()),
+        }
     }
 
-    async fn check_password(&self, named: &Named, password: Secret) -> Result<Object<User>> {
-        let snapshot = self.snapshot();
-        let user = find_user(&snapshot, named);
+    /// Whether this is the password of a user; takes the same time without one.
+    async fn right_password(&self, snapshot: &Snapshot, user: Option<&Object<User>>, password: Secret) -> Result<bool> {
         let stored = user
-            .as_ref()
             .and_then(|u| snapshot.get::<Password>(&u.id))
             .map(|p| (*p.value).clone());
         let too_long = password.reveal().len() > super::passwords::MAX_PASSWORD;
         let stored = if too_long { None } else { stored };
         let password = if too_long { Secret::new("") } else { password };
-        let good = self.passwords.check(password, stored).await?;
-        let asked = match named {
-            Named::Id(id) => id,
-            Named::Name { name, .. } => name,
-        };
-        match user {
-            user if !self.verdict(asked, user.as_ref(), good).await? => Err(refused()),
-            Some(user) if self.enabled(&self.snapshot(), &user.id, &user) => Ok(user),
-            _ => Err(refused()),
-        }
+        self.passwords.check(password, stored).await
     }
 
     /// Refuses a password that must be changed first. Only who knows it is told.

@@ -43,15 +43,23 @@ impl Keys {
     }
     /// Seals a payload into a token.
     pub(crate) fn seal(&self, snapshot: &Snapshot, payload: &Payload) -> Result<Secret> {
+        self.seal_bytes(snapshot, &payload.encode())
+    }
+    /// Opens a token. `None` when it is not one of ours.
+    pub(crate) fn open(&self, snapshot: &Snapshot, token: &str) -> Option<Payload> {
+        decode_token(&self.open_bytes(snapshot, token)?).ok()
+    }
+    /// Seals bytes.
+    pub(crate) fn seal_bytes(&self, snapshot: &Snapshot, bytes: &[u8]) -> Result<Secret> {
         let keys = self.of(snapshot).ok_or_else(|| {
             Error::unavailable("There is no key to sign tokens with: the cloud has not been bootstrapped yet.")
         })?;
         // The envelope's own time stamp is not looked at: the payload says when the token ends.
-        let token = keys.primary.encrypt(&payload.encode());
+        let token = keys.primary.encrypt(bytes);
         Ok(Secret::new(token.trim_end_matches('=')))
     }
-    /// Opens a token. `None` when it is not one of ours.
-    pub(crate) fn open(&self, snapshot: &Snapshot, token: &str) -> Option<Payload> {
+    /// Opens what was sealed. `None` when it was not by us.
+    pub(crate) fn open_bytes(&self, snapshot: &Snapshot, token: &str) -> Option<Vec<u8>> {
         if token.len() > MAX_TOKEN || !token.is_ascii() {
             return None;
         }
@@ -60,10 +68,9 @@ impl Keys {
         while !padded.len().is_multiple_of(4) {
             padded.push('=');
         }
-        let bytes = std::iter::once(&keys.primary)
+        std::iter::once(&keys.primary)
             .chain(&keys.others)
-            .find_map(|k| k.decrypt(&padded).ok())?;
-        decode_token(&bytes).ok()
+            .find_map(|k| k.decrypt(&padded).ok())
     }
 }
 

@@ -59,11 +59,18 @@ impl App {
     }
 
     /// What a check of a user's password (or other knowledge) comes to, under the lock-out. `name` is what was asked for,
-    /// `user` what was found by it.
+    /// `user` what was found by it. A right one ends the count only if it is `enough` for a token: else a known password
+    /// would give any number of guesses at the second factor.
     ///
     /// # Errors
     /// When the store does not take the count; nothing is told then.
-    pub(crate) async fn verdict(&self, name: &str, user: Option<&Object<User>>, good: bool) -> Result<bool> {
+    pub(crate) async fn verdict(
+        &self,
+        name: &str,
+        user: Option<&Object<User>>,
+        good: bool,
+        enough: bool,
+    ) -> Result<bool> {
         let c = &self.settings.compliance;
         let good = good && user.is_some();
         if let Some(limit) = c.lockout_failure_attempts {
@@ -82,7 +89,7 @@ impl App {
                 }
                 return Ok(false);
             }
-            if let Some(u) = counted.filter(|_| seen.is_some_and(|l| l.failed > 0)) {
+            if let Some(u) = counted.filter(|_| enough && seen.is_some_and(|l| l.failed > 0)) {
                 self.remember(&u.id, |l| l.failed = 0).await?;
             }
         }

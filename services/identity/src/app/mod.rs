@@ -5,15 +5,18 @@ mod bootstrap;
 pub(crate) mod cascade;
 pub(crate) mod catalog;
 pub(crate) mod compliance;
+pub(crate) mod factors;
 mod keys;
 pub(crate) mod lockout;
 pub(crate) mod oauth1;
 mod passwords;
 mod tokens;
 
+pub(crate) use authenticate::Outcome;
 pub use bootstrap::{Bootstrap, BootstrapReport, bootstrap};
 pub use catalog::set_catalogue;
 pub use compliance::{Compliance, PasswordRegex};
+pub use factors::passcode_for_tests;
 pub use keys::rotate_keys;
 pub use oauth1::sign_for_tests;
 pub(crate) use passwords::MAX_PASSWORD;

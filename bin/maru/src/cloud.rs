@@ -224,11 +224,13 @@ impl Cloud {
             audit,
         )
         .map_err(|e| anyhow::anyhow!("routes: {e}"))?;
+        let gateway = Arc::new(gateway);
+        compute.connect(&gateway);
         metrics.add_http(gateway.metrics());
         Ok(Self {
             store,
             hub,
-            gateway: Arc::new(gateway),
+            gateway,
             compute,
             network,
             volume,

@@ -252,7 +252,9 @@ impl Gateway {
             .or_else(|| parts.uri.authority().map(http::uri::Authority::as_str))
             .unwrap_or("localhost")
             .to_owned();
-        let path = parts.uri.path();
+        let asked = parts.uri.path();
+        let thawed = self.thaw(asked);
+        let path = thawed.as_deref().unwrap_or(asked);
         // The service whose prefix fits shapes the error even where no route does; an empty prefix fits last.
         seen.service = self.by_prefix(path);
         let query = parts.uri.query().map_or(0, str::len);
@@ -317,7 +319,10 @@ impl Gateway {
             .max_by_key(|p| p.len())
             .unwrap_or("");
         if let Some(versions) = &service.microversions {
-            seen.version = Some(negotiate(versions, &parts.headers)?);
+            seen.version = Some(match &thawed {
+                Some(_) => versions.min,
+                None => negotiate(versions, &parts.headers)?,
+            });
         }
         let token = parts.headers.get("x-auth-token").map(|t| t.to_str().unwrap_or(""));
         let rule = match route.access {
@@ -362,6 +367,17 @@ impl Gateway {
             request.authorize_rule(rule, &Target::of_caller(caller).with("__coarse", "true"))?;
         }
         (route.handler)(request).await
+    }
+
+    /// The path of today for one under a service's frozen path; see [`crate::Microversions::frozen`].
+    fn thaw(&self, path: &str) -> Option<String> {
+        self.services.iter().find_map(|service| {
+            let (from, to) = service.microversions.as_ref()?.frozen?;
+            service.prefixes.iter().find_map(|prefix| {
+                let rest = path.strip_prefix(prefix)?.strip_prefix(from)?;
+                (rest.starts_with('/') && rest.len() > 1).then(|| format!("{prefix}{to}{rest}"))
+            })
+        })
     }
 
     fn by_prefix(&self, path: &str) -> Option<usize> {

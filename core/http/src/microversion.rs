@@ -56,4 +56,7 @@ pub struct Microversions {
     pub min: Microversion,
     /// The highest; what `latest` gets.
     pub max: Microversion,
+    /// A path under which the routes of another are served at the lowest microversion, whatever the headers say:
+    /// `("/v2", "/v2.1")`.
+    pub frozen: Option<(&'static str, &'static str)>,
 }

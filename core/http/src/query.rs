@@ -74,19 +74,32 @@ impl Query {
     /// The query string again, without the given keys.
     #[must_use]
     pub fn encode_without(&self, without: &[&str]) -> String {
-        use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
+        Self::encode(
+            self.0
+                .iter()
+                .filter(|(k, _)| !without.contains(&k.as_str()))
+                .map(|(k, v)| (k.as_str(), v.as_str())),
+        )
+    }
+    /// A query string of these pairs.
+    #[must_use]
+    pub fn encode<'a>(pairs: impl Iterator<Item = (&'a str, &'a str)>) -> String {
         let mut out = String::new();
-        for (k, v) in &self.0 {
-            if without.contains(&k.as_str()) {
-                continue;
-            }
+        for (k, v) in pairs {
             if !out.is_empty() {
                 out.push('&');
             }
-            out.extend(utf8_percent_encode(k, NON_ALPHANUMERIC));
+            out.push_str(&Self::encode_part(k));
             out.push('=');
-            out.extend(utf8_percent_encode(v, NON_ALPHANUMERIC));
+            out.push_str(&Self::encode_part(v));
         }
         out
+    }
+    /// A text as one part of a path or query: everything but letters, digits and `-` in percent form.
+    #[must_use]
+    pub fn encode_part(text: &str) -> String {
+        use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
+        const LEFT: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-');
+        utf8_percent_encode(text, LEFT).to_string()
     }
 }

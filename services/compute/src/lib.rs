@@ -16,7 +16,7 @@ pub use policy::POLICY;
 
 use maru_base::{Error, Result};
 use maru_control::Reconciler;
-use maru_http::{ErrorStyle, Microversion, MicroversionHeader, Microversions, Service};
+use maru_http::{ErrorStyle, Gateway, Microversion, MicroversionHeader, Microversions, Neighbours, Service};
 use maru_store::{Store, record::Records};
 use std::sync::Arc;
 
@@ -56,6 +56,7 @@ pub struct App {
     pub(crate) store: Store,
     pub(crate) consoles: Arc<dyn Consoles>,
     pub(crate) records: Option<Arc<dyn Records>>,
+    pub(crate) neighbours: Neighbours,
 }
 
 impl App {
@@ -66,7 +67,12 @@ impl App {
             store,
             consoles,
             records,
+            neighbours: Neighbours::default(),
         }
+    }
+    /// Opens the way to the other services, for the old addresses that stand for theirs.
+    pub fn connect(&self, gateway: &Arc<Gateway>) {
+        self.neighbours.connect(gateway);
     }
     /// Adds to a server's story. A story that cannot be kept does not stop the work; the log says so.
     pub(crate) async fn record(&self, server: &str, request_id: &str, event: &str) {
@@ -81,7 +87,7 @@ pub fn service(app: Arc<App>) -> Service {
         name: "compute",
         prefixes: &["/compute"],
         errors: ErrorStyle::Compute,
-        strict_slash: false,
+        strict_slash: true,
         microversions: Some(Microversions {
             header: MicroversionHeader {
                 service: "compute",
@@ -89,6 +95,7 @@ pub fn service(app: Arc<App>) -> Service {
             },
             min: MIN_VERSION,
             max: MAX_VERSION,
+            frozen: Some(("/v2", "/v2.1")),
         }),
         routes: routes::build(app),
     }

@@ -16,6 +16,7 @@ const SERVER_BODY: u64 = 1 << 20;
 pub(crate) fn build(app: Arc<App>) -> Vec<Route> {
     let mut routes = Routes::new(Arc::clone(&app))
         .public(http::Method::GET, "/", versions::index)
+        .public(http::Method::GET, "/v2", versions::show_frozen)
         .public(http::Method::GET, "/v2.1", versions::show)
         .get("/v2.1/extensions", "os_compute_api:extensions", versions::extensions)
         .get(
@@ -26,6 +27,7 @@ pub(crate) fn build(app: Arc<App>) -> Vec<Route> {
         .build();
     routes.extend(server_routes(Arc::clone(&app)));
     routes.extend(part_routes(Arc::clone(&app)));
+    routes.extend(proxy_routes(Arc::clone(&app)));
     routes.extend(other_routes(app));
     routes
 }
@@ -419,6 +421,165 @@ fn other_routes(app: Arc<App>) -> Vec<Route> {
             "/v2.1/os-aggregates/{id}/action",
             "os_compute_api:os-aggregates:action",
             aggregates::act,
+        )
+        .build()
+}
+
+/// Addresses of old that stand for another service's.
+fn proxy_routes(app: Arc<App>) -> Vec<Route> {
+    use crate::api::proxy::{floating_ips, images, networks, security_groups, volumes};
+    Routes::new(app)
+        .get(
+            "/v2.1/os-security-groups",
+            "os_compute_api:os-security-groups:get",
+            security_groups::index,
+        )
+        .post(
+            "/v2.1/os-security-groups",
+            "os_compute_api:os-security-groups:create",
+            security_groups::create,
+        )
+        .get(
+            "/v2.1/os-security-groups/{group}",
+            "os_compute_api:os-security-groups:show",
+            security_groups::show,
+        )
+        .put(
+            "/v2.1/os-security-groups/{group}",
+            "os_compute_api:os-security-groups:update",
+            security_groups::update,
+        )
+        .delete(
+            "/v2.1/os-security-groups/{group}",
+            "os_compute_api:os-security-groups:delete",
+            security_groups::delete,
+        )
+        .post(
+            "/v2.1/os-security-group-rules",
+            "os_compute_api:os-security-groups:rule:create",
+            security_groups::create_rule,
+        )
+        .delete(
+            "/v2.1/os-security-group-rules/{rule}",
+            "os_compute_api:os-security-groups:rule:delete",
+            security_groups::delete_rule,
+        )
+        .get("/v2.1/os-networks", "os_compute_api:os-networks:list", networks::index)
+        .get(
+            "/v2.1/os-networks/{network}",
+            "os_compute_api:os-networks:show",
+            networks::show,
+        )
+        .get(
+            "/v2.1/os-tenant-networks",
+            "os_compute_api:os-tenant-networks:list",
+            networks::tenant_index,
+        )
+        .get(
+            "/v2.1/os-tenant-networks/{network}",
+            "os_compute_api:os-tenant-networks:show",
+            networks::tenant_show,
+        )
+        .get(
+            "/v2.1/os-floating-ip-pools",
+            "os_compute_api:os-floating-ip-pools",
+            floating_ips::pool_index,
+        )
+        .get(
+            "/v2.1/os-floating-ips",
+            "os_compute_api:os-floating-ips:list",
+            floating_ips::index,
+        )
+        .post(
+            "/v2.1/os-floating-ips",
+            "os_compute_api:os-floating-ips:create",
+            floating_ips::create,
+        )
+        .get(
+            "/v2.1/os-floating-ips/{address}",
+            "os_compute_api:os-floating-ips:show",
+            floating_ips::show,
+        )
+        .delete(
+            "/v2.1/os-floating-ips/{address}",
+            "os_compute_api:os-floating-ips:delete",
+            floating_ips::delete,
+        )
+        .get("/v2.1/images", "os_compute_api:image-list", images::index)
+        .get("/v2.1/images/detail", "os_compute_api:image-list", images::detail)
+        .get("/v2.1/images/{image}", "os_compute_api:image-show", images::show)
+        .delete("/v2.1/images/{image}", "os_compute_api:image-delete", images::delete)
+        .get(
+            "/v2.1/images/{image}/metadata",
+            "os_compute_api:image-metadata:list",
+            images::metadata,
+        )
+        .post(
+            "/v2.1/images/{image}/metadata",
+            "os_compute_api:image-metadata:create",
+            images::add_metadata,
+        )
+        .put(
+            "/v2.1/images/{image}/metadata",
+            "os_compute_api:image-metadata:create",
+            images::put_metadata,
+        )
+        .get(
+            "/v2.1/images/{image}/metadata/{key}",
+            "os_compute_api:image-metadata:show",
+            images::metadata_item,
+        )
+        .put(
+            "/v2.1/images/{image}/metadata/{key}",
+            "os_compute_api:image-metadata:update",
+            images::put_metadata_item,
+        )
+        .delete(
+            "/v2.1/images/{image}/metadata/{key}",
+            "os_compute_api:image-metadata:delete",
+            images::delete_metadata_item,
+        )
+        .get("/v2.1/os-volumes", "os_compute_api:os-volumes:list", volumes::index)
+        .post("/v2.1/os-volumes", "os_compute_api:os-volumes:create", volumes::create)
+        .get(
+            "/v2.1/os-volumes/detail",
+            "os_compute_api:os-volumes:detail",
+            volumes::index,
+        )
+        .get(
+            "/v2.1/os-volumes/{volume}",
+            "os_compute_api:os-volumes:show",
+            volumes::show,
+        )
+        .delete(
+            "/v2.1/os-volumes/{volume}",
+            "os_compute_api:os-volumes:delete",
+            volumes::delete,
+        )
+        .get(
+            "/v2.1/os-snapshots",
+            "os_compute_api:os-volumes:snapshots:list",
+            volumes::snapshots,
+        )
+        .post(
+            "/v2.1/os-snapshots",
+            "os_compute_api:os-volumes:snapshots:create",
+            volumes::create_snapshot,
+        )
+        .get(
+            "/v2.1/os-snapshots/detail",
+            "os_compute_api:os-volumes:snapshots:detail",
+            volumes::snapshots,
+        )
+        .get(
+            "/v2.1/os-snapshots/{snapshot}",
+            "os_compute_api:os-volumes:snapshots:show",
+            volumes::show_snapshot,
+        )
+        .delete(
+            "/v2.1/os-snapshots/{snapshot}",
+            "os_compute_api:os-volumes:snapshots:delete",
+            volumes::delete_snapshot,
         )
         .build()
 }

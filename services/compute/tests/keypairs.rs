@@ -182,6 +182,13 @@ async fn a_certificate_is_imported() {
     let body = json!({"keypair": {"name": "c", "public_key": pem, "type": "x509"}});
     let v = c.want(201, A, "POST", K, body).await["keypair"].clone();
     assert_eq!(v["type"], "x509");
+    // Or generated, before 2.92.
+    let body = json!({"keypair": {"name": "g", "type": "x509"}});
+    let made = c.want_at(2, 201, A, "POST", K, body.clone()).await["keypair"].clone();
+    assert!(made["public_key"].as_str().unwrap().contains("BEGIN CERTIFICATE"));
+    assert!(made["private_key"].as_str().unwrap().contains("PRIVATE KEY"));
+    assert_eq!(made["fingerprint"].as_str().unwrap().len(), 47);
+    c.refused_at(92, 400, A, "POST", K, body).await;
 }
 
 /// D, C1: a key pair is its user's, also among users of one project.

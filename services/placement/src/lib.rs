@@ -22,6 +22,7 @@ pub(crate) const PREFIX: &str = "/placement";
 
 /// The microversions that are served.
 pub(crate) const VERSIONS: Microversions = Microversions {
+    frozen: None,
     header: MicroversionHeader {
         service: "placement",
         legacy: None,

@@ -87,6 +87,7 @@ impl App {
 #[must_use]
 pub fn services(app: &Arc<App>) -> Vec<Service> {
     let microversions = Some(Microversions {
+        frozen: None,
         header: MicroversionHeader {
             service: "volume",
             legacy: None,

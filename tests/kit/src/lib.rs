@@ -26,6 +26,7 @@ mod gate;
 mod kit;
 mod make;
 mod scene;
+mod scene_proxy;
 mod scene_volume;
 mod wait;
 

@@ -1,6 +1,6 @@
 //! One object of every kind, and a good request for every route: what the tests over all routes walk with.
 
-use crate::{Actor, Kit, Project, actors};
+use crate::{Actor, Kit, Project, actors, scene_proxy};
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
 
@@ -455,6 +455,11 @@ impl Scene {
             .expect("a request")
             .to_owned();
         let extensions = self.kit.get(&who, &v21("extensions")).await;
+        let image = v21(&format!("images/{}/metadata", self.values["image/images"]));
+        let headers = [("x-auth-token", &*who.token), ("openstack-api-version", "compute 2.35")];
+        let body = json!({"metadata": {"k": "v"}}).to_string();
+        let made = self.kit.send("POST", &image, &headers, body.into()).await;
+        made.expect("the kit lives").expect(200);
         self.values.extend([
             ("compute/servers", server),
             ("compute/ips", "net".to_owned()),
@@ -514,8 +519,10 @@ impl Scene {
     /// The value of a path parameter in a collection of a service.
     #[must_use]
     pub fn value(&self, service: &str, collection: &str) -> Option<&str> {
+        let name = format!("{service}/{collection}");
+        let stands = scene_proxy::STAND_FOR.iter().find(|(of, _)| *of == name);
         self.values
-            .get(format!("{service}/{collection}").as_str())
+            .get(stands.map_or(name.as_str(), |(_, other)| *other))
             .map(String::as_str)
     }
     /// The path of a route with sample objects in it; `first` instead of the first one.
@@ -575,6 +582,7 @@ impl Scene {
         let version = match path {
             "/v2.1/os-hypervisors/statistics" | "/v2.1/os-hypervisors/{id}/uptime" => "2.87",
             "/v2.1/os-hypervisors/{id}/search" | "/v2.1/os-hypervisors/{id}/servers" => "2.52",
+            path if scene_proxy::is_proxy(path) => "2.35",
             _ => "2.96",
         };
         match service {
@@ -905,7 +913,7 @@ impl Scene {
             ("POST", "/v2.1/os-aggregates") => json!({"aggregate": {"name": "a2", "availability_zone": "az2"}}),
             ("PUT", "/v2.1/os-aggregates/{id}") => json!({"aggregate": {"name": "a3"}}),
             ("POST", "/v2.1/os-aggregates/{id}/action") => json!({"set_metadata": {"metadata": {"k": "v"}}}),
-            _ => return None,
+            _ => self.proxy_body(method, path)?,
         }))
     }
 }

@@ -32,6 +32,7 @@ const PUBLIC: &[&str] = &[
     "network GET ",
     "network GET /v2.0",
     "compute GET /",
+    "compute GET /v2",
     "compute GET /v2.1",
     "volume-versions GET /",
     "volume-versions GET /v3",

@@ -184,6 +184,7 @@ async fn legacy(_: Arc<Shop>, _: Request) -> Result<Reply> {
 
 fn versions(service: &'static str, legacy: Option<&'static str>) -> Microversions {
     Microversions {
+        frozen: None,
         header: MicroversionHeader { service, legacy },
         min: Microversion::new(2, 1),
         max: Microversion::new(2, 50),

@@ -8,6 +8,7 @@ pub(crate) mod instance_actions;
 pub(crate) mod keypairs;
 pub(crate) mod limits;
 pub(crate) mod migrations;
+pub(crate) mod proxy;
 pub(crate) mod quotas;
 pub(crate) mod server_actions;
 pub(crate) mod server_list;

@@ -140,8 +140,6 @@ const LATER: &[&str] = &[
     "restore",
     "addFixedIp",
     "removeFixedIp",
-    "addFloatingIp",
-    "removeFloatingIp",
 ];
 
 /// The answer to an action.
@@ -285,6 +283,10 @@ pub(crate) async fn act(app: Arc<App>, mut request: Request) -> Result<Reply> {
             Err(Error::not_implemented(
                 "The hypervisor cannot set a password inside the guest. Log in with a key pair, or rebuild with adminPass.",
             ))
+        }
+        "addFloatingIp" | "removeFloatingIp" => {
+            request.authorize_rule("os_compute_api:os-floating-ips:add", &aim)?;
+            crate::api::proxy::floating_ips::act(&app, &request, &server, name == "addFloatingIp", value).await
         }
         "addSecurityGroup" | "removeSecurityGroup" => {
             let body: GroupNameBody = wire::typed(&name, value)?;

@@ -26,9 +26,33 @@ fn newest(base: &str, whole: bool) -> Value {
     v
 }
 
+/// The version without microversions.
+fn frozen(base: &str, whole: bool) -> Value {
+    let mut links = vec![json!({"rel": "self", "href": format!("{base}/v2/")})];
+    if whole {
+        links.push(
+            json!({"rel": "describedby", "type": "text/html", "href": "https://docs.openstack.org/api-ref/compute/"}),
+        );
+    }
+    let mut v = json!({
+        "id": "v2.0", "status": "SUPPORTED", "version": "", "min_version": "", "updated": "2011-01-21T11:33:21Z", "links": links,
+    });
+    if whole {
+        v["media-types"] =
+            json!([{"base": "application/json", "type": "application/vnd.openstack.compute+json;version=2"}]);
+    }
+    v
+}
+
 /// `GET /`: all versions.
 pub(crate) async fn index(_app: Arc<App>, request: Request) -> Result<Reply> {
-    Reply::json(200, &json!({"versions": [newest(&request.base, false)]}))
+    let base = &request.base;
+    Reply::json(200, &json!({"versions": [frozen(base, false), newest(base, false)]}))
+}
+
+/// `GET /v2/`.
+pub(crate) async fn show_frozen(_app: Arc<App>, request: Request) -> Result<Reply> {
+    Reply::json(200, &json!({"version": frozen(&request.base, true)}))
 }
 
 /// `GET /v2.1/`.

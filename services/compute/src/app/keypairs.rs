@@ -62,9 +62,9 @@ pub(crate) async fn create(
             (public, print, Some(private))
         }
         (None, KeyKind::X509) => {
-            return Err(Error::bad_request(
-                "Keypair data is invalid: X.509 key pairs are imported only; send a public_key.",
-            ));
+            let (certificate, private) = certificate(owner)?;
+            let print = certificate_fingerprint(&certificate)?;
+            (certificate, print, Some(private))
         }
     };
     let mut number = [0_u8; 4];
@@ -165,6 +165,30 @@ fn certificate_fingerprint(text: &str) -> Result<String> {
     let compact: String = body.chars().filter(|c| !c.is_whitespace()).collect();
     let bytes = STANDARD.decode(compact).map_err(|_| bad())?;
     Ok(colons(&Md5::digest(&bytes)))
+}
+
+/// Years that a generated certificate is good for, as upstream's are.
+const CERTIFICATE_YEARS: i32 = 10;
+
+/// A new self-signed certificate that a user logs in to Windows with (client authentication, the user's name as UPN), and its private
+/// key, both in PEM. The key is ECDSA P-256, where upstream makes an RSA one.
+fn certificate(user: &str) -> Result<(String, String)> {
+    use rcgen::{CertificateParams, DnType, ExtendedKeyUsagePurpose, OtherNameValue, SanType};
+    /// Microsoft's user principal name.
+    const UPN: &[u64] = &[1, 3, 6, 1, 4, 1, 311, 20, 2, 3];
+    let failed =
+        |e: rcgen::Error| Error::internal("a certificate could not be generated; import one with public_key", e);
+    let mut params = CertificateParams::default();
+    params.distinguished_name.push(DnType::CommonName, user);
+    let name = OtherNameValue::Utf8String(format!("{user}@localhost"));
+    params.subject_alt_names.push(SanType::OtherName((UPN.to_vec(), name)));
+    params.extended_key_usages.push(ExtendedKeyUsagePurpose::ClientAuth);
+    let year = maru_base::time::now().to_zoned(jiff::tz::TimeZone::UTC).year();
+    params.not_before = rcgen::date_time_ymd(i32::from(year) - 1, 12, 31);
+    params.not_after = rcgen::date_time_ymd(i32::from(year) + CERTIFICATE_YEARS, 12, 31);
+    let key = rcgen::KeyPair::generate().map_err(failed)?;
+    let certificate = params.self_signed(&key).map_err(failed)?;
+    Ok((certificate.pem(), key.serialize_pem()))
 }
 
 fn colons(bytes: &[u8]) -> String {

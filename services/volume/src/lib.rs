@@ -7,6 +7,7 @@ mod api;
 mod app;
 mod bootstrap;
 mod control;
+mod layers;
 mod policy;
 mod routes;
 
@@ -125,5 +126,6 @@ pub fn reconcilers(app: &Arc<App>) -> Vec<Arc<dyn Reconciler>> {
         Arc::new(control::uploads::Uploads(Arc::clone(app))),
         Arc::new(control::backups::Backups(Arc::clone(app))),
         Arc::new(control::moves::Moves(Arc::clone(app))),
+        Arc::new(control::assembling::Assembling(Arc::clone(app))),
     ]
 }

@@ -61,7 +61,7 @@ pub struct Backup {
     pub volume_id: VolumeId,
     /// The snapshot it was read from, if it was one.
     pub snapshot_id: Option<SnapshotId>,
-    /// The backup it was asked to build upon: kept and shown; its own bytes are whole all the same.
+    /// The backup it builds upon.
     pub parent: Option<BackupId>,
     /// Owner.
     pub project_id: ProjectId,
@@ -83,6 +83,9 @@ pub struct Backup {
     pub fail_reason: Option<String>,
     /// sha512 of the blob, once it is whole.
     pub digest: Option<String>,
+    /// Whether the blob holds only what changed since `parent`.
+    #[serde(default)]
+    pub delta: bool,
     /// Bytes of the blob.
     pub bytes: u64,
     /// The owner's metadata (3.43).
@@ -99,6 +102,18 @@ pub struct Backup {
     pub data: Timestamp,
     /// When it last changed.
     pub updated: Option<Timestamp>,
+}
+
+impl Backup {
+    /// What a volume is made of that is made of this: the blob itself, or the backup whose chain is put together first.
+    #[must_use]
+    pub fn source(&self, id: &BackupId) -> (crate::Source, Option<BackupId>) {
+        let digest = self.digest.clone().filter(|_| !self.delta).unwrap_or_default();
+        (
+            crate::Source::Backup { id: id.clone(), digest },
+            self.delta.then(|| id.clone()),
+        )
+    }
 }
 
 impl Kind for Backup {

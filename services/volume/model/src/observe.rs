@@ -56,7 +56,7 @@ pub fn plan_observe_volume(
     if let Some(address) = &seen.offered_at {
         crate::plan_offered(snapshot, txn, id, address, &seen.exports);
     }
-    if seen.revision <= v.asked_after {
+    if seen.revision <= v.asked_after || v.assemble.is_some() {
         return;
     }
     let made = seen.content == Some(v.content) && seen.size >= v.bytes();

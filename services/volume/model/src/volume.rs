@@ -113,6 +113,9 @@ pub struct Volume {
     /// sha512 of a blob that is kept for it while its bytes are made of that.
     #[serde(default)]
     pub staged: Option<String>,
+    /// The backup whose chain is put together for it: until that is done its node is told of nothing new.
+    #[serde(default)]
+    pub assemble: Option<BackupId>,
     /// Bytes without a volume that it is being made of: they go when it is made.
     #[serde(default)]
     pub takes_over: Option<crate::UnmanagedId>,
@@ -232,6 +235,7 @@ impl Volume {
             moved: false,
             migration_status: None,
             staged: None,
+            assemble: None,
             takes_over: None,
             extending_from: None,
             upload: None,

@@ -214,7 +214,7 @@ pub(crate) async fn create(app: Arc<App>, mut request: Request) -> Result<Reply>
                     .find::<Backup>("volume", &volume.id)
                     .filter(|b| b.value.status == BackupStatus::Available)
                     .max_by_key(|b| b.value.created);
-                Some(newest.map(|b| b.id).ok_or_else(|| {
+                Some(newest.ok_or_else(|| {
                     Error::bad_request(
                         "Invalid backup: No backups available to do an incremental backup; make a full one first.",
                     )
@@ -223,13 +223,17 @@ pub(crate) async fn create(app: Arc<App>, mut request: Request) -> Result<Reply>
                 None
             };
             let mut txn = Txn::new();
+            if let Some(parent) = &parent {
+                // Its deletion, planned at once, meets this and is planned again.
+                txn.update(parent, &*parent.value);
+            }
             quota::take(snapshot, &mut txn, &v.project_id, &quota::of_backup(i64::from(v.size)))?;
             txn.create(
                 &id,
                 &Backup {
                     volume_id: volume.id.clone(),
                     snapshot_id: from.as_ref().map(|s| s.id.clone()),
-                    parent,
+                    parent: parent.map(|p| p.id),
                     project_id: v.project_id.clone(),
                     user_id: request.caller()?.user_id.clone(),
                     name: name.clone(),
@@ -240,6 +244,7 @@ pub(crate) async fn create(app: Arc<App>, mut request: Request) -> Result<Reply>
                     status: BackupStatus::Creating,
                     fail_reason: None,
                     digest: None,
+                    delta: false,
                     bytes: 0,
                     metadata: metadata.clone(),
                     image_metadata: v.image_metadata.clone(),
@@ -324,7 +329,10 @@ async fn remove(app: &App, request: &Request, force: bool) -> Result<Reply> {
             let making = snapshot
                 .find::<Volume>("status", Status::Creating.word())
                 .chain(snapshot.find::<Volume>("status", Status::RestoringBackup.word()))
-                .any(|v| matches!(&v.value.source, Source::Backup { id, .. } if *id == read.id));
+                .any(|v| {
+                    matches!(&v.value.source, Source::Backup { id, .. } if *id == read.id)
+                        || v.value.assemble.as_ref() == Some(&read.id)
+                });
             if making {
                 return Err(Error::bad_request(
                     "Invalid backup: a volume is being made of it; wait until that is available.",
@@ -374,10 +382,10 @@ pub(crate) async fn restore(app: Arc<App>, mut request: Request) -> Result<Reply
                 return Ok((txn, (volume.id, name)));
             }
             let b = &backup.value;
-            let digest = b
-                .digest
-                .clone()
-                .ok_or_else(|| Error::bad_request("Invalid backup: it has no data."))?;
+            if b.digest.is_none() {
+                return Err(Error::bad_request("Invalid backup: it has no data."));
+            }
+            let (source, assemble) = b.source(&backup.id);
             let volume_name = name.clone().unwrap_or_else(|| format!("restore_backup_{}", backup.id));
             let caller = request.caller()?;
             let kind = app_volumes::default_type(snapshot, caller.require_project()?)?;
@@ -387,10 +395,7 @@ pub(crate) async fn restore(app: Arc<App>, mut request: Request) -> Result<Reply
                 size: b.size,
                 kind: &kind,
                 zone: b.zone.clone().unwrap_or_else(|| "nova".to_owned()),
-                source: Source::Backup {
-                    id: backup.id.clone(),
-                    digest,
-                },
+                source,
                 request_id: &request.id,
             };
             let volume = Volume {
@@ -399,6 +404,7 @@ pub(crate) async fn restore(app: Arc<App>, mut request: Request) -> Result<Reply
                 image_metadata: b.image_metadata.clone(),
                 bootable: b.bootable,
                 backup: Some(backup.id.clone()),
+                assemble,
                 ..Volume::new(snapshot, new)
             };
             plan_create_volume(snapshot, &mut txn, &fresh, &volume)?;

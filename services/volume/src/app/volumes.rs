@@ -119,6 +119,7 @@ pub(crate) struct Origin {
     type_id: Option<model::VolumeTypeId>,
     pub(crate) image_metadata: BTreeMap<String, String>,
     bootable: bool,
+    assemble: Option<BackupId>,
     snapshot_id: Option<SnapshotId>,
     source_volid: Option<VolumeId>,
 }
@@ -131,6 +132,7 @@ impl Origin {
             type_id: None,
             image_metadata: BTreeMap::new(),
             bootable: false,
+            assemble: None,
             snapshot_id: None,
             source_volid: None,
         }
@@ -205,6 +207,7 @@ fn resolve(snapshot: &Snapshot, request: &Request, body: &CreateBody) -> Result<
         source_volid: origin.source_volid,
         snapshot_id: origin.snapshot_id,
         group_id: group,
+        assemble: origin.assemble,
         ..Volume::new(snapshot, new)
     })
 }
@@ -271,6 +274,7 @@ fn origin(snapshot: &Snapshot, request: &Request, body: &CreateBody) -> Result<O
             image_metadata: volume.value.image_metadata.clone(),
             bootable: volume.value.bootable,
             snapshot_id: Some(from.id.clone()),
+            assemble: None,
             source_volid: None,
         });
     }
@@ -289,22 +293,22 @@ fn origin(snapshot: &Snapshot, request: &Request, body: &CreateBody) -> Result<O
             image_metadata: from.value.image_metadata.clone(),
             bootable: from.value.bootable,
             snapshot_id: None,
+            assemble: None,
             source_volid: Some(from.id.clone()),
         });
     }
     if let Some(id) = &body.backup_id {
         let from = crate::api::backups::find(request, snapshot, id)?;
-        let (BackupStatus::Available, Some(digest)) = (from.value.status, &from.value.digest) else {
+        let (BackupStatus::Available, Some(_)) = (from.value.status, &from.value.digest) else {
             return Err(Error::bad_request(format!(
                 "Invalid backup: Backup status must be available, it is {}.",
                 from.value.status.word()
             )));
         };
+        let (source, assemble) = from.value.source(&from.id);
         return Ok(Origin {
-            source: Source::Backup {
-                id: from.id.clone(),
-                digest: digest.clone(),
-            },
+            source,
+            assemble,
             least: from.value.size,
             image_metadata: from.value.image_metadata.clone(),
             bootable: from.value.bootable,
@@ -499,10 +503,12 @@ pub(crate) fn plan_restore(
     backup: &Object<Backup>,
     request_id: &str,
 ) -> Result<()> {
-    let digest =
-        backup.value.digest.clone().ok_or_else(|| {
-            Error::bad_request("Invalid backup: it has no data; only an available one can be restored.")
-        })?;
+    if backup.value.digest.is_none() {
+        return Err(Error::bad_request(
+            "Invalid backup: it has no data; only an available one can be restored.",
+        ));
+    }
+    let (source, assemble) = backup.value.source(&BackupId::from(backup.id.as_str()));
     if volume.value.status != Status::Available {
         return Err(Error::bad_request(format!(
             "Invalid volume: Volume to be restored to must be available, it is {}.",
@@ -516,11 +522,11 @@ pub(crate) fn plan_restore(
         )));
     }
     let mut new = (*volume.value).clone();
-    new.source = Source::Backup {
-        id: BackupId::from(backup.id.as_str()),
-        digest,
-    };
-    new.content += 1;
+    if assemble.is_none() {
+        new.source = source;
+        new.content += 1;
+    }
+    new.assemble = assemble;
     new.status = Status::RestoringBackup;
     new.backup = Some(backup.id.clone());
     new.touch(request_id, snapshot);

@@ -6,9 +6,12 @@
 //!  deleting ─► record gone, quota back ─► blob gone unless another backup names it
 //! ```
 //!
+//! An incremental backup's blob holds what changed since its parent (`layers`).
+//!
 //! A process that dies midway leaves the backup `creating`; the next one reads the bytes again.
 
-use crate::App;
+use crate::{App, layers::Chain};
+use bytes::Bytes;
 use futures_util::StreamExt;
 use maru_base::{Error, ErrorKind, Result};
 use maru_blob::SealedBlob;
@@ -89,6 +92,7 @@ impl Backups {
                     Ok(info) => {
                         new.status = BackupStatus::Available;
                         new.digest = Some(info.digest.clone());
+                        new.delta = new.parent.is_some();
                         new.bytes = info.size;
                     }
                     Err(why) => {
@@ -133,7 +137,17 @@ impl Backups {
             }
         };
         let host = host.ok_or_else(|| Error::not_found("No node has the volume's bytes."))?;
-        pull(&self.0, &host, &from).await
+        let whole = pull(&self.0, &host, &from).await?;
+        let Some(parent) = &b.parent else {
+            return Ok(whole);
+        };
+        // Only what changed is kept; the whole goes when this is done.
+        let base = super::assembling::chain(&self.0, &snapshot, parent)?;
+        write(&self.0, move |sink| {
+            let new = Chain::open(&[whole.path().to_owned()])?;
+            Chain::open(&base)?.changes(&new, sink)
+        })
+        .await
     }
 
     async fn remove(&self, store: &Store, backup: &Object<Backup>) -> Result<()> {
@@ -170,6 +184,29 @@ pub(crate) async fn pull(app: &App, host: &str, from: &str) -> Result<SealedBlob
             .await?;
     }
     writer.seal().await
+}
+
+/// A blob of what a blocking writer writes, without a place yet.
+pub(crate) async fn write(
+    app: &App,
+    writer: impl FnOnce(&mut dyn FnMut(Bytes) -> Result<()>) -> Result<()> + Send + 'static,
+) -> Result<SealedBlob> {
+    let mut blob = app.blobs.begin().await?;
+    let (sender, mut receiver) = tokio::sync::mpsc::channel::<Bytes>(16);
+    let writing = tokio::task::spawn_blocking(move || {
+        writer(&mut |bytes| {
+            sender
+                .blocking_send(bytes)
+                .map_err(|_| Error::unavailable("The blob could not be written."))
+        })
+    });
+    while let Some(bytes) = receiver.recv().await {
+        blob.write(bytes).await?;
+    }
+    writing
+        .await
+        .map_err(|e| Error::internal("the writer of a backup broke off", e))??;
+    blob.seal().await
 }
 
 /// Removes a blob that neither a backup nor a volume names. Blobs are named by their contents: another backup may be the same bytes.

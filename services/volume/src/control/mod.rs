@@ -1,5 +1,6 @@
 //! The service's controllers.
 
+pub(crate) mod assembling;
 pub(crate) mod backups;
 pub(crate) mod groups;
 pub(crate) mod messages;

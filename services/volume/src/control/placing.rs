@@ -41,7 +41,7 @@ impl Reconciler for Placing {
     fn all(&self, snapshot: &View) -> Vec<String> {
         WORK.iter()
             .flat_map(|s| snapshot.find::<Volume>("status", s.word()))
-            .filter(|v| v.value.host.is_none())
+            .filter(|v| v.value.host.is_none() && (v.value.assemble.is_none() || v.value.removing))
             .map(|v| v.id.to_string())
             .collect()
     }
@@ -53,6 +53,8 @@ impl Reconciler for Placing {
                     && volume.value.host.is_none()
                 {
                     match volume.value.status {
+                        // What it is made of is put together first.
+                        Status::Creating if volume.value.assemble.is_some() => {}
                         Status::Creating => place(snapshot, &mut txn, &volume),
                         _ if volume.value.removing => plan_forget_volume(snapshot, &mut txn, &volume)?,
                         _ => {}

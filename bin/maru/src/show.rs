@@ -107,7 +107,7 @@ fn node(out: &mut String, node: &Value) {
         let (major, minor, micro) = (version / 1_000_000, version / 1_000 % 1_000, version % 1_000);
         out.push_str(&format!(
             "    accelerator: {}\n    machine: {} processors ({}, {}), {} MiB of memory, {} GiB for disks, at {}\n    \
-             runs: Maru {}, {} {major}.{minor}.{micro}\n",
+             volumes: {}\n    runs: Maru {}, {} {major}.{minor}.{micro}\n",
             of("accelerator"),
             of("vcpus"),
             of("cpu_model"),
@@ -115,6 +115,7 @@ fn node(out: &mut String, node: &Value) {
             of("memory_mib"),
             of("disk_gib"),
             of("address"),
+            of("storage"),
             of("version"),
             of("hypervisor_type"),
         ));
@@ -191,7 +192,7 @@ mod tests {
 
     fn of(n: usize, well: bool) -> Value {
         json!({"node": format!("n{n}"), "well": well, "state": if well { "up" } else { "down: silent for 61 s" }, "silent_s": 0,
-            "hello": {"accelerator": "kvm: /dev/kvm", "vcpus": 8, "cpu_model": "fast", "arch": "x86_64", "memory_mib": 1024,
+            "hello": {"accelerator": "kvm: /dev/kvm", "storage": "qcow2 files", "vcpus": 8, "cpu_model": "fast", "arch": "x86_64", "memory_mib": 1024,
                 "disk_gib": 10, "address": "192.0.2.1", "version": "1.2.3", "hypervisor_type": "QEMU", "hypervisor_version": 10_000_002},
             "resources": {"running": 3, "memory_used_mib": 512, "disk_used_gib": 4, "disk_free_gib": 6, "load": "0.1, 0.2, 0.3"},
             "unknown": []})
@@ -202,7 +203,7 @@ mod tests {
         let text = status(json!({"nodes": [of(1, true)]}), false);
         let expected = "unknown: nothing\nnodes: 1, all well\n  n1: up\n    accelerator: kvm: /dev/kvm\n    \
              machine: 8 processors (fast, x86_64), 1024 MiB of memory, 10 GiB for disks, at 192.0.2.1\n    \
-             runs: Maru 1.2.3, QEMU 10.0.2\n    in use: 3 guests, 512 MiB of memory, 4 GiB of disk (6 free), load 0.1, 0.2, 0.3\n";
+             volumes: qcow2 files\n    runs: Maru 1.2.3, QEMU 10.0.2\n    in use: 3 guests, 512 MiB of memory, 4 GiB of disk (6 free), load 0.1, 0.2, 0.3\n";
         assert_eq!(text, expected);
         let away = json!({"node": "n2", "well": false, "state": "has not connected", "unknown": []});
         let text = status(json!({"nodes": [away]}), false);

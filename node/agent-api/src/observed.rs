@@ -18,6 +18,9 @@ pub struct Hello {
     pub hypervisor_version: u64,
     /// How guests run and why: `tcg: /proc/cpuinfo has neither vmx nor svm`.
     pub accelerator: String,
+    /// How volumes are kept: `qcow2 files; copies share their blocks (FICLONE)`.
+    #[serde(default)]
+    pub storage: String,
     /// Processor description.
     pub cpu_model: String,
     /// `x86_64`.

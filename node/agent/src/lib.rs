@@ -346,6 +346,7 @@ impl Agent {
             hypervisor_type: "QEMU".to_owned(),
             hypervisor_version: self.inner.accelerator.version,
             accelerator: self.inner.accelerator.to_string(),
+            storage: self.inner.volume_files.describe(),
             cpu_model: config::cpu_model(),
             arch: rustix::system::uname().machine().to_string_lossy().into_owned(),
             vcpus: c.vcpus.unwrap_or_else(config::processors),

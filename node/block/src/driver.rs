@@ -24,6 +24,8 @@ use tokio::sync::broadcast;
 /// Bytes of volumes and snapshots at rest. Every call may be repeated. See [`crate::Volumes`] for files.
 #[async_trait]
 pub trait VolumeDriver: Send + Sync + 'static {
+    /// How volumes are kept, for people.
+    fn describe(&self) -> String;
     /// The newest bytes of a volume, if it has any here.
     fn find(&self, id: &str) -> Result<Option<VolumeFile>>;
     /// A snapshot's file, if it is here.

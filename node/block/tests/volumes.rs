@@ -202,3 +202,78 @@ async fn names_stay_inside_and_what_is_half_made_is_swept() {
     assert!(!half.exists());
     assert_eq!(volumes.all().unwrap(), []);
 }
+
+/// A file system that shares blocks, on a file of its own: mounted for the test, gone with it.
+struct Sharing {
+    dir: tempfile::TempDir,
+}
+
+impl Sharing {
+    /// Why there is none here, if there is not.
+    fn mount() -> Result<Self, String> {
+        let dir = tempfile::tempdir().unwrap();
+        let (image, at) = (dir.path().join("image"), dir.path().join("at"));
+        std::fs::create_dir(&at).unwrap();
+        std::fs::File::create(&image).unwrap().set_len(512 * MIB).unwrap();
+        let run = |program: &str, arguments: &[&std::ffi::OsStr]| match Command::new(program).args(arguments).output() {
+            Ok(out) if out.status.success() => Ok(()),
+            Ok(out) => Err(format!("{program}: {}", String::from_utf8_lossy(&out.stderr).trim())),
+            Err(e) => Err(format!("{program}: {e}")),
+        };
+        let mkfs = run(
+            "mkfs.xfs",
+            &["-q".as_ref(), "-m".as_ref(), "reflink=1".as_ref(), image.as_ref()],
+        );
+        mkfs.or_else(|why| {
+            run("mkfs.btrfs", &["-q".as_ref(), image.as_ref()]).map_err(|also| format!("{why}; {also}"))
+        })?;
+        run("mount", &["-o".as_ref(), "loop".as_ref(), image.as_ref(), at.as_ref()])?;
+        Ok(Self { dir })
+    }
+    fn at(&self) -> std::path::PathBuf {
+        self.dir.path().join("at")
+    }
+    /// Bytes in use.
+    fn used(&self) -> u64 {
+        Command::new("sync").arg("-f").arg(self.at()).status().unwrap();
+        let s = rustix::fs::statvfs(self.at()).unwrap();
+        (s.f_blocks - s.f_bfree) * s.f_frsize
+    }
+}
+
+impl Drop for Sharing {
+    fn drop(&mut self) {
+        let _ = Command::new("umount").arg(self.at()).status();
+    }
+}
+
+#[tokio::test]
+#[allow(clippy::print_stdout)]
+async fn copies_share_their_blocks_where_the_file_system_can() {
+    maru_sandbox::use_in_process(&[SANDBOX_ENTRY]);
+    let sharing = match Sharing::mount() {
+        Ok(sharing) => sharing,
+        Err(why) => {
+            println!("skipped: no file system that shares blocks can be made here: {why}");
+            return;
+        }
+    };
+    let volumes = Volumes::open(sharing.at()).unwrap();
+    assert!(volumes.describe().contains("FICLONE"), "{}", volumes.describe());
+    volumes.blank("one", 0, 256 * MIB).await.unwrap();
+    let path = volumes.find("one").unwrap().unwrap().path;
+    write(&path, 0xab, 0, 64 * MIB);
+    let before = sharing.used();
+    volumes.snapshot("snap", &path).await.unwrap();
+    let snapshot = volumes.find_snapshot("snap").unwrap().unwrap();
+    volumes.copy("two", 0, 256 * MIB, &snapshot).await.unwrap();
+    let grown = sharing.used().saturating_sub(before);
+    println!("figure: two copies of 64 MiB took {} KiB", grown >> 10);
+    assert!(grown < 8 * MIB, "{grown} bytes");
+    // Each is its own from the first write on.
+    let copy = volumes.find("two").unwrap().unwrap().path;
+    write(&copy, 0xcd, 0, MIB);
+    assert!(holds(&path, 0xab, 0, 64 * MIB) && holds(&snapshot, 0xab, 0, 64 * MIB) && holds(&copy, 0xcd, 0, MIB));
+    volumes.remove("one").unwrap();
+    assert!(holds(&copy, 0xab, MIB, 63 * MIB));
+}

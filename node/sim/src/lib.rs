@@ -181,6 +181,7 @@ impl SimNode {
             hypervisor_type: "QEMU".to_owned(),
             hypervisor_version: 10_000_002,
             accelerator: "simulated: this node has no machine".to_owned(),
+            storage: "simulated".to_owned(),
             cpu_model: "simulated".to_owned(),
             arch: "x86_64".to_owned(),
             vcpus: c.vcpus,

@@ -694,3 +694,50 @@ async fn a_volume_that_cannot_be_plugged_is_available_again_and_the_server_activ
     s.attach(&server, &volume).await;
     s.kit.audit_rest().await;
 }
+
+/// A node has one disk: what servers were given of it no volume gets, and the other way round (docs/adr/0005).
+#[tokio::test(start_paused = true)]
+async fn servers_and_volumes_are_counted_on_one_disk() {
+    let kit = Kit::builder().nodes(1).node_size(8, 8192, 10).start().await;
+    let project = kit.project("blue").await;
+    let image = kit.image(&project.member, "tiny").await;
+    let (network, _) = kit.network(&project.member, "net", "10.0.0.0/16").await;
+    let flavor = json!({"flavor": {"name": "six", "ram": 64, "vcpus": 1, "disk": 6, "id": "six"}});
+    kit.post(&kit.admin(), "/compute/v2.1/flavors", flavor).await;
+    let s = Stage {
+        kit,
+        project,
+        image,
+        network,
+    };
+    let make = |size: u32| {
+        let s = &s;
+        async move {
+            id(&s
+                .kit
+                .post(s.who(), "/volume/v3/volumes", json!({"volume": {"size": size}}))
+                .await["volume"])
+        }
+    };
+    let first = make(5).await;
+    s.kit.volume_is(&first, "available").await;
+    let mut body = Kit::server_body("big", &s.image, &s.network);
+    body["server"]["flavorRef"] = json!("six");
+    let refused = id(&s.kit.post(s.who(), "/compute/v2.1/servers", body.clone()).await["server"]);
+    let fault = s.kit.server_error(&refused).await;
+    assert!(fault.message.contains("6 DISK_GB asked, 5 free"), "{}", fault.message);
+    s.kit.delete(s.who(), &format!("/volume/v3/volumes/{first}")).await;
+    s.gone(&first).await;
+    let fits = id(&s.kit.post(s.who(), "/compute/v2.1/servers", body).await["server"]);
+    s.kit.server_active(&fits).await;
+    let second = make(5).await;
+    s.kit.volume_is(&second, "error").await;
+    let why = s.volume(&second).fault.unwrap();
+    assert!(why.contains("has 4 GiB left of 10"), "{why}");
+    let third = make(4).await;
+    s.kit.volume_is(&third, "available").await;
+    let pools = "/volume/v3/scheduler-stats/get_pools?detail=True";
+    let free = s.kit.get(&s.kit.admin(), pools).await["pools"][0]["capabilities"]["free_capacity_gb"].clone();
+    assert_eq!(free, 0);
+    s.kit.audit_rest().await;
+}

@@ -400,6 +400,9 @@ impl Storage for Fake {
 
 #[async_trait]
 impl VolumeDriver for Fake {
+    fn describe(&self) -> String {
+        "a map".to_owned()
+    }
     fn find(&self, id: &str) -> Result<Option<VolumeFile>> {
         Ok(self.state().volumes.get(id).map(|(content, size)| VolumeFile {
             path: format!("/volumes/{id}.{content}").into(),

@@ -114,7 +114,7 @@ pub fn select(snapshot: &Snapshot, request: &Request<'_>) -> Result<Choice, Refu
                     .map_or(Ok(()), |g| filter_group(g, &spread, &service.host))
             })
             .and_then(|()| match &provider {
-                Some(provider) => filter_resources(snapshot, request.server, &resources, provider),
+                Some(provider) => filter_resources(snapshot, request.server, &resources, provider, &service.host),
                 None => Err(("placement", "it has no resource provider".to_owned())),
             });
         match (verdict, provider) {
@@ -269,6 +269,7 @@ fn filter_resources(
     server: &Server,
     resources: &BTreeMap<String, u64>,
     provider: &Object<ResourceProvider>,
+    host: &str,
 ) -> Verdict {
     for (class, amount) in resources {
         let Some(inventory) = provider.inventories.get(class) else {
@@ -280,7 +281,11 @@ fn filter_resources(
                 format!("{amount} {class} asked, at most {} at once", inventory.max_unit),
             ));
         }
-        let free = inventory.capacity() - usage(snapshot, &provider.id, class);
+        let mut free = inventory.capacity() - usage(snapshot, &provider.id, class);
+        if class == "DISK_GB" {
+            // Volumes lie on the same disk.
+            free -= i64::try_from(maru_volume_model::given_gb(snapshot, host)).unwrap_or(i64::MAX);
+        }
         if i64::try_from(*amount).unwrap_or(i64::MAX) > free {
             return Err(("placement", format!("{amount} {class} asked, {} free", free.max(0))));
         }

@@ -112,6 +112,7 @@ pub fn hello(node: &str, session: u64) -> Hello {
         hypervisor_type: "QEMU".to_owned(),
         hypervisor_version: 7_002_000,
         accelerator: "tcg: a test".to_owned(),
+        storage: String::new(),
         cpu_model: "none".to_owned(),
         arch: "x86_64".to_owned(),
         vcpus: 8,

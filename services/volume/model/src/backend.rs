@@ -60,6 +60,19 @@ pub fn find_backend(snapshot: &Snapshot, host: &str) -> Option<Object<Backend>> 
     snapshot.find::<Backend>("host", host).next()
 }
 
+/// GiB that volumes and snapshots of a node were given: its one disk holds them beside the disks of its servers, which placement
+/// counts (docs/adr/0005).
+#[must_use]
+pub fn given_gb(snapshot: &Snapshot, host: &str) -> u64 {
+    let volumes = snapshot
+        .find::<crate::Volume>("host", host)
+        .map(|v| u64::from(v.value.size));
+    let snapshots = snapshot
+        .find::<crate::Snapshot>("host", host)
+        .map(|s| u64::from(s.value.size));
+    volumes.chain(snapshots).sum()
+}
+
 /// Plans that a node is there with its storage, connected or not; nothing is written when nothing changes.
 pub fn plan_upsert_backend(
     snapshot: &Snapshot,

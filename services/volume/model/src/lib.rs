@@ -28,7 +28,7 @@ pub use attachment::{
     plan_attach_new, plan_attached, plan_detach, plan_detached, plan_detaching, plan_offered, plan_reserve,
     plan_unreserve, status_by_attachments,
 };
-pub use backend::{Backend, BackendId, find_backend, plan_upsert_backend};
+pub use backend::{Backend, BackendId, find_backend, given_gb, plan_upsert_backend};
 pub use backup::{Backup, BackupId, BackupStatus};
 pub use default_type::{DefaultType, DefaultTypeId};
 pub use group::{Group, GroupId, GroupSnapshot, GroupSnapshotId, GroupStatus, group_epoch, group_type_epoch};

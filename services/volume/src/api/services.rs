@@ -3,11 +3,12 @@
 use crate::{
     App,
     api::wire::{invalid, time},
+    control::placing::free_gb,
 };
 use maru_base::{Error, Result};
 use maru_http::{Reply, Request};
 use maru_store::{Object, Snapshot, Txn};
-use maru_volume_model::{Backend, Volume, find_backend};
+use maru_volume_model::{Backend, Volume, find_backend, given_gb};
 use serde::Deserialize;
 use serde_json::{Map, Value, json};
 use std::sync::Arc;
@@ -154,14 +155,6 @@ pub(crate) async fn update(app: Arc<App>, mut request: Request) -> Result<Reply>
     Reply::json(200, &out)
 }
 
-/// GiB that volumes of a node were given.
-fn given_gb(snapshot: &Snapshot, host: &str) -> u64 {
-    snapshot
-        .find::<Volume>("host", host)
-        .map(|v| u64::from(v.value.size))
-        .sum()
-}
-
 /// `GET /scheduler-stats/get_pools`.
 pub(crate) async fn pools(app: Arc<App>, request: Request) -> Result<Reply> {
     let snapshot = app.store.current().await?;
@@ -175,7 +168,7 @@ pub(crate) async fn pools(app: Arc<App>, request: Request) -> Result<Reply> {
                 pool["capabilities"] = json!({
                     "volume_backend_name": "local", "vendor_name": "Open Source", "driver_version": env!("CARGO_PKG_VERSION"),
                     "storage_protocol": "file", "pool_name": "local", "total_capacity_gb": b.value.capacity_gb,
-                    "free_capacity_gb": b.value.capacity_gb.saturating_sub(given), "allocated_capacity_gb": given,
+                    "free_capacity_gb": free_gb(&snapshot, &b.value).max(0), "allocated_capacity_gb": given,
                     "provisioned_capacity_gb": given, "reserved_percentage": 0, "max_over_subscription_ratio": "1.0",
                     "QoS_support": false, "multiattach": true, "thin_provisioning_support": true,
                     "thick_provisioning_support": false, "location_info": b.value.host, "updated": time(b.value.seen),

@@ -11,7 +11,8 @@ use maru_base::Result;
 use maru_control::{Next, Reconciler};
 use maru_store::{Kind, Object, Snapshot as View, Store, Txn};
 use maru_volume_model::{
-    Backend, Snapshot, Source, Status, Volume, VolumeId, VolumeType, find_backend, message, plan_forget_volume,
+    Backend, Snapshot, Source, Status, Volume, VolumeId, VolumeType, find_backend, given_gb, message,
+    plan_forget_volume,
 };
 
 /// The reconciler, keyed by volume.
@@ -153,15 +154,10 @@ pub(crate) fn refused(snapshot: &View, volume: &Object<Volume>, b: &Backend) -> 
     (free < i64::from(volume.value.size)).then(|| format!("has {free} GiB left of {}", b.capacity_gb))
 }
 
-/// Room of a backend that no volume or snapshot was given yet, in GiB.
-fn free_gb(snapshot: &View, backend: &Backend) -> i64 {
-    let volumes: i64 = snapshot
-        .find::<Volume>("host", &backend.host)
-        .map(|v| i64::from(v.value.size))
-        .sum();
-    let snapshots: i64 = snapshot
-        .find::<Snapshot>("host", &backend.host)
-        .map(|s| i64::from(s.value.size))
-        .sum();
-    i64::try_from(backend.capacity_gb).unwrap_or(i64::MAX) - volumes - snapshots
+/// Room of a backend that nothing was given yet, in GiB: neither a volume or a snapshot nor, by placement's count, a server's disk.
+pub(crate) fn free_gb(snapshot: &View, backend: &Backend) -> i64 {
+    let whole = |gb: u64| i64::try_from(gb).unwrap_or(i64::MAX);
+    let servers = maru_placement_model::find_by_name(snapshot, &backend.host)
+        .map_or(0, |p| maru_placement_model::usage(snapshot, &p.id, "DISK_GB"));
+    whole(backend.capacity_gb) - whole(given_gb(snapshot, &backend.host)) - servers
 }

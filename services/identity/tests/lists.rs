@@ -103,3 +103,79 @@ async fn a_credential_keeps_its_rights() {
         fresh.as_str()
     );
 }
+
+/// A project that acts as a domain is one, by either name.
+#[tokio::test]
+async fn a_domain_may_be_made_as_a_project() {
+    let cloud = Cloud::start().await;
+    let made = cloud
+        .post(
+            "/v3/projects",
+            json!({"project": {"name": "d", "is_domain": true, "domain_id": null}}),
+        )
+        .await
+        .ok(201);
+    let project = &made.json["project"];
+    assert_eq!(
+        (&project["is_domain"], &project["domain_id"], &project["parent_id"]),
+        (&json!(true), &Value::Null, &Value::Null)
+    );
+    let id = project["id"].as_str().unwrap().to_owned();
+    assert!(
+        cloud
+            .get("/v3/projects?is_domain=True")
+            .await
+            .ids("projects")
+            .contains(&id)
+    );
+    assert!(cloud.get("/v3/domains").await.ids("domains").contains(&id));
+    assert_eq!(
+        cloud.post("/v3/domains", json!({"domain": {"name": "d"}})).await.status,
+        409
+    );
+    for placed in [json!({"domain_id": "default"}), json!({"parent_id": "default"})] {
+        let mut body = json!({"name": "e", "is_domain": true});
+        body.as_object_mut()
+            .unwrap()
+            .extend(placed.as_object().unwrap().clone());
+        assert_eq!(cloud.post("/v3/projects", json!({"project": body})).await.status, 400);
+    }
+    // Who may make projects in a domain makes no domain.
+    let ann = cloud
+        .make(
+            "user",
+            json!({"name": "ann", "password": "ann-pass", "domain_id": "default"}),
+        )
+        .await;
+    let manager = cloud.role("manager").await;
+    cloud
+        .put(&format!("/v3/domains/default/users/{ann}/roles/{manager}"))
+        .await
+        .ok(204);
+    let token = cloud
+        .login("ann", "ann-pass", json!({"domain": {"id": "default"}}))
+        .await
+        .ok(201)
+        .token();
+    let own = json!({"project": {"name": "p", "domain_id": "default"}});
+    assert_eq!(
+        call(&cloud.gateway, "POST", "/v3/projects", &token, Some(own))
+            .await
+            .status,
+        201
+    );
+    let wide = json!({"project": {"name": "f", "is_domain": true}});
+    assert_eq!(
+        call(&cloud.gateway, "POST", "/v3/projects", &token, Some(wide))
+            .await
+            .status,
+        403
+    );
+    assert_eq!(cloud.delete(&format!("/v3/projects/{id}")).await.status, 403, "enabled");
+    cloud
+        .patch(&format!("/v3/projects/{id}"), json!({"project": {"enabled": false}}))
+        .await
+        .ok(200);
+    cloud.delete(&format!("/v3/projects/{id}")).await.ok(204);
+    assert!(!cloud.get("/v3/domains").await.ids("domains").contains(&id));
+}

@@ -84,20 +84,25 @@ pub(super) async fn create(app: Arc<App>, mut request: Request) -> Result<Reply>
         extra: fields.rest(),
     };
     merge_options(&mut value.options, options.unwrap_or_default());
+    store(&app, &id, &value).await?;
+    Reply::json(201, &Wrapped("domain", views::domain(&request.base, &id, &value)))
+}
+
+/// Stores a new domain.
+pub(super) async fn store(app: &App, id: &ProjectId, value: &Project) -> Result<()> {
     app.plan(|snapshot, txn| {
         if snapshot.owner("domain", "", &value.name).is_some() {
             return Err(duplicate("domain", &value.name));
         }
-        if snapshot.get::<Project>(&id).is_some() {
+        if snapshot.get::<Project>(id).is_some() {
             return Err(Error::conflict(format!(
                 "Conflict occurred attempting to store domain - Duplicate ID, {id}. Choose another."
             )));
         }
-        txn.create(&id, &value).claim("domain", "", &value.name, &id);
+        txn.create(id, value).claim("domain", "", &value.name, id);
         Ok(())
     })
-    .await?;
-    Reply::json(201, &Wrapped("domain", views::domain(&request.base, &id, &value)))
+    .await
 }
 
 pub(super) async fn show(app: Arc<App>, request: Request) -> Result<Reply> {

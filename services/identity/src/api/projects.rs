@@ -105,10 +105,7 @@ pub(super) async fn create(app: Arc<App>, mut request: Request) -> Result<Reply>
     let parent_id = fields.id("parent_id")?.flatten().map(ProjectId::from);
     let asked = fields.id("domain_id")?.flatten();
     if fields.bool("is_domain")?.unwrap_or(false) {
-        return Err(Error::invalid(
-            "is_domain",
-            "Projects that act as domains are created at /v3/domains.",
-        ));
+        return create_domain(app, request, fields, parent_id.is_some() || asked.is_some()).await;
     }
     let snapshot = app.snapshot();
     let domain_id = match (&parent_id, asked) {
@@ -152,6 +149,34 @@ pub(super) async fn create(app: Arc<App>, mut request: Request) -> Result<Reply>
         Ok(())
     })
     .await?;
+    Reply::json(201, &Wrapped("project", views::project(&request.base, &id, &value)))
+}
+
+/// A project that acts as a domain: the same as a domain, shown as a project.
+async fn create_domain(app: Arc<App>, request: Request, mut fields: Fields, placed: bool) -> Result<Reply> {
+    request.authorize_rule("identity:create_domain", &Target::none())?;
+    if placed {
+        return Err(Error::invalid(
+            "is_domain",
+            "Invalid input for field 'is_domain': a project that acts as a domain has no parent and no domain.",
+        ));
+    }
+    let mut value = Project {
+        name: fields.required_name(64)?,
+        domain_id: None,
+        parent_id: None,
+        description: fields.nullable("description")?.flatten().unwrap_or_default(),
+        enabled: fields.bool("enabled")?.unwrap_or(true),
+        is_domain: true,
+        tags: Vec::new(),
+        options: Map::new(),
+        extra: Map::new(),
+    };
+    merge_options(&mut value.options, fields.options(&["immutable"])?.unwrap_or_default());
+    value.tags = fields.tags()?.unwrap_or_default();
+    value.extra = fields.rest();
+    let id = ProjectId::new_hex();
+    super::domains::store(&app, &id, &value).await?;
     Reply::json(201, &Wrapped("project", views::project(&request.base, &id, &value)))
 }
 

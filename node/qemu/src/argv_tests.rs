@@ -199,3 +199,34 @@ fn units_are_stable_and_bounded() {
             .contains("slots")
     );
 }
+
+#[test]
+fn a_remote_disk_names_its_key_and_never_shows_it() {
+    let mut remote = disk("vol", "virtio", "disk");
+    remote.remote = Some(maru_block::Remote::Nbd(maru_block::NbdDisk {
+        host: "192.0.2.7".into(),
+        port: 10_809,
+        export: "one".into(),
+        keys: "/keys/one".into(),
+        size: 1,
+    }));
+    let nodes = block_nodes(&remote, 3);
+    assert_eq!(
+        (nodes.len(), &nodes[0]["driver"], &nodes[1]["driver"]),
+        (2, &json!("nbd"), &json!("raw"))
+    );
+    assert_eq!(nodes[1]["node-name"], "d3");
+    assert_eq!(nodes[1]["file"], nodes[0]["node-name"]);
+    let key = key_object(&remote, 3).unwrap();
+    assert_eq!(
+        (&key["qom-type"], &key["dir"], &nodes[0]["tls-creds"]),
+        (&json!("tls-creds-psk"), &json!("/keys/one"), &key["id"])
+    );
+    // Another size is another opening: both are there for a moment while the disk moves from one to the other.
+    let mut larger = remote.clone();
+    if let Some(maru_block::Remote::Nbd(nbd)) = &mut larger.remote {
+        nbd.size = 2;
+    }
+    assert_ne!(block_nodes(&larger, 3)[0]["node-name"], nodes[0]["node-name"]);
+    assert_ne!(key_object(&larger, 3).unwrap()["id"], key["id"]);
+}

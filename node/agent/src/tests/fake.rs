@@ -8,7 +8,7 @@ use maru_agent_api::observed::{Hello, PowerState, Report, ServerState};
 use maru_agent_api::slice::*;
 use maru_agent_api::{ControlPlane, Delivery, NodeName, Session};
 use maru_base::{Error, ErrorKind, Result};
-use maru_block::{BaseImage, DiskFile, Room, VolumeDriver, VolumeFile};
+use maru_block::{BaseImage, DiskFile, Room};
 use maru_firewall::{Applied, FirewallInput};
 use maru_link::{Netns, NetworkLinks, Observed, ObservedPort, Responder, RouterLinks};
 use maru_metadata::{Directory, GuestView};
@@ -17,7 +17,7 @@ use maru_qemu::{
 };
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 use tokio::sync::{Notify, broadcast, mpsc};
@@ -398,96 +398,8 @@ impl Storage for Fake {
     }
 }
 
-#[async_trait]
-impl VolumeDriver for Fake {
-    fn describe(&self) -> String {
-        "a map".to_owned()
-    }
-    fn find(&self, id: &str) -> Result<Option<VolumeFile>> {
-        Ok(self.state().volumes.get(id).map(|(content, size)| VolumeFile {
-            path: format!("/volumes/{id}.{content}").into(),
-            content: *content,
-            size: *size,
-        }))
-    }
-    fn find_snapshot(&self, id: &str) -> Result<Option<PathBuf>> {
-        Ok(self
-            .state()
-            .snapshots
-            .contains(id)
-            .then(|| format!("/snapshots/{id}").into()))
-    }
-    fn all(&self) -> Result<Vec<(&'static str, String)>> {
-        let s = self.state();
-        let volumes = s.volumes.keys().map(|id| ("volume", id.clone()));
-        Ok(volumes
-            .chain(s.snapshots.iter().map(|id| ("volume-snapshot", id.clone())))
-            .collect())
-    }
-    async fn blank(&self, id: &str, content: u64, size: u64) -> Result<()> {
-        self.make_volume("blank", id, content, size).await
-    }
-    async fn of_image(&self, id: &str, content: u64, size: u64, _: &BaseImage) -> Result<()> {
-        self.make_volume("of-image", id, content, size).await
-    }
-    async fn copy(&self, id: &str, content: u64, size: u64, from: &Path) -> Result<()> {
-        self.make_volume(&format!("of {}", from.display()), id, content, size)
-            .await
-    }
-    async fn of_backup(&self, id: &str, content: u64, size: u64, _: &str, _: ByteStream) -> Result<()> {
-        self.make_volume("of-backup", id, content, size).await
-    }
-    async fn snapshot(&self, id: &str, from: &Path) -> Result<()> {
-        self.call(format!("snapshot {id} of {}", from.display()), |s| {
-            s.snapshots.insert(id.to_owned());
-            Ok(())
-        })
-        .await
-    }
-    async fn grow(&self, file: &VolumeFile, size: u64) -> Result<()> {
-        let id = file.path.file_stem().unwrap_or_default().to_string_lossy().into_owned();
-        self.call(format!("grow {id}"), |s| {
-            assert!(
-                !s.guests
-                    .values()
-                    .any(|g| g.power == PowerState::Running && g.attached.contains(&id)),
-                "a file is grown under a running guest"
-            );
-            if let Some(volume) = s.volumes.get_mut(&id) {
-                volume.1 = size;
-            }
-            Ok(())
-        })
-        .await
-    }
-    async fn export(&self, _: &Path, _: &str, _: &Path) -> Result<()> {
-        Err(Error::not_implemented("no bytes here"))
-    }
-    fn scratch(&self, id: &str) -> Result<PathBuf> {
-        Ok(format!("/volumes/{id}.part").into())
-    }
-    fn remove(&self, id: &str) -> Result<()> {
-        let mut s = self.state();
-        assert!(
-            !s.guests
-                .values()
-                .any(|g| g.power == PowerState::Running && g.attached.iter().any(|a| a == id)),
-            "a volume is taken from a guest"
-        );
-        s.journal.push(format!("remove-volume {id}"));
-        s.volumes.remove(id);
-        Ok(())
-    }
-    fn remove_snapshot(&self, id: &str) -> Result<()> {
-        let mut s = self.state();
-        s.journal.push(format!("remove-snapshot {id}"));
-        s.snapshots.remove(id);
-        Ok(())
-    }
-}
-
 impl Fake {
-    async fn make_volume(&self, how: &str, id: &str, content: u64, size: u64) -> Result<()> {
+    pub(crate) async fn make_volume(&self, how: &str, id: &str, content: u64, size: u64) -> Result<()> {
         self.call(format!("volume {id} {how}"), |s| {
             s.volumes.insert(id.to_owned(), (content, size));
             Ok(())

@@ -2,7 +2,7 @@
 #![allow(clippy::unwrap_used, clippy::panic)]
 
 mod fake;
-mod fake_exports;
+mod fake_volumes;
 mod volumes;
 
 use fake::{Fake, NODE, Plane, run};

@@ -240,7 +240,7 @@ fn offers(plane: &Plane) -> (Option<String>, Vec<String>) {
 
 fn is_offered(names: &'static [&str]) -> impl Fn(&Plane) -> bool {
     move |p| {
-        let at = (!names.is_empty()).then(|| fake_exports::AT.to_owned());
+        let at = (!names.is_empty()).then(|| fake_volumes::AT.to_owned());
         offers(p) == (at, names.iter().map(|n| (*n).to_owned()).collect())
     }
 }

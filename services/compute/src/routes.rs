@@ -3,8 +3,8 @@
 use crate::{
     App,
     api::{
-        aggregates, flavors, groups, hypervisors, instance_actions, keypairs, limits, migrations, quotas,
-        server_actions, server_list, server_parts, server_volumes, servers, services, usage, versions, zones,
+        aggregates, audit_log, flavors, groups, hosts, hypervisors, instance_actions, keypairs, limits, migrations,
+        quotas, server_actions, server_list, server_parts, server_volumes, servers, services, usage, versions, zones,
     },
 };
 use maru_http::{Route, Routes};
@@ -285,6 +285,19 @@ fn other_routes(app: Arc<App>) -> Vec<Route> {
             "/v2.1/os-services/{id}",
             "os_compute_api:os-services:delete",
             services::delete,
+        )
+        .get("/v2.1/os-hosts", "os_compute_api:os-hosts:list", hosts::index)
+        .get("/v2.1/os-hosts/{host}", "os_compute_api:os-hosts:show", hosts::show)
+        .put("/v2.1/os-hosts/{host}", "os_compute_api:os-hosts:update", hosts::update)
+        .get(
+            "/v2.1/os-instance_usage_audit_log",
+            "os_compute_api:os-instance-usage-audit-log:list",
+            audit_log::index,
+        )
+        .get(
+            "/v2.1/os-instance_usage_audit_log/{before}",
+            "os_compute_api:os-instance-usage-audit-log:show",
+            audit_log::show,
         )
         .get(
             "/v2.1/os-migrations",

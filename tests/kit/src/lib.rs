@@ -26,6 +26,8 @@ mod gate;
 mod kit;
 mod make;
 mod scene;
+mod scene_compute;
+mod scene_identity;
 mod scene_proxy;
 mod scene_volume;
 mod wait;

@@ -66,7 +66,8 @@ fn missing(id: &str) -> Error {
 }
 
 fn find(snapshot: &Snapshot, id: &str) -> Result<Object<Aggregate>> {
-    if id.parse::<u64>().is_err() {
+    // -1 is a number that no aggregate has.
+    if id.parse::<i64>().is_err() {
         return Err(Error::bad_request(format!(
             "Invalid input for field/attribute aggregate_id. '{id}' is not a whole number"
         )));

@@ -295,7 +295,7 @@ pub(crate) async fn create(app: Arc<App>, mut request: Request) -> Result<Reply>
             "Additional properties are not allowed ('description' was unexpected)",
         ));
     }
-    let id = app::create(&app, &request, body).await?;
+    let id = app::create(&app, body).await?;
     let flavor = app.store.snapshot().get::<Flavor>(&id).ok_or_else(|| missing(&id))?;
     Reply::json(
         200,

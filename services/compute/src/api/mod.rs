@@ -1,8 +1,10 @@
 //! Wire types and thin handlers, one file a noun.
 
 pub(crate) mod aggregates;
+pub(crate) mod audit_log;
 pub(crate) mod flavors;
 pub(crate) mod groups;
+pub(crate) mod hosts;
 pub(crate) mod hypervisors;
 pub(crate) mod instance_actions;
 pub(crate) mod keypairs;

@@ -9,12 +9,11 @@ use crate::{
 };
 use maru_base::Result;
 use maru_compute_model::{Flavor, FlavorId, plan_create_flavor, plan_delete_flavor};
-use maru_http::Request;
 use maru_store::Txn;
 use std::collections::{BTreeMap, BTreeSet};
 
 /// Makes a flavor.
-pub(crate) async fn create(app: &App, request: &Request, body: CreateBody) -> Result<FlavorId> {
+pub(crate) async fn create(app: &App, body: CreateBody) -> Result<FlavorId> {
     check_name("flavor.name", &body.name)?;
     let id = match &body.id {
         Some(id) if id.0 != "auto" => id.0.clone(),
@@ -71,13 +70,6 @@ pub(crate) async fn create(app: &App, request: &Request, body: CreateBody) -> Re
         access: BTreeSet::new(),
         created: maru_base::time::now(),
     };
-    // A private flavor is its maker's project's, as upstream has it.
-    let mut flavor = flavor;
-    if !flavor.is_public
-        && let Some(project) = request.caller()?.project_id()
-    {
-        flavor.access.insert(project.to_string());
-    }
     app.store
         .plan(|snapshot| {
             let mut txn = Txn::new();

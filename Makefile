@@ -4,7 +4,7 @@ export PATH := $(HOME)/.cargo/bin:$(PATH)
 # One optimised build serves the demo, the bench and the system tests.
 RELEASE := target/release/maru
 
-.PHONY: demo test check bench soak fuzz conformance build guest clean help
+.PHONY: demo test check bench soak fuzz conformance walk build guest clean help
 
 help:
 	@echo 'make demo    a cloud in namespaces of its own, a guest reached by SSH, a crash survived (KEEP=1 leaves it up)'
@@ -12,6 +12,7 @@ help:
 	@echo 'make check   format, lints, invariants'
 	@echo 'make bench   figures against the promises of SPECIFICATION.md (QUICK=1: a minute; ONLY=up,boot: some)'
 	@echo 'make conformance LIST=file  the unmodified tempest against a fresh cloud (the interop list; REGEX= some of it)'
+	@echo 'make walk    every command of the stock client for the five services, its effect checked (ONLY=network: some)'
 	@echo 'make soak    long crash loops'
 	@echo 'make fuzz    each parser of foreign bytes, FUZZ_SECONDS each (600)'
 
@@ -41,6 +42,10 @@ LIST ?= tests/conformance/lists/interop-compute-identity-image-network-volume.tx
 conformance: build guest
 	@scripts/bootstrap client tempest
 	@tests/conformance/run $(LIST)
+
+walk: build guest
+	@scripts/bootstrap client
+	@ONLY="$(ONLY)" tests/clients/walk
 
 check:
 	@scripts/bootstrap build

@@ -5,7 +5,7 @@ use anyhow::{Context, Result};
 use base64::Engine;
 use maru_auth::{Scope, TokenVerifier};
 use maru_identity::{App, Bootstrap, Secret, Settings};
-use maru_identity_model::{TokenScope, decode_token};
+use maru_identity_model::{TokenScope, decode_receipt, decode_token};
 use maru_store::{Registry, Store};
 use std::{collections::HashSet, sync::Arc};
 
@@ -69,7 +69,7 @@ fn envelope(token: &str) -> Option<Vec<u8>> {
     lenient.decode(token.trim_end_matches('=')).ok()
 }
 
-/// The first byte chooses: `p` payload bytes, anything else a token's text.
+/// The first byte chooses: `p` payload bytes, `r` a receipt's bytes, anything else a token's text.
 pub fn target() -> Result<Target> {
     let world = world()?;
     let mut seeds: Vec<Vec<u8>> = world.tokens.iter().map(|t| format!("t{t}").into_bytes()).collect();
@@ -100,11 +100,28 @@ pub fn target() -> Result<Target> {
         seeds.push([b"p", payload.encode().as_slice()].concat());
     }
     seeds.push([b"p", payload.encode().as_slice()].concat());
+    let receipt = maru_identity_model::Receipt {
+        incarnation: payload.incarnation.clone(),
+        revision: 7,
+        issued_at: 1,
+        expires_at: 2,
+        methods: maru_identity_model::Methods::PASSWORD,
+        user_id: "0123456789abcdef0123456789abcdef".into(),
+    };
+    seeds.push([b"r", receipt.encode().as_slice()].concat());
     let first = world.tokens.first().context("no token was issued")?.clone();
     let run = move |input: &[u8]| {
         let Some((kind, rest)) = input.split_first() else {
             return false;
         };
+        if *kind == b'r' {
+            let Ok(receipt) = decode_receipt(rest) else {
+                return false;
+            };
+            assert_eq!(receipt.encode(), rest, "another spelling of a receipt was taken");
+            assert!(decode_token(rest).is_err(), "a receipt is read as a token");
+            return true;
+        }
         if *kind == b'p' {
             let Ok(payload) = decode_token(rest) else { return false };
             // One payload has one form: two tokens never differ only in how they are written.

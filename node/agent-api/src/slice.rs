@@ -178,6 +178,9 @@ pub enum DiskSource {
         /// `None`: it is of this node, an item of the slice too, and opened as a file by this server alone. Else it is
         /// reached through its holder's export.
         remote: Option<RemoteVolume>,
+        /// What the guest may do with it in a second: `total_bytes_sec`, `read_iops_sec`, `write_bytes_sec_max` (a burst), ...
+        #[serde(default)]
+        limits: std::collections::BTreeMap<String, u64>,
     },
 }
 

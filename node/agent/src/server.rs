@@ -387,7 +387,7 @@ async fn plug(inner: &Inner, server: &Server, wanted: &GuestConfig) -> Result<()
     for disk in wanted.disks.iter().filter(|d| !has(&d.name)) {
         hypervisor.attach_disk(id, disk.clone()).await?;
     }
-    for disk in wanted.disks.iter().filter(|d| d.remote.is_some() && has(&d.name)) {
+    for disk in wanted.disks.iter().filter(|d| d.serial.is_some() && has(&d.name)) {
         hypervisor.follow_disk(id, disk.clone()).await?;
     }
     Ok(())
@@ -531,7 +531,9 @@ async fn config(inner: &Arc<Inner>, server: &Server, notes: &Notes) -> Result<Gu
                 .ok_or_else(|| Error::unavailable(format!("the volume {id} is not ready")))?,
         };
         let volume = match &disk.source {
-            DiskSource::Volume { id, readonly, remote } => Some((id.clone(), *readonly, remote.as_ref())),
+            DiskSource::Volume {
+                id, readonly, remote, ..
+            } => Some((id.clone(), *readonly, remote.as_ref())),
             _ => None,
         };
         made |= notes.carried_out.is_empty();
@@ -552,6 +554,10 @@ async fn config(inner: &Arc<Inner>, server: &Server, notes: &Notes) -> Result<Gu
             remote: match volume.as_ref().and_then(|(_, _, remote)| *remote) {
                 Some(remote) => Some(reach(inner, &server.id, remote)?),
                 None => None,
+            },
+            limits: match &disk.source {
+                DiskSource::Volume { limits, .. } => limits.clone(),
+                _ => BTreeMap::new(),
             },
             serial: volume.map(|(id, _, _)| id),
         });
@@ -574,6 +580,7 @@ async fn config(inner: &Arc<Inner>, server: &Server, notes: &Notes) -> Result<Gu
             device: "disk".to_owned(),
             readonly: true,
             remote: None,
+            limits: BTreeMap::new(),
             serial: None,
         });
     }

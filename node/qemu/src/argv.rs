@@ -295,6 +295,28 @@ pub fn disk_device(live: &Live, disk: &GuestDisk, unit: u8, boot: Option<usize>)
     device
 }
 
+/// The arguments of `block_set_io_throttle` for a disk; 0 is no limit. QEMU's names: bytes are `bps`, requests `iops`.
+#[must_use]
+pub fn throttle(disk: &GuestDisk, unit: u8) -> Value {
+    // A virtio disk's backend is a part of the device on the PCI bus.
+    let part = if effective_bus(disk) == "virtio" {
+        "/virtio-backend"
+    } else {
+        ""
+    };
+    let mut limits = json!({ "id": format!("/machine/peripheral/disk{unit}{part}") });
+    for (what, short) in [("bytes_sec", "bps"), ("iops_sec", "iops")] {
+        for (part, end) in [("total", ""), ("read", "_rd"), ("write", "_wr")] {
+            let rate = disk.limits.get(&format!("{part}_{what}"));
+            limits[format!("{short}{end}")] = json!(rate.copied().unwrap_or(0));
+            if let Some(burst) = disk.limits.get(&format!("{part}_{what}_max")) {
+                limits[format!("{short}{end}_max")] = json!(burst);
+            }
+        }
+    }
+    limits
+}
+
 /// A controller by its key in [`Live::units`].
 #[must_use]
 pub fn controller_device(key: &str, unit: u8) -> Option<Value> {

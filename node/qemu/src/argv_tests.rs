@@ -14,6 +14,7 @@ fn disk(name: &str, bus: &str, device: &str) -> GuestDisk {
         device: device.into(),
         readonly: false,
         remote: None,
+        limits: BTreeMap::new(),
         serial: None,
     }
 }

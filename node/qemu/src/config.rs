@@ -47,6 +47,9 @@ pub struct GuestDisk {
     /// The node that it is reached on, and how; then `path` and `format` say nothing. `None`: `path` is opened here.
     #[serde(default)]
     pub remote: Option<Remote>,
+    /// What the guest may do in a second ([`maru_agent_api::slice::DiskSource::Volume`]); empty: whatever it can.
+    #[serde(default)]
+    pub limits: BTreeMap<String, u64>,
     /// The serial number that the guest sees (a volume's id); at most 20 characters reach a virtio guest.
     pub serial: Option<String>,
 }

@@ -124,7 +124,8 @@ pub trait Hypervisor: Send + Sync + 'static {
     async fn attach_disk(&self, id: &str, disk: GuestDisk) -> Result<()>;
     /// Takes a disk away; returns when the guest has let go of it.
     async fn detach_disk(&self, id: &str, name: &str) -> Result<()>;
-    /// A remote disk of a running guest is opened anew, where and as large as it is now. One that is not attached is fine.
+    /// A disk of a running guest gets its limits anew; a remote one is opened where and as large as it is now. One that is not
+    /// attached is fine.
     async fn follow_disk(&self, id: &str, disk: GuestDisk) -> Result<()>;
     /// Tells a running guest that a disk has grown to `bytes`; of a guest that is off the file must be grown instead.
     async fn resize_disk(&self, id: &str, name: &str, bytes: u64) -> Result<()>;

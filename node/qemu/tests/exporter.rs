@@ -224,6 +224,12 @@ async fn a_daemon_is_confined_survives_its_agent_and_comes_back_to_its_port() {
             tokio::task::yield_now().await;
         }
     }
+    // The last of its threads may hold the port for a moment longer than the process can be seen.
+    let end = std::time::Instant::now() + Duration::from_secs(10);
+    while std::net::TcpListener::bind(("127.0.0.1", port(&at))).is_err() {
+        assert!(std::time::Instant::now() < end, "the port is not given back");
+        tokio::task::yield_now().await;
+    }
     let third = exporter(&place);
     third.adopt_all().await.unwrap();
     assert!(!third.has_open(VOLUME));
@@ -304,8 +310,20 @@ async fn a_guest_has_an_offered_volume_plugged_grown_moved_and_booted_with() {
     assert!(refused.message().contains("does not answer"), "{refused}");
     assert!(!qemu.status(&id).await.unwrap().attached.contains(&"other".to_owned()));
 
-    // A cold start with it, by another driver.
-    config.disks.push(grown);
+    // Limits: on the plugged disk, then from a cold start on.
+    let slow = GuestDisk {
+        limits: [
+            ("total_iops_sec".to_owned(), 200),
+            ("total_iops_sec_max".to_owned(), 400),
+            ("read_bytes_sec".to_owned(), MIB),
+        ]
+        .into(),
+        ..grown
+    };
+    qemu.follow_disk(&id, slow.clone()).await.unwrap();
+
+    // A cold start with it.
+    config.disks.push(slow);
     qemu.define(config).await.unwrap();
     qemu.reboot(&id, true, Duration::ZERO).await.unwrap();
     assert!(qemu.status(&id).await.unwrap().attached.contains(&VOLUME.to_owned()));

@@ -290,7 +290,13 @@ fn server_item(intent: compute::GuestIntent) -> api::Server {
                         format,
                     },
                     compute::DiskSource::Blank => api::DiskSource::Blank,
-                    compute::DiskSource::Volume { id, readonly, remote } => api::DiskSource::Volume {
+                    compute::DiskSource::Volume {
+                        id,
+                        readonly,
+                        remote,
+                        limits,
+                    } => api::DiskSource::Volume {
+                        limits,
                         id,
                         readonly,
                         remote: remote.map(|r| api::RemoteVolume {

@@ -741,3 +741,50 @@ async fn servers_and_volumes_are_counted_on_one_disk() {
     assert_eq!(free, 0);
     s.kit.audit_rest().await;
 }
+
+/// The limits of a type's specification reach the node that runs the guest, those that are the storage's own do not.
+#[tokio::test(start_paused = true)]
+async fn limits_of_the_front_end_are_told_to_the_guests_node() {
+    let s = stage().await;
+    let admin = s.kit.admin();
+    let kind = s
+        .kit
+        .post(&admin, "/volume/v3/types", json!({"volume_type": {"name": "slow"}}))
+        .await;
+    let kind = id(&kind["volume_type"]);
+    let specs = json!({"qos_specs": {"name": "slow", "consumer": "front-end", "total_iops_sec": "100",
+        "total_iops_sec_max": "50", "read_iops_sec": "7", "write_bytes_sec": "1000", "write_bytes_sec_max": "2000", "else": "x"}});
+    let qos = id(&s.kit.post(&admin, "/volume/v3/qos-specs", specs).await["qos_specs"]);
+    let associate = format!("/volume/v3/qos-specs/{qos}/associate?vol_type_id={kind}");
+    s.kit.get(&admin, &associate).await;
+    let body = json!({"volume": {"size": 1, "volume_type": "slow"}});
+    let volume = id(&s.kit.post(s.who(), "/volume/v3/volumes", body).await["volume"]);
+    s.kit.volume_is(&volume, "available").await;
+    let server = s.server("vm").await;
+    s.attach(&server, &volume).await;
+    let node = s.kit.nodes().into_keys().next().unwrap();
+    let told = || {
+        use maru_agent_api::slice::{DiskSource, Item};
+        let slice = maru_nodes::slice::of(&s.kit.snapshot(), &node.as_str().into());
+        slice.items.into_values().find_map(|item| match item {
+            Item::Server(server) => server.disks.into_iter().find_map(|d| match d.source {
+                DiskSource::Volume { limits, .. } => Some(limits),
+                _ => None,
+            }),
+            _ => None,
+        })
+    };
+    // A part beside a total, and a burst below its rate, are what no hypervisor takes.
+    let expected = [
+        ("total_iops_sec", 100),
+        ("write_bytes_sec", 1000),
+        ("write_bytes_sec_max", 2000),
+    ];
+    let expected = expected.map(|(name, n)| (name.to_owned(), n));
+    assert_eq!(told(), Some(expected.into()));
+    let path = format!("/volume/v3/qos-specs/{qos}");
+    s.kit
+        .put(&admin, &path, json!({"qos_specs": {"consumer": "back-end"}}))
+        .await;
+    assert_eq!(told(), Some(std::collections::BTreeMap::new()));
+}

@@ -23,6 +23,7 @@ fn with_volume(volume: bool) -> Item {
                 id: "vol".into(),
                 readonly: false,
                 remote: None,
+                limits: std::collections::BTreeMap::new(),
             },
             size: 0,
             bus: "virtio".into(),

@@ -130,7 +130,10 @@ impl Vm {
             remove_nodes(&qmp, disk, unit).await;
             return Err(e.into());
         }
-        Ok(())
+        if disk.limits.is_empty() {
+            return Ok(());
+        }
+        limit(&qmp, disk, unit).await
     }
 
     /// Takes a unit and records the device before QEMU gets it: what adoption finds in the record and not in QEMU it
@@ -268,6 +271,13 @@ impl Vm {
         let Some(old) = live.config.disks.iter().find(|d| d.name == disk.name).cloned() else {
             return Ok(());
         };
+        if old.limits != disk.limits {
+            limit(&self.qmp()?, &disk, unit).await?;
+            if let Some(at) = self.live()?.config.disks.iter_mut().find(|d| d.name == disk.name) {
+                at.limits.clone_from(&disk.limits);
+            }
+            self.save();
+        }
         let (Some(Remote::Nbd(_)), Some(Remote::Nbd(new))) = (&old.remote, &disk.remote) else {
             return Ok(());
         };
@@ -376,6 +386,19 @@ impl Vm {
         }
         Ok(())
     }
+}
+
+/// Holds a guest's disk to its limits, or lets go of them.
+pub(super) async fn limit(qmp: &Qmp, disk: &GuestDisk, unit: u8) -> Result<()> {
+    if argv::effective_bus(disk) == "usb" {
+        tracing::warn!(
+            disk = disk.name,
+            "a disk on USB is not limited: its bus has no name for it"
+        );
+        return Ok(());
+    }
+    qmp.call("block_set_io_throttle", argv::throttle(disk, unit)).await?;
+    Ok(())
 }
 
 /// Looks whether the holder of a remote disk is there: QEMU waits for a connection with its monitor shut, however long that takes.

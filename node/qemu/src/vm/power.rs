@@ -116,6 +116,11 @@ impl Vm {
         if restore {
             self.load(&qmp).await?;
         }
+        for disk in live.config.disks.iter().filter(|d| !d.limits.is_empty()) {
+            if let Some(unit) = live.units.get(&crate::record::disk_key(disk)) {
+                super::devices::limit(&qmp, disk, *unit).await?;
+            }
+        }
         // From here on the guest may have run: a crash in between costs an unneeded cold boot, never saved memory that
         // is older than the disks.
         if restore {

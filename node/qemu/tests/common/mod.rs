@@ -56,6 +56,7 @@ impl Place {
             device: "disk".into(),
             readonly: false,
             remote: None,
+            limits: BTreeMap::new(),
             serial: Some(name.into()),
         }
     }

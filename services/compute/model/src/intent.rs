@@ -98,6 +98,8 @@ pub enum DiskSource {
         readonly: bool,
         /// How it is reached, unless it is of the same host and this server's alone.
         remote: Option<RemoteVolume>,
+        /// What its guest may do in a second, by upstream's names.
+        limits: BTreeMap<String, u64>,
     },
 }
 
@@ -146,6 +148,10 @@ const STOP_TIMEOUT: u32 = 60;
 fn volume_source(snapshot: &Snapshot, host: &str, place: &crate::ServerVolume) -> DiskSource {
     let attachment = snapshot.get::<volume::Attachment>(&volume::AttachmentId::from(place.attachment.as_str()));
     let found = snapshot.get::<volume::Volume>(&volume::VolumeId::from(place.id.as_str()));
+    let limits = found
+        .as_ref()
+        .map(|v| volume::front_end_limits(snapshot, &v.value))
+        .unwrap_or_default();
     let remote = found.filter(|v| volume::exported(&v.value, host)).and_then(|v| {
         let attachment = attachment.as_ref()?;
         let export = attachment.value.export(&attachment.id, host)?;
@@ -162,6 +168,7 @@ fn volume_source(snapshot: &Snapshot, host: &str, place: &crate::ServerVolume) -
         id: place.id.clone(),
         readonly: attachment.is_some_and(|a| a.value.mode == volume::Mode::Ro),
         remote,
+        limits,
     }
 }
 

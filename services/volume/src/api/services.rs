@@ -170,7 +170,7 @@ pub(crate) async fn pools(app: Arc<App>, request: Request) -> Result<Reply> {
                     "storage_protocol": "file", "pool_name": "local", "total_capacity_gb": b.value.capacity_gb,
                     "free_capacity_gb": free_gb(&snapshot, &b.value).max(0), "allocated_capacity_gb": given,
                     "provisioned_capacity_gb": given, "reserved_percentage": 0, "max_over_subscription_ratio": "1.0",
-                    "QoS_support": false, "multiattach": true, "thin_provisioning_support": true,
+                    "QoS_support": true, "multiattach": true, "thin_provisioning_support": true,
                     "thick_provisioning_support": false, "location_info": b.value.host, "updated": time(b.value.seen),
                 });
             }

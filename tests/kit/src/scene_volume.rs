@@ -104,6 +104,12 @@ impl Scene {
         let backup = id(&self.kit.post(&who, &v3("backups"), backup).await["backup"]);
         self.kit.backup_available(&backup).await;
         let unmanaged = self.kit.volume(&admin, "unmanaged").await;
+        let found = self
+            .kit
+            .snapshot()
+            .get::<maru_volume_model::Volume>(&unmanaged.as_str().into());
+        let host = found.and_then(|v| v.value.host.clone()).unwrap_or_default();
+        self.spares.insert("unmanaged-host", format!("{host}@local#local"));
         self.volume_post_empty(
             &admin,
             &format!("volumes/{unmanaged}/action"),
@@ -296,7 +302,7 @@ impl Scene {
                 "group_id": self.value("volume", "groups").unwrap_or_default()}}),
             ("POST", "/group_snapshots/{id}/action") => json!({"reset_status": {"status": "available"}}),
             ("PUT", "/default-types/{project}") => json!({"default_type": {"volume_type": "__DEFAULT__"}}),
-            ("POST", "/manageable_volumes" | "/os-volume-manage") => json!({"volume": {"host": "n1@local#local",
+            ("POST", "/manageable_volumes" | "/os-volume-manage") => json!({"volume": {"host": spare("unmanaged-host"),
                 "ref": {"source-name": format!("volume-{}", spare("unmanaged"))}, "name": "m", "description": "x",
                 "metadata": {"a": "b"}, "bootable": false, "availability_zone": "nova"}}),
             ("POST", "/manageable_snapshots" | "/os-snapshot-manage") => json!({"snapshot": {

@@ -55,7 +55,17 @@ pub(crate) fn filter_but<T: Row>(request: &Request, rows: &mut Vec<T>, allowed: 
             Some(name) => (name, true),
             None => (key, false),
         };
-        if !allowed.contains(&name) {
+        // What is like a text can be asked for since 3.34, and times can be compared since 3.60.
+        let early = partial && !request.at_least(3, 34);
+        if matches!(name, "created_at" | "updated_at") && request.at_least(3, 60) && !partial {
+            let wanted = times(name, value)?;
+            rows.retain(|row| {
+                let mine: Option<jiff::Timestamp> = row.field(name).and_then(|t| t.parse().ok());
+                mine.is_some_and(|mine| wanted.iter().all(|(op, time)| op(&mine, time)))
+            });
+            continue;
+        }
+        if early || !allowed.contains(&name) {
             if request.at_least(3, 31) {
                 return Err(Error::bad_request(format!(
                     "Invalid filters {name} are found in query options; choose from {}.",
@@ -74,6 +84,38 @@ pub(crate) fn filter_but<T: Row>(request: &Request, rows: &mut Vec<T>, allowed: 
         });
     }
     Ok(())
+}
+
+/// Whether the first time is as asked, seen from the second.
+type Compare = fn(&jiff::Timestamp, &jiff::Timestamp) -> bool;
+
+/// Times with operators before them, separated by commas: `gt:2026-11-23T10:00:00,lt:...`; a time alone must be met.
+fn times(field: &str, text: &str) -> Result<Vec<(Compare, jiff::Timestamp)>> {
+    const OPERATORS: &[(&str, Compare)] = &[
+        ("gt:", |a, b| a > b),
+        ("gte:", |a, b| a >= b),
+        ("eq:", |a, b| a == b),
+        ("neq:", |a, b| a != b),
+        ("lt:", |a, b| a < b),
+        ("lte:", |a, b| a <= b),
+    ];
+    let each = text.split(',').map(|part| {
+        let found = OPERATORS.iter().find_map(|(name, op)| Some((*op, part.strip_prefix(name)?)));
+        let (op, time) = found.unwrap_or((|a, b| a == b, part));
+        let whole = if time.ends_with('Z') || time.contains('+') {
+            time.to_owned()
+        } else {
+            format!("{time}Z")
+        };
+        let time = whole.parse().map_err(|_| {
+            invalid(
+                field,
+                format!("'{part}' is not an operator (gt, gte, eq, neq, lt, lte) with a time like 2026-11-23T10:00:00 after a colon"),
+            )
+        })?;
+        Ok((op, time))
+    });
+    each.collect()
 }
 
 /// The sort keys of the query: `sort=key:dir,key2` or `sort_key` and `sort_dir`; newest first when none is given.
@@ -247,6 +289,20 @@ fn quoted(text: &str) -> Option<(String, &str)> {
 mod tests {
     #![allow(clippy::unwrap_used)]
     use super::*;
+
+    #[test]
+    fn times_are_compared_by_their_operators() {
+        let at: jiff::Timestamp = "2026-11-23T10:00:00Z".parse().unwrap();
+        let holds = |text: &str| times("created_at", text).unwrap().iter().all(|(op, t)| op(&at, t));
+        assert!(holds("gt:2026-11-23T09:00:00,lt:2026-11-23T11:00:00"));
+        assert!(holds("2026-11-23T10:00:00"));
+        assert!(holds("gte:2026-11-23T10:00:00+00:00"));
+        assert!(!holds("neq:2026-11-23T10:00:00Z"));
+        assert!(!holds("lte:2026-11-23T09:59:59"));
+        for bad in ["gt:yesterday", "", "lt:", "2026-11-23T10:00:00,"] {
+            assert!(times("created_at", bad).is_err(), "{bad}");
+        }
+    }
 
     #[test]
     fn f1_a_dictionary_is_parsed_and_never_evaluated() {

@@ -86,6 +86,9 @@ struct ServiceBody {
 /// `PUT /os-services/{action}`: enable, disable, disable-log-reason, freeze, thaw.
 pub(crate) async fn update(app: Arc<App>, mut request: Request) -> Result<Reply> {
     let action = request.param("action").to_owned();
+    if matches!(action.as_str(), "get-log" | "set-log") {
+        return log(&app, &mut request, &action).await;
+    }
     let given: ServiceBody = request.json().await?;
     let binary = given
         .binary
@@ -101,7 +104,7 @@ pub(crate) async fn update(app: Arc<App>, mut request: Request) -> Result<Reply>
     }
     if !matches!(
         action.as_str(),
-        "enable" | "disable" | "disable-log-reason" | "freeze" | "thaw"
+        "enable" | "disable" | "disable-log-reason" | "freeze" | "thaw" | "failover_host" | "failover"
     ) {
         return Err(Error::not_found(format!("Unknown action: {action}")));
     }
@@ -124,6 +127,13 @@ pub(crate) async fn update(app: Arc<App>, mut request: Request) -> Result<Reply>
             let backend = find_backend(snapshot, &node)
                 .filter(|_| binary == VOLUME)
                 .ok_or_else(missing)?;
+            if matches!(action.as_str(), "failover_host" | "failover") {
+                return Err(Error::bad_request(format!(
+                    "Invalid input received: the back end {} has no replication target to fail over to: each node keeps its own \
+                     storage.",
+                    backend.value.pool()
+                )));
+            }
             let mut new = (*backend.value).clone();
             match action.as_str() {
                 "enable" => {
@@ -177,7 +187,75 @@ pub(crate) async fn pools(app: Arc<App>, request: Request) -> Result<Reply> {
             pool
         })
         .collect();
+    let pools: Vec<Value> = pools.into_iter().filter(|p| fits(&request, &snapshot, p)).collect();
     Reply::json(200, &json!({"pools": pools}))
+}
+
+/// Whether a pool is what the query's filters ask for: its name or capabilities (3.28), a volume type that it is fit for (3.35).
+fn fits(request: &Request, snapshot: &Snapshot, pool: &Value) -> bool {
+    let mut filters = request.query.pairs().filter(|(key, _)| *key != "detail");
+    if !request.at_least(3, 28) {
+        return true;
+    }
+    filters.all(|(key, wanted)| match key {
+        "name" => pool["name"] == wanted,
+        "volume_type" if request.at_least(3, 35) => maru_volume_model::find_type(snapshot, wanted)
+            .is_some_and(|t| crate::app::capabilities::unmet(&t.value.extra_specs).is_none()),
+        _ => match &pool["capabilities"][key] {
+            Value::String(text) => text == wanted,
+            Value::Null => crate::app::capabilities::offered()
+                .get(key)
+                .is_some_and(|have| *have == wanted),
+            other => other.to_string().eq_ignore_ascii_case(wanted),
+        },
+    })
+}
+
+/// `PUT /os-services/get-log` and `set-log` (3.32): every part of this process has the level that it was started with.
+async fn log(app: &App, request: &mut Request, action: &str) -> Result<Reply> {
+    super::wire::since(request, 32)?;
+    let given: LogBody = request.json().await?;
+    if action == "set-log" {
+        return Err(Error::not_implemented(
+            "The level of the log is set where the control plane is started (MARU_LOG), not by this request.",
+        ));
+    }
+    let level = tracing::level_filters::LevelFilter::current()
+        .to_string()
+        .to_uppercase();
+    let prefix = given
+        .prefix
+        .filter(|p| !p.is_empty())
+        .unwrap_or_else(|| "maru".to_owned());
+    let snapshot = app.store.current().await?;
+    let all = backends(&snapshot);
+    let volumes = all.iter().map(|b| (VOLUME, format!("{}@local", b.value.host)));
+    let control = all
+        .iter()
+        .take(1)
+        .flat_map(|b| CONTROL.iter().map(|binary| (*binary, b.value.host.clone())));
+    let levels: Vec<Value> = volumes
+        .chain(control)
+        .filter(|(binary, _)| {
+            given
+                .binary
+                .as_deref()
+                .is_none_or(|w| w.is_empty() || w == "*" || w == *binary)
+        })
+        .filter(|(_, host)| given.server.as_deref().is_none_or(|w| w.is_empty() || w == host))
+        .map(|(binary, host)| json!({"binary": binary, "host": host, "levels": {prefix.as_str(): level.as_str()}}))
+        .collect();
+    Reply::json(200, &json!({"log_levels": levels}))
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct LogBody {
+    binary: Option<String>,
+    server: Option<String>,
+    prefix: Option<String>,
+    #[allow(dead_code)]
+    level: Option<String>,
 }
 
 /// `GET /os-hosts`.

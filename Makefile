@@ -54,7 +54,7 @@ check:
 	cargo clippy --workspace --all-targets --locked -- -D warnings
 
 test:
-	@MAKECMD=test scripts/bootstrap build run test client
+	@MAKECMD=test scripts/bootstrap build run test client tempest
 	tests/run
 
 soak:

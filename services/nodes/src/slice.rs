@@ -34,6 +34,7 @@ const KINDS: &[&str] = &[
     "floating_ip",
     "security_group",
     "security_group_rule",
+    "address_group",
     "tombstone_port",
     "tombstone_network",
     "tombstone_router",
@@ -417,19 +418,34 @@ fn port_item(port: &Object<network::Port>, node: &NodeName, hostname: Option<&St
     }
 }
 
+/// A rule as nodes carry it out: one that names an address group is one for each of its blocks of the rule's IP version.
+fn rule_items(snapshot: &Snapshot, r: &Object<network::SecurityGroupRule>) -> Vec<api::Rule> {
+    let rule = |id: String, remote_cidr| api::Rule {
+        id,
+        ingress: r.direction == network::Direction::Ingress,
+        ip_version: r.ip_version(),
+        protocol: r.protocol_number(),
+        port_min: r.port_range_min,
+        port_max: r.port_range_max,
+        remote_cidr,
+        remote_group: r.remote_group_id.as_ref().map(ToString::to_string),
+    };
+    let Some(id) = &r.remote_address_group_id else {
+        return vec![rule(r.id.to_string(), r.remote_ip_prefix)];
+    };
+    let Some(blocks) = snapshot.get::<network::AddressGroup>(id) else {
+        return Vec::new();
+    };
+    let of_version = |block: &&ipnet::IpNet| block.addr().is_ipv4() == (r.ip_version() == 4);
+    let mine = blocks.value.addresses.iter().filter(of_version);
+    mine.map(|block| rule(format!("{}/{block}", r.id), Some(*block)))
+        .collect()
+}
+
 fn group_item(snapshot: &Snapshot, group: &Object<network::SecurityGroup>) -> api::SecurityGroup {
     let mut rules: Vec<api::Rule> = snapshot
         .find::<network::SecurityGroupRule>("group", &group.id)
-        .map(|r| api::Rule {
-            id: r.id.to_string(),
-            ingress: r.direction == network::Direction::Ingress,
-            ip_version: r.ip_version(),
-            protocol: r.protocol_number(),
-            port_min: r.port_range_min,
-            port_max: r.port_range_max,
-            remote_cidr: r.remote_ip_prefix,
-            remote_group: r.remote_group_id.as_ref().map(ToString::to_string),
-        })
+        .flat_map(|r| rule_items(snapshot, &r))
         .collect();
     rules.sort_by(|a, b| a.id.cmp(&b.id));
     let mut members: Vec<IpAddr> = snapshot

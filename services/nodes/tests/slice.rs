@@ -165,6 +165,7 @@ fn write(txn: &mut Txn, change: &Change) {
                 port_range_max: Some(port),
                 remote_ip_prefix: None,
                 remote_group_id: remote.map(|r| name("group", r).into()),
+                remote_address_group_id: None,
                 meta: meta(),
             };
             txn.put(&network::SecurityGroupRuleId::from(name("rule", i)), &rule);

@@ -28,6 +28,7 @@ mod make;
 mod scene;
 mod scene_compute;
 mod scene_identity;
+mod scene_network;
 mod scene_proxy;
 mod scene_volume;
 mod wait;

@@ -107,6 +107,7 @@ impl Scene {
         scene.network().await;
         scene.image().await;
         scene.compute().await;
+        scene.network_extras().await;
         scene.volume().await;
         scene.placement().await;
         scene
@@ -550,7 +551,7 @@ impl Scene {
             ("POST", "/v2.0/agents/{id}/l3-routers") => json!({"router_id": value("routers")}),
             ("POST", "/v2.0/agents/{id}/dhcp-networks") => json!({"network_id": value("networks")}),
             ("PUT", "/v2.0/quotas/{project}") => json!({"quota": {"port": 400, "network": 90}}),
-            _ => return None,
+            _ => return self.network_extras_body(method, path),
         }))
     }
 }

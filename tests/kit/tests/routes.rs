@@ -265,6 +265,8 @@ async fn without_a_token_there_is_nothing_but_the_public_routes() {
 
 /// Collections whose objects belong to nobody: a stranger's answer is anyone's.
 const COMMON: &[&str] = &[
+    "network/default-security-group-rules",
+    "network/flavors",
     "compute/extensions",
     "compute/os-quota-class-sets",
     "image/schemas",

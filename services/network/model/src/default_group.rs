@@ -1,6 +1,9 @@
 //! The default security group of a project: made when it is first needed, once, whoever needs it first.
 
-use crate::{Direction, Meta, RuleRequest, SecurityGroup, SecurityGroupId, keys, quota, security_group_rule::put_rule};
+use crate::{
+    Meta, SecurityGroup, SecurityGroupId, default_rule::rules_of_new, default_statefulness::default_statefulness, keys,
+    quota, security_group_rule::put_rule,
+};
 use maru_base::{ProjectId, Result};
 use maru_store::{Snapshot, Txn};
 
@@ -29,20 +32,14 @@ pub fn ensure_default_group(snapshot: &Snapshot, txn: &mut Txn, project: &Projec
     let group = SecurityGroup {
         project_id: project.clone(),
         name: "default".to_owned(),
-        stateful: true,
+        stateful: default_statefulness(snapshot, project),
         is_default: true,
         meta: Meta::new("Default security group"),
     };
     txn.create(&id, &group);
-    for ethertype in ["IPv4", "IPv6"] {
-        for direction in [Direction::Egress, Direction::Ingress] {
-            let mut rule = RuleRequest::new(project.clone(), id.clone(), direction, ethertype);
-            if direction == Direction::Ingress {
-                rule.remote_group_id = Some(id.clone());
-            }
-            quota::count(txn, project, "security_group_rule");
-            put_rule(txn, rule);
-        }
+    for rule in rules_of_new(snapshot, project, &id, true) {
+        quota::count(txn, project, "security_group_rule");
+        put_rule(txn, rule);
     }
     Ok(id)
 }

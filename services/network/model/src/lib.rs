@@ -17,16 +17,23 @@
 //! | `pool:<pool>` | subnets that are cut out of it, its blocks | the same, its deletion |
 //! | `pools:<scope>` | pools that join an address scope | the same, its deletion |
 //! | `metering:<label>` | rules of a label | the same, its deletion |
+//! | `address-group:<group>` | rules that name an address group | its deletion |
+//! | `flavors:<profile>` | flavors that offer a profile | its deletion |
+//! | `default-rules`, `default-statefulness` | a new or deleted one | the same |
 //! | `fips:<port>` | floating IPs of a port | deletion of the port, change of its addresses |
 
 pub mod address;
+pub mod address_group;
 pub mod address_scope;
 mod adopt;
 pub mod agent;
 mod bind;
 pub mod default_group;
+pub mod default_rule;
+pub mod default_statefulness;
 pub mod dhcp;
 pub mod errors;
+pub mod flavor;
 pub mod floating_ip;
 pub mod keys;
 pub mod meta;
@@ -46,11 +53,15 @@ pub mod subnet;
 pub mod subnet_pool;
 pub mod tombstone;
 
+pub use address_group::{AddressGroup, AddressGroupId};
 pub use address_scope::{AddressScope, AddressScopeId};
 pub use adopt::plan_adopt_port;
 pub use agent::{Agent, AgentId, plan_upsert_agent};
 pub use bind::{plan_bind_port, plan_unbind_port};
 pub use default_group::{default_group, ensure_default_group};
+pub use default_rule::{DefaultRule, DefaultRuleId};
+pub use default_statefulness::{DefaultStatefulness, DefaultStatefulnessId};
+pub use flavor::{NetworkFlavor, NetworkFlavorId, ServiceProfile, ServiceProfileId};
 pub use floating_ip::{
     FloatingIp, FloatingIpId, FloatingIpRequest, plan_associate, plan_create_floating_ip, plan_delete_floating_ip,
 };
@@ -88,6 +99,11 @@ pub fn register(r: &mut maru_store::Registry) {
         .register::<RbacPolicy>()
         .register::<MeteringLabel>()
         .register::<MeteringLabelRule>()
+        .register::<AddressGroup>()
+        .register::<DefaultRule>()
+        .register::<DefaultStatefulness>()
+        .register::<NetworkFlavor>()
+        .register::<ServiceProfile>()
         .register::<ObservedPort>()
         .register::<TombstonePort>()
         .register::<TombstoneNetwork>()

@@ -1,8 +1,10 @@
 //! Security groups: everything is denied, the rules of a port's groups allow.
 
 use crate::{
-    Meta, Port, RuleRequest, SecurityGroupRule, default_group, errors, keys, quota,
-    security_group_rule::{Direction, drop_rule, put_rule},
+    Meta, Port, SecurityGroupRule, default_group,
+    default_rule::rules_of_new,
+    errors, keys, quota,
+    security_group_rule::{drop_rule, put_rule},
 };
 use maru_base::{ProjectId, Result};
 use maru_store::{Index, Kind, Object, Snapshot, Txn};
@@ -45,7 +47,7 @@ impl Kind for SecurityGroup {
     }
 }
 
-/// Plans a new group with the rules that every group begins with: everything may go out.
+/// Plans a new group with the rules that every group begins with ([`crate::default_rule`]).
 ///
 /// # Errors
 /// 409 over quota, 409 `SecurityGroupDefaultAlreadyExists` for the name `default`.
@@ -75,12 +77,9 @@ pub fn plan_create_group(
         meta,
     };
     txn.create(&id, &group);
-    for ethertype in ["IPv4", "IPv6"] {
+    for rule in rules_of_new(snapshot, project, &id, false) {
         quota::count(txn, project, "security_group_rule");
-        put_rule(
-            txn,
-            RuleRequest::new(project.clone(), id.clone(), Direction::Egress, ethertype),
-        );
+        put_rule(txn, rule);
     }
     Ok((id, group))
 }

@@ -1,7 +1,10 @@
 //! Security group rules. A rule that the firewall cannot carry out is refused here, with the reason: nothing malformed may
 //! ever reach a node, where it could stop other tenants' rules from being applied.
 
-use crate::{Meta, SecurityGroup, SecurityGroupId, errors, keys, protocol, quota};
+use crate::{
+    AddressGroup, AddressGroupId, Meta, SecurityGroup, SecurityGroupId, address_group::address_group_not_found, errors,
+    keys, protocol, quota,
+};
 use ipnet::IpNet;
 use maru_base::{Error, ErrorKind, ProjectId, Result};
 use maru_store::{Index, Kind, Object, Snapshot, Txn};
@@ -56,6 +59,9 @@ pub struct SecurityGroupRule {
     pub remote_ip_prefix: Option<IpNet>,
     /// Remote group.
     pub remote_group_id: Option<SecurityGroupId>,
+    /// Remote blocks, by name.
+    #[serde(default)]
+    pub remote_address_group_id: Option<AddressGroupId>,
     /// Standard attributes.
     pub meta: Meta,
 }
@@ -76,6 +82,10 @@ impl Kind for SecurityGroupRule {
             Index {
                 name: "remote",
                 values: |r| r.remote_group_id.iter().map(ToString::to_string).collect(),
+            },
+            Index {
+                name: "address_group",
+                values: |r| r.remote_address_group_id.iter().map(ToString::to_string).collect(),
             },
         ]
     }
@@ -101,7 +111,7 @@ impl SecurityGroupRule {
     fn identity(&self) -> String {
         let number = |n: Option<u16>| n.map(|n| n.to_string()).unwrap_or_default();
         format!(
-            "{}|{}|{}|{}|{}|{}|{}",
+            "{}|{}|{}|{}|{}|{}|{}{}",
             self.direction.as_str(),
             self.ethertype,
             self.protocol_number().map(|n| n.to_string()).unwrap_or_default(),
@@ -111,6 +121,10 @@ impl SecurityGroupRule {
             self.remote_group_id
                 .as_ref()
                 .map(ToString::to_string)
+                .unwrap_or_default(),
+            self.remote_address_group_id
+                .as_ref()
+                .map(|g| format!("|{g}"))
                 .unwrap_or_default(),
         )
     }
@@ -137,6 +151,8 @@ pub struct RuleRequest {
     pub remote_ip_prefix: Option<IpNet>,
     /// See [`SecurityGroupRule`].
     pub remote_group_id: Option<SecurityGroupId>,
+    /// See [`SecurityGroupRule`].
+    pub remote_address_group_id: Option<AddressGroupId>,
     /// See [`Meta`].
     pub description: String,
 }
@@ -155,6 +171,7 @@ impl RuleRequest {
             port_range_max: None,
             remote_ip_prefix: None,
             remote_group_id: None,
+            remote_address_group_id: None,
             description: String::new(),
         }
     }
@@ -175,6 +192,11 @@ pub fn plan_create_rule(
         keys::look::<SecurityGroup>(snapshot, txn, id).ok_or_else(|| errors::group_not_found(id))?;
         keys::alive::<SecurityGroup>(txn, id);
         txn.bump_epoch(&format!("rules:{id}"));
+    }
+    if let Some(id) = &request.remote_address_group_id {
+        keys::look::<AddressGroup>(snapshot, txn, id).ok_or_else(|| address_group_not_found(id))?;
+        keys::alive::<AddressGroup>(txn, id);
+        txn.bump_epoch(&format!("address-group:{id}"));
     }
     quota::consume(snapshot, txn, &request.project_id, "security_group_rule")?;
     let rule = build(request);
@@ -230,6 +252,7 @@ fn build(r: RuleRequest) -> SecurityGroupRule {
         port_range_max: port(r.port_range_max),
         remote_ip_prefix: r.remote_ip_prefix.map(|n| n.trunc()),
         remote_group_id: r.remote_group_id,
+        remote_address_group_id: r.remote_address_group_id,
         meta: Meta::new(r.description),
     }
 }
@@ -238,7 +261,7 @@ fn bad(code: &'static str, message: String) -> Error {
     errors::refuse(ErrorKind::BadRequest, code, message)
 }
 
-fn check(r: &RuleRequest) -> Result<()> {
+pub(crate) fn check(r: &RuleRequest) -> Result<()> {
     if !matches!(r.ethertype.as_str(), "IPv4" | "IPv6") {
         return Err(bad(
             "SecurityGroupRuleInvalidEtherType",
@@ -246,6 +269,13 @@ fn check(r: &RuleRequest) -> Result<()> {
                 "Security group rule for ethertype '{}' is not supported; allowed are IPv4 and IPv6.",
                 r.ethertype
             ),
+        ));
+    }
+    if r.remote_address_group_id.is_some() && (r.remote_ip_prefix.is_some() || r.remote_group_id.is_some()) {
+        return Err(bad(
+            "SecurityGroupMultipleRemoteEntites",
+            "A rule names one of remote_ip_prefix, remote_group_id and remote_address_group_id; make a rule for each."
+                .to_owned(),
         ));
     }
     if r.remote_ip_prefix.is_some() && r.remote_group_id.is_some() {

@@ -9,6 +9,7 @@ use std::sync::Arc;
 
 /// Aliases of what is served, with upstream's names.
 const SERVED: &[(&str, &str)] = &[
+    ("address-group", "Address group"),
     ("address-scope", "Address scope"),
     ("agent", "agent"),
     ("allowed-address-pairs", "Allowed Address Pairs"),
@@ -19,10 +20,15 @@ const SERVED: &[(&str, &str)] = &[
     ("dns-integration", "DNS Integration"),
     ("dvr", "Distributed Virtual Router"),
     ("ext-gw-mode", "Neutron L3 Configurable external gateway mode"),
+    (
+        "external-gateway-multihoming",
+        "Neutron router with several external gateways",
+    ),
     ("external-net", "Neutron external network"),
     ("extra_dhcp_opt", "Neutron Extra DHCP options"),
     ("extraroute", "Neutron Extra Route"),
     ("extraroute-atomic", "Atomically add/remove extra routes"),
+    ("flavors", "Neutron Service Flavors"),
     ("filter-validation", "Filter parameters validation"),
     ("fip-port-details", "Floating IP Port Details Extension"),
     ("ip-substring-filtering", "IP address substring filtering"),
@@ -54,6 +60,11 @@ const SERVED: &[(&str, &str)] = &[
     ),
     ("service-type", "Neutron Service Type Management"),
     ("sorting", "Sorting support"),
+    ("security-groups-default-rules", "Default rules for security groups"),
+    (
+        "security-groups-remote-address-group",
+        "Remote address group id field for security group rules",
+    ),
     ("standard-attr-description", "standard-attr-description"),
     ("standard-attr-revisions", "Resource revision numbers"),
     ("standard-attr-tag", "Tag support for resources with standard attribute"),

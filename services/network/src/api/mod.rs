@@ -1,9 +1,12 @@
 //! Routes, and what handlers share.
 
+mod address_groups;
 mod address_scopes;
 mod agents;
 mod body;
+mod default_rules;
 mod discovery;
+mod flavors;
 mod floating_ips;
 mod ip_availability;
 mod metering;
@@ -109,6 +112,21 @@ pub(crate) fn routes(app: Arc<App>) -> Vec<Route> {
             "remove_extraroutes",
             routers::remove_routes,
         )
+        .put(
+            "/v2.0/routers/{id}/add_external_gateways",
+            "add_external_gateways",
+            routers::add_gateways,
+        )
+        .put(
+            "/v2.0/routers/{id}/update_external_gateways",
+            "update_external_gateways",
+            routers::update_gateways,
+        )
+        .put(
+            "/v2.0/routers/{id}/remove_external_gateways",
+            "remove_external_gateways",
+            routers::remove_gateways,
+        )
         .get("/v2.0/floatingips", "get_floatingip", floating_ips::list)
         .post("/v2.0/floatingips", "create_floatingip", floating_ips::create)
         .get("/v2.0/floatingips/{id}", "get_floatingip", floating_ips::show)
@@ -162,7 +180,8 @@ pub(crate) fn routes(app: Arc<App>) -> Vec<Route> {
         .get("/v2.0/quotas/{project}/default", "get_quota", quotas::default)
         .get("/v2.0/quotas/{project}/details", "get_quota", quotas::details)
         .get("/v2.0/quotas/{project}/details.json", "get_quota", quotas::details);
-    rbac_routes(metering_routes(pool_routes(tags::routes(r)))).build()
+    let r = rbac_routes(metering_routes(pool_routes(tags::routes(r))));
+    flavor_routes(group_routes(r)).build()
 }
 
 fn pool_routes(r: Routes<App>) -> Routes<App> {
@@ -199,6 +218,73 @@ fn pool_routes(r: Routes<App>) -> Routes<App> {
             "delete_address_scope",
             address_scopes::delete,
         )
+}
+
+/// What security groups are made of and begin with.
+fn group_routes(r: Routes<App>) -> Routes<App> {
+    let (groups, group) = ("/v2.0/address-groups", "/v2.0/address-groups/{id}");
+    let (rules, rule) = (
+        "/v2.0/default-security-group-rules",
+        "/v2.0/default-security-group-rules/{id}",
+    );
+    let settings = "/v2.0/security-groups-default-statefulness";
+    let setting = format!("{settings}/{{id}}");
+    let (add, remove) = (format!("{group}/add_addresses"), format!("{group}/remove_addresses"));
+    r.get(groups, "get_address_group", address_groups::list)
+        .post(groups, "create_address_group", address_groups::create)
+        .get(group, "get_address_group", address_groups::show)
+        .put(group, "update_address_group", address_groups::update)
+        .delete(group, "delete_address_group", address_groups::delete)
+        .put(&add, "add_addresses", address_groups::add_addresses)
+        .put(&remove, "remove_addresses", address_groups::remove_addresses)
+        .get(rules, "get_default_security_group_rule", default_rules::list)
+        .post(rules, "create_default_security_group_rule", default_rules::create)
+        .get(rule, "get_default_security_group_rule", default_rules::show)
+        .delete(rule, "delete_default_security_group_rule", default_rules::delete)
+        .get(
+            settings,
+            "get_security_group_default_statefulness",
+            default_rules::list_settings,
+        )
+        .post(
+            settings,
+            "create_security_group_default_statefulness",
+            default_rules::create_setting,
+        )
+        .get(
+            &setting,
+            "get_security_group_default_statefulness",
+            default_rules::show_setting,
+        )
+        .put(
+            &setting,
+            "update_security_group_default_statefulness",
+            default_rules::update_setting,
+        )
+        .delete(
+            &setting,
+            "delete_security_group_default_statefulness",
+            default_rules::delete_setting,
+        )
+}
+
+fn flavor_routes(r: Routes<App>) -> Routes<App> {
+    let (all, one) = ("/v2.0/flavors", "/v2.0/flavors/{id}");
+    let (profiles, profile) = ("/v2.0/service_profiles", "/v2.0/service_profiles/{id}");
+    let of = format!("{one}/service_profiles");
+    let one_of = format!("{of}/{{profile}}");
+    r.get(all, "get_flavor", flavors::list)
+        .post(all, "create_flavor", flavors::create)
+        .get(one, "get_flavor", flavors::show)
+        .put(one, "update_flavor", flavors::update)
+        .delete(one, "delete_flavor", flavors::delete)
+        .post(&of, "create_flavor_service_profile", flavors::add_profile)
+        .delete(&one_of, "delete_flavor_service_profile", flavors::remove_profile)
+        .get(profiles, "get_service_profile", flavors::list_profiles)
+        .post(profiles, "create_service_profile", flavors::create_profile)
+        .get(profile, "get_service_profile", flavors::show_profile)
+        .put(profile, "update_service_profile", flavors::update_profile)
+        .delete(profile, "delete_service_profile", flavors::delete_profile)
 }
 
 fn rbac_routes(r: Routes<App>) -> Routes<App> {

@@ -5,7 +5,10 @@ use super::{
     candidates,
     row::{self, List, Row},
 };
-use crate::{App, app::access};
+use crate::{
+    App,
+    app::{access, routers::GatewaysChange},
+};
 use maru_auth::Target;
 use maru_base::Result;
 use maru_http::{Reply, Request};
@@ -28,6 +31,7 @@ const LIST: List = List {
         "admin_state_up",
         "status",
         "external_gateway_info",
+        "external_gateways",
         "routes",
         "description",
         "availability_zone_hints",
@@ -79,6 +83,10 @@ fn row_of(snapshot: &Snapshot, shown: [bool; 2], id: &str, r: &Router) -> Row {
         .project(&r.project_id)
         .with("admin_state_up", r.admin_state_up)
         .with("status", "ACTIVE")
+        .with(
+            "external_gateways",
+            Value::Array(Some(gateway.clone()).into_iter().filter(|g| !g.is_null()).collect()),
+        )
         .with("external_gateway_info", gateway)
         .with("routes", routes_json(r))
         .with("availability_zone_hints", r.availability_zone_hints.clone())
@@ -103,6 +111,11 @@ fn gateway_of(b: &mut Body) -> Result<Option<Option<GatewayRequest>>> {
         Some(Value::Object(map)) if map.is_empty() => return Ok(Some(None)),
         Some(value) => value,
     };
+    gateway_in(b, name, value).map(Some)
+}
+
+/// One gateway; `None` when its network is null.
+fn gateway_in(b: &Body, name: &str, value: Value) -> Result<Option<GatewayRequest>> {
     let mut g = b.child(name, value)?;
     let network = g.nullable_uuid("network_id")?;
     let Some(network) = network else {
@@ -128,11 +141,11 @@ fn gateway_of(b: &mut Body) -> Result<Option<Option<GatewayRequest>>> {
     };
     let _ = g.raw("qos_policy_id").filter(Value::is_null);
     g.finish(&[])?;
-    Ok(Some(network.map(|id| GatewayRequest {
+    Ok(network.map(|id| GatewayRequest {
         network_id: NetworkId::from(id),
         enable_snat,
         external_fixed_ips,
-    })))
+    }))
 }
 
 /// Whether the caller may see `distributed` and `ha`.
@@ -311,4 +324,39 @@ pub(crate) async fn add_routes(app: Arc<App>, request: Request) -> Result<Reply>
 }
 pub(crate) async fn remove_routes(app: Arc<App>, request: Request) -> Result<Reply> {
     extra_routes(app, request, false).await
+}
+
+/// `external_gateways` of the calls that change them one by one. A router has one here, so one is the most.
+async fn gateways(app: Arc<App>, mut request: Request, how: GatewaysChange) -> Result<Reply> {
+    let mut b = body::update(&mut request, "router").await?;
+    let name = "external_gateways";
+    let wanted: Vec<GatewayRequest> = match b.raw(name) {
+        None => b.required::<Vec<GatewayRequest>>(name, None)?,
+        // The stock client's word for "all of them".
+        Some(Value::Object(map)) if map.is_empty() => Vec::new(),
+        Some(Value::Array(items)) => {
+            let all: Result<Vec<_>> = items.into_iter().map(|item| gateway_in(&b, name, item)).collect();
+            all?.into_iter().flatten().collect()
+        }
+        Some(_) => return Err(invalid(name, "it is a list of gateways, each with its network_id")),
+    };
+    b.finish(&[])?;
+    let (id, router) = app.change_gateways(&request, request.param("id"), &wanted, how).await?;
+    let snapshot = app.store.snapshot();
+    row::one(
+        200,
+        "router",
+        row_of(&snapshot, shown(&request), &id, &router),
+        &request.query,
+    )
+}
+
+pub(crate) async fn add_gateways(app: Arc<App>, request: Request) -> Result<Reply> {
+    gateways(app, request, GatewaysChange::Add).await
+}
+pub(crate) async fn update_gateways(app: Arc<App>, request: Request) -> Result<Reply> {
+    gateways(app, request, GatewaysChange::Replace).await
+}
+pub(crate) async fn remove_gateways(app: Arc<App>, request: Request) -> Result<Reply> {
+    gateways(app, request, GatewaysChange::Remove).await
 }

@@ -9,7 +9,9 @@ use crate::{App, app::access};
 use maru_auth::Target;
 use maru_base::{ErrorKind, ProjectId, Result};
 use maru_http::{Reply, Request};
-use maru_network_model::{Direction, RuleRequest, SecurityGroup, SecurityGroupId, SecurityGroupRule, errors};
+use maru_network_model::{
+    AddressGroupId, Direction, RuleRequest, SecurityGroup, SecurityGroupId, SecurityGroupRule, errors,
+};
 use maru_store::Snapshot;
 use serde_json::Value;
 use std::sync::Arc;
@@ -59,12 +61,15 @@ pub(crate) fn row_of(snapshot: &Snapshot, id: &str, r: &SecurityGroupRule) -> Ro
             "remote_group_id",
             r.remote_group_id.as_ref().map_or(Value::Null, |g| g.as_str().into()),
         )
-        .with("remote_address_group_id", Value::Null)
+        .with(
+            "remote_address_group_id",
+            r.remote_address_group_id.as_ref().map(ToString::to_string),
+        )
         .with("belongs_to_default_sg", of_default)
         .timeless(&r.meta)
 }
 
-fn request_of(mut b: Body) -> Result<RuleRequest> {
+pub(crate) fn request_of(mut b: Body) -> Result<RuleRequest> {
     // The rule's project is its group's; one that is named must at least be text.
     let _ = b.project()?;
     let group = b.uuid("security_group_id")?;
@@ -128,10 +133,10 @@ fn request_of(mut b: Body) -> Result<RuleRequest> {
         .nullable_text("remote_group_id", 255)?
         .flatten()
         .map(SecurityGroupId::from);
-    match b.raw("remote_address_group_id") {
-        None | Some(Value::Null) => {}
-        Some(id) => return Err(errors::not_found("AddressGroupNotFound", "Address group", id)),
-    }
+    r.remote_address_group_id = b
+        .nullable_text("remote_address_group_id", 255)?
+        .flatten()
+        .map(AddressGroupId::from);
     r.description = b.text("description", 255)?.unwrap_or_default();
     b.finish(&["normalized_cidr", "belongs_to_default_sg"])?;
     Ok(r)

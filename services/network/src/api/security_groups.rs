@@ -55,7 +55,7 @@ fn request_of(request: &Request, mut b: Body) -> Result<GroupRequest> {
     let project = access::project_for(request, b.project()?)?;
     let name = b.text("name", 255)?.unwrap_or_default();
     let description = b.text("description", 255)?.unwrap_or_default();
-    let stateful = b.boolean("stateful")?.unwrap_or(true);
+    let stateful = b.boolean("stateful")?;
     b.finish(&["security_group_rules", "shared"])?;
     Ok(GroupRequest {
         project,

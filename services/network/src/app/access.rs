@@ -5,9 +5,9 @@ use maru_auth::Target;
 use maru_base::{ErrorKind, ProjectId, Result};
 use maru_http::Request;
 use maru_network_model::{
-    AddressScope, AddressScopeId, FloatingIp, FloatingIpId, Meta, Network, NetworkId, Port, PortId, Router, RouterId,
-    SecurityGroup, SecurityGroupId, SecurityGroupRule, SecurityGroupRuleId, Subnet, SubnetId, SubnetPool, SubnetPoolId,
-    errors,
+    AddressGroup, AddressGroupId, AddressScope, AddressScopeId, FloatingIp, FloatingIpId, Meta, Network, NetworkId,
+    Port, PortId, Router, RouterId, SecurityGroup, SecurityGroupId, SecurityGroupRule, SecurityGroupRuleId, Subnet,
+    SubnetId, SubnetPool, SubnetPoolId, errors,
 };
 use maru_store::{Object, Snapshot};
 
@@ -155,6 +155,14 @@ visible!(
     "get_subnetpool",
     |id| errors::not_found("SubnetPoolNotFound", "Subnet pool", id),
     |_, _, p| of_pool(p)
+);
+visible!(
+    address_group,
+    AddressGroup,
+    AddressGroupId,
+    "get_address_group",
+    maru_network_model::address_group::address_group_not_found,
+    |_, _, g| Target::project(&g.project_id)
 );
 visible!(
     address_scope,

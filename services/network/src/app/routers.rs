@@ -5,7 +5,7 @@ use maru_auth::Target;
 use maru_base::Result;
 use maru_http::Request;
 use maru_network_model::{
-    Route, Router, RouterId,
+    Route, Router, RouterId, errors,
     router_plan::{
         GatewayRequest, Interface, InterfaceRequest, RouterChange, RouterRequest, plan_add_interface,
         plan_create_router, plan_delete_router, plan_remove_interface, plan_update_router,
@@ -25,7 +25,74 @@ fn check_gateway(request: &Request, prefix: &str, target: &Target, gateway: &Gat
     Ok(())
 }
 
+/// How the gateways of a router change.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum GatewaysChange {
+    Add,
+    Replace,
+    Remove,
+}
+
+/// What the one gateway becomes; `None`: it stays.
+fn gateway_after(
+    router: &Router,
+    wanted: &[GatewayRequest],
+    how: GatewaysChange,
+) -> Result<Option<Option<GatewayRequest>>> {
+    let refuse = |reason: String| Err(errors::bad_request("router", reason));
+    let now = router.gateway.as_ref().map(|g| &g.network_id);
+    if how == GatewaysChange::Remove {
+        return match wanted.iter().find(|g| Some(&g.network_id) != now) {
+            Some(other) => refuse(format!("it has no gateway on network {}", other.network_id)),
+            None => Ok(now.map(|_| None)),
+        };
+    }
+    let [wanted] = wanted else {
+        return match (wanted.is_empty(), how) {
+            (true, GatewaysChange::Replace) => Ok(Some(None)),
+            (true, _) => Ok(None),
+            _ => refuse("a router has one gateway here; name one".to_owned()),
+        };
+    };
+    match now {
+        Some(now) if how == GatewaysChange::Add => refuse(format!(
+            "it has its one gateway on network {now}; remove or update that one"
+        )),
+        _ => Ok(Some(Some(wanted.clone()))),
+    }
+}
+
 impl App {
+    /// Adds, replaces or removes gateways, of which a router has one at most.
+    pub(crate) async fn change_gateways(
+        &self,
+        request: &Request,
+        id: &str,
+        wanted: &[GatewayRequest],
+        how: GatewaysChange,
+    ) -> Result<(RouterId, Router)> {
+        self.plan(|snapshot, txn| {
+            let read = access::router(request, snapshot, id)?;
+            let target = Target::project(&read.value.project_id);
+            request.authorize(&target)?;
+            access::check_revision(request, &read.value.meta)?;
+            let Some(gateway) = gateway_after(&read.value, wanted, how)? else {
+                return Ok((read.id, (*read.value).clone()));
+            };
+            if let Some(gateway) = &gateway {
+                access::network(request, snapshot, &gateway.network_id)?;
+                check_gateway(request, "update", &target, gateway)?;
+            }
+            let change = RouterChange {
+                gateway: Some(gateway),
+                ..RouterChange::default()
+            };
+            let router = plan_update_router(snapshot, txn, &read, change)?;
+            Ok((read.id, router))
+        })
+        .await
+    }
+
     pub(crate) async fn create_routers(
         &self,
         request: &Request,

@@ -5,8 +5,9 @@ use maru_auth::Target;
 use maru_base::{ProjectId, Result};
 use maru_http::Request;
 use maru_network_model::{
-    Meta, Port, RuleRequest, SecurityGroup, SecurityGroupId, SecurityGroupRule, SecurityGroupRuleId, errors,
-    plan_create_group, plan_create_rule, plan_delete_group, plan_delete_rule,
+    Meta, Port, RuleRequest, SecurityGroup, SecurityGroupId, SecurityGroupRule, SecurityGroupRuleId,
+    default_statefulness::default_statefulness, errors, plan_create_group, plan_create_rule, plan_delete_group,
+    plan_delete_rule,
 };
 
 /// A wished group.
@@ -15,7 +16,8 @@ pub(crate) struct GroupRequest {
     pub(crate) project: ProjectId,
     pub(crate) name: String,
     pub(crate) description: String,
-    pub(crate) stateful: bool,
+    /// As the cloud's or the project's setting says, if `None`.
+    pub(crate) stateful: Option<bool>,
 }
 
 impl App {
@@ -29,7 +31,8 @@ impl App {
             for r in &requests {
                 request.authorize(&Target::project(&r.project))?;
                 let meta = Meta::new(r.description.clone());
-                made.push(plan_create_group(snapshot, txn, &r.project, &r.name, r.stateful, meta)?);
+                let stateful = r.stateful.unwrap_or_else(|| default_statefulness(snapshot, &r.project));
+                made.push(plan_create_group(snapshot, txn, &r.project, &r.name, stateful, meta)?);
             }
             Ok(made)
         })
@@ -111,6 +114,9 @@ impl App {
                 request.authorize(&Target::project(&group.value.project_id))?;
                 if let Some(remote) = &r.remote_group_id {
                     access::group(request, snapshot, remote)?;
+                }
+                if let Some(remote) = &r.remote_address_group_id {
+                    access::address_group(request, snapshot, remote)?;
                 }
                 // A rule belongs to whom its group belongs to, so that its quota and its deletion do.
                 let r = RuleRequest {

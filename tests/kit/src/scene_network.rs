@@ -1,0 +1,95 @@
+//! The network part of the scene beyond networks: address groups, what new security groups begin with, flavors.
+
+use crate::{Body, Scene};
+use serde_json::{Value, json};
+
+fn id(value: &Value) -> String {
+    value["id"]
+        .as_str()
+        .unwrap_or_else(|| panic!("{value} has no id"))
+        .to_owned()
+}
+
+impl Scene {
+    /// Makes them.
+    pub(crate) async fn network_extras(&mut self) {
+        let (who, admin) = (self.blue.member.clone(), self.kit.admin());
+        let v2 = |noun: &str| format!("/network/v2.0/{noun}");
+        let body = json!({"address_group": {"name": "ag", "addresses": ["10.7.0.0/16"]}});
+        let addresses = id(&self.kit.post(&who, &v2("address-groups"), body).await["address_group"]);
+        let body = json!({"default_security_group_rule": {"direction": "ingress", "protocol": "tcp", "port_range_min": 22,
+            "port_range_max": 22, "used_in_non_default_sg": false}});
+        let rule = self.kit.post(&admin, &v2("default-security-group-rules"), body).await;
+        let body = json!({"security_group_default_statefulness": {"stateful": true, "project_id": null}});
+        let setting = self
+            .kit
+            .post(&admin, &v2("security-groups-default-statefulness"), body)
+            .await;
+        let body = json!({"service_profile": {"metainfo": "{}", "description": "x"}});
+        let profile = id(&self.kit.post(&admin, &v2("service_profiles"), body).await["service_profile"]);
+        let body = json!({"flavor": {"name": "f", "service_type": "L3_ROUTER_NAT"}});
+        let flavor = id(&self.kit.post(&admin, &v2("flavors"), body).await["flavor"]);
+        self.values.extend([
+            ("network/address-groups", addresses),
+            (
+                "network/default-security-group-rules",
+                id(&rule["default_security_group_rule"]),
+            ),
+            (
+                "network/security-groups-default-statefulness",
+                id(&setting["security_group_default_statefulness"]),
+            ),
+            ("network/service_profiles", profile),
+            ("network/flavors", flavor),
+        ]);
+    }
+
+    /// Bodies for them.
+    pub(crate) fn network_extras_body(&self, method: &str, path: &str) -> Option<Body> {
+        let value = |noun: &str| self.value("network", noun).unwrap_or_default();
+        Some(Body::Json(match (method, path) {
+            ("POST", "/v2.0/address-groups") => {
+                json!({"address_group": {"name": "ag2", "description": "x", "addresses": ["10.8.0.0/16", "2001:db8::/64"]}})
+            }
+            ("PUT", "/v2.0/address-groups/{id}") => json!({"address_group": {"name": "ag3", "description": "y"}}),
+            ("PUT", "/v2.0/address-groups/{id}/add_addresses") => {
+                json!({"address_group": {"addresses": ["10.9.0.0/16"]}})
+            }
+            ("PUT", "/v2.0/address-groups/{id}/remove_addresses") => {
+                json!({"address_group": {"addresses": ["10.7.0.0/16"]}})
+            }
+            ("POST", "/v2.0/default-security-group-rules") => json!({"default_security_group_rule": {
+                "direction": "ingress", "ethertype": "IPv4", "protocol": "udp", "port_range_min": 53, "port_range_max": 53,
+                "remote_ip_prefix": "10.0.0.0/8", "used_in_default_sg": true, "used_in_non_default_sg": false,
+                "description": "x"}}),
+            ("POST", "/v2.0/security-groups-default-statefulness") => {
+                json!({"security_group_default_statefulness": {"stateful": true, "project_id": self.blue.id}})
+            }
+            ("PUT", "/v2.0/security-groups-default-statefulness/{id}") => {
+                json!({"security_group_default_statefulness": {"stateful": true}})
+            }
+            ("POST", "/v2.0/flavors") => json!({"flavor": {"name": "f2", "service_type": "L3_ROUTER_NAT",
+                "description": "x", "enabled": true}}),
+            ("PUT", "/v2.0/flavors/{id}") => json!({"flavor": {"name": "f3", "description": "y", "enabled": false}}),
+            ("POST", "/v2.0/flavors/{id}/service_profiles") => {
+                json!({"service_profile": {"id": value("service_profiles")}})
+            }
+            ("POST", "/v2.0/service_profiles") => {
+                json!({"service_profile": {"metainfo": "{}", "description": "y", "enabled": true}})
+            }
+            ("PUT", "/v2.0/service_profiles/{id}") => {
+                json!({"service_profile": {"description": "z", "enabled": false}})
+            }
+            ("PUT", "/v2.0/routers/{id}/add_external_gateways") => {
+                json!({"router": {"external_gateways": []}})
+            }
+            ("PUT", "/v2.0/routers/{id}/update_external_gateways") => {
+                json!({"router": {"external_gateways": [{"network_id": self.external}]}})
+            }
+            ("PUT", "/v2.0/routers/{id}/remove_external_gateways") => {
+                json!({"router": {"external_gateways": []}})
+            }
+            _ => return None,
+        }))
+    }
+}

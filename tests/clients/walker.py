@@ -114,6 +114,11 @@ class Walk:
         if can and "--" not in argv:
             words = len(name.split())
             argv[words:words] = ["-f", "json"]
+        # As options, because the client reads these variables only once in a process.
+        for service in ("compute", "volume"):
+            version = (env or {}).get(f"OS_{service.upper()}_API_VERSION")
+            if version:
+                argv[:0] = [f"--os-{service}-api-version", version]
         if process:
             client = os.path.join(os.path.dirname(sys.executable), "openstack")
             done = subprocess.run([client, *argv], capture_output=True, text=True, timeout=300, env={**os.environ, **(env or {})})

@@ -53,10 +53,10 @@ impl Scene {
             }
             ("PUT", "/v2.0/address-groups/{id}") => json!({"address_group": {"name": "ag3", "description": "y"}}),
             ("PUT", "/v2.0/address-groups/{id}/add_addresses") => {
-                json!({"address_group": {"addresses": ["10.9.0.0/16"]}})
+                json!({"addresses": ["10.9.0.0/16"]})
             }
             ("PUT", "/v2.0/address-groups/{id}/remove_addresses") => {
-                json!({"address_group": {"addresses": ["10.7.0.0/16"]}})
+                json!({"addresses": ["10.7.0.0/16"]})
             }
             ("POST", "/v2.0/default-security-group-rules") => json!({"default_security_group_rule": {
                 "direction": "ingress", "ethertype": "IPv4", "protocol": "udp", "port_range_min": 53, "port_range_max": 53,

@@ -33,8 +33,10 @@ fn view(base: &str, id: &EndpointGroupId, g: &EndpointGroup) -> Value {
 fn filters(fields: &mut Fields) -> Result<Option<EndpointFilter>> {
     let bad = |why: &str| Error::invalid("filters", format!("Invalid input for field 'filters': {why}."));
     let map = match fields.take("filters") {
-        None => return Ok(None),
-        Some(Value::Object(map)) if !map.is_empty() => map,
+        // The stock client sends null, or nothing in it, when it changes something else.
+        None | Some(Value::Null) => return Ok(None),
+        Some(Value::Object(map)) if map.is_empty() => return Ok(None),
+        Some(Value::Object(map)) => map,
         Some(_) => return Err(bad("an object with service_id, region_id or interface is wanted")),
     };
     let mut filter = EndpointFilter::default();

@@ -138,7 +138,7 @@ pub(crate) async fn update(app: Arc<App>, mut request: Request) -> Result<Reply>
 }
 
 async fn change(app: Arc<App>, mut request: Request, add: bool) -> Result<Reply> {
-    let mut b = body::update(&mut request, "address_group").await?;
+    let mut b = body::bare(&mut request).await?;
     let blocks = addresses_of(&mut b)?;
     let blocks = b.required("addresses", blocks)?;
     b.finish(&[])?;

@@ -191,6 +191,11 @@ pub(crate) async fn create_setting(app: Arc<App>, mut request: Request) -> Resul
     let of = |mut b: Body| {
         // Null says the whole cloud; leaving it out says the caller's project, as of every resource.
         let explicit = ["project_id", "tenant_id"].iter().any(|name| b.has(name));
+        for name in ["project_id", "tenant_id"] {
+            if let Some(value) = b.raw(name).filter(|v| !v.is_null()) {
+                b.put_back(name, value);
+            }
+        }
         let named = b.project()?.map(ProjectId::from);
         let stateful = b.boolean("stateful")?;
         let stateful = b.required("stateful", stateful)?;

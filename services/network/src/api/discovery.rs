@@ -135,9 +135,16 @@ pub(crate) async fn extension(_app: Arc<App>, request: Request) -> Result<Reply>
 }
 
 /// Who provides services that have a choice of providers: routers have one.
-pub(crate) async fn providers(_app: Arc<App>, _request: Request) -> Result<Reply> {
-    Reply::json(
-        200,
-        &json!({"service_providers": [{"service_type": "L3_ROUTER_NAT", "name": "single_node", "default": true}]}),
-    )
+pub(crate) async fn providers(_app: Arc<App>, request: Request) -> Result<Reply> {
+    let provider = json!({"service_type": "L3_ROUTER_NAT", "name": "single_node", "default": true});
+    let asked = |name: &str| {
+        let have = provider[name].as_str().unwrap_or_default();
+        !request.query.has(name) || request.query.all(name).any(|v| v == have)
+    };
+    // The client asks so whether there is a service for VPNs, and believes what it gets.
+    let all: Vec<&Value> = Some(&provider)
+        .into_iter()
+        .filter(|_| asked("service_type") && asked("name"))
+        .collect();
+    Reply::json(200, &json!({"service_providers": all}))
 }

@@ -280,7 +280,10 @@ pub(crate) async fn act(app: Arc<App>, mut request: Request) -> Result<Reply> {
     if name != "os-complete" {
         return Err(Error::bad_request(format!("There is no such action: {name}")));
     }
-    wire::map_of(&name, value)?;
+    // The stock client sends the attachment's id as the action's value.
+    if value.as_str() != Some(request.param("id")) {
+        wire::map_of(&name, value)?;
+    }
     app.store
         .plan(|snapshot| {
             let read = find(&request, snapshot, request.param("id"))?;

@@ -57,7 +57,10 @@ impl Scene {
             ("compute/os-extra_specs", "hw:cpu_policy".to_owned()),
             ("compute/os-keypairs", "kp".to_owned()),
             ("compute/os-hosts", "n1".to_owned()),
-            ("compute/os-instance_usage_audit_log", "2026-11-01 00:00:00".to_owned()),
+            (
+                "compute/os-instance_usage_audit_log",
+                "2026-11-01%2000:00:00".to_owned(),
+            ),
             ("compute/os-services", id(&services["services"][0])),
             ("compute/os-hypervisors", id(&hypervisors["hypervisors"][0])),
             ("compute/os-quota-sets", self.blue.id.clone()),

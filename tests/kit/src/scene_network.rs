@@ -29,6 +29,10 @@ impl Scene {
         let profile = id(&self.kit.post(&admin, &v2("service_profiles"), body).await["service_profile"]);
         let body = json!({"flavor": {"name": "f", "service_type": "L3_ROUTER_NAT"}});
         let flavor = id(&self.kit.post(&admin, &v2("flavors"), body).await["flavor"]);
+        let of = v2(&format!("flavors/{flavor}/service_profiles"));
+        self.kit
+            .post(&admin, &of, json!({"service_profile": {"id": profile}}))
+            .await;
         self.values.extend([
             ("network/address-groups", addresses),
             (

@@ -375,6 +375,24 @@ async fn a_port_that_is_older_than_the_backup_comes_back_unless_it_is_used() {
     kit.audit_consistency().await;
 }
 
+/// The address of a server's first port.
+fn address_of(kit: &Kit, server: &str) -> String {
+    let ports = kit.snapshot();
+    let port = ports
+        .find::<maru_network_model::Port>("device", server)
+        .next()
+        .expect("a port");
+    port.value.fixed_ips[0].ip_address.to_string()
+}
+
+/// Makes a server with this address.
+async fn server_at(kit: &Kit, who: &maru_kit::Actor, name: &str, image: &str, network: &str, ip: &str) -> String {
+    let mut body = Kit::server_body(name, image, network);
+    body["server"]["networks"][0]["fixed_ip"] = json!(ip);
+    let made = kit.post(who, "/compute/v2.1/servers", body).await;
+    made["server"]["id"].as_str().expect("an id").to_owned()
+}
+
 #[tokio::test(start_paused = true)]
 async fn a_node_without_room_refuses_and_says_what_is_short() {
     let kit = Kit::builder().nodes(1).node_size(4, 4_096, 3).start().await;
@@ -383,10 +401,13 @@ async fn a_node_without_room_refuses_and_says_what_is_short() {
     let id = kit.server(&blue.member, "s", &image, &network).await;
     kit.server_active(&id).await;
     kit.rest().await;
+    let address = address_of(&kit, &id);
     let member = lose(&kit, &file, 1, &blue, &[&id]).await;
     let mut others = Vec::new();
-    for n in 1..=3 {
-        let other = kit.server(&member, &format!("other{n}"), &image, &network).await;
+    // With addresses of their own: the room is what is fought for.
+    let free = (200..204).map(|n| format!("10.0.0.{n}")).filter(|ip| *ip != address);
+    for (n, ip) in free.take(3).enumerate() {
+        let other = server_at(&kit, &member, &format!("other{n}"), &image, &network, &ip).await;
         kit.server_active(&other).await;
         others.push(other);
     }
@@ -435,12 +456,7 @@ async fn the_last_room_or_address_that_is_lost_at_the_last_moment_is_named_as_we
     let id = kit.server(&blue.member, "s", &image, &network).await;
     kit.server_active(&id).await;
     kit.rest().await;
-    let port = kit
-        .snapshot()
-        .find::<maru_network_model::Port>("device", &id)
-        .next()
-        .unwrap();
-    let address = port.value.fixed_ips[0].ip_address.to_string();
+    let address = address_of(&kit, &id);
     let member = lose(&kit, &file, 1, &blue, &[&id]).await;
     kit.rest().await;
     // The adoption is planned while there is room, and arrives when another server has it.
@@ -451,11 +467,8 @@ async fn the_last_room_or_address_that_is_lost_at_the_last_moment_is_named_as_we
             tokio::task::yield_now().await;
         }
         // An address of its own: the one that the guest had is free for the moment, and the room is what is fought for.
-        let mut body = Kit::server_body("other", &image, &network);
-        let free = ["10.0.0.200", "10.0.0.201"].iter().find(|ip| **ip != address);
-        body["server"]["networks"][0]["fixed_ip"] = json!(free);
-        let other = kit.post(&member, "/compute/v2.1/servers", body).await;
-        let other = other["server"]["id"].as_str().unwrap().to_owned();
+        let free = ["10.0.0.200", "10.0.0.201"].iter().find(|ip| **ip != address).unwrap();
+        let other = server_at(&kit, &member, "other", &image, &network, free).await;
         kit.server_active(&other).await;
         other
     };

@@ -114,13 +114,8 @@ pub(crate) async fn index(app: Arc<App>, request: Request) -> Result<Reply> {
     }
     let page = list::page(&request, kinds, &["id", "name", "created_at", "updated_at"])?;
     let views = page.items.iter().map(|t| view(&request, t)).collect();
-    let mut body = list::body(&request, "group_types", &page, views)?;
-    if let Value::Object(map) = &mut body
-        && let Some(links) = map.remove("group_types_links")
-    {
-        map.insert("group_type_links".to_owned(), links);
-    }
-    Reply::json(200, &body)
+    let body = list::body(&request, "group_types", &page, views)?;
+    Reply::json(200, &body.links_as("group_type_links"))
 }
 
 /// `GET /group_types/{id}`; there is no default one here, as upstream has none unless its operator names one.

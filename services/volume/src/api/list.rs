@@ -3,6 +3,7 @@
 use crate::api::wire::invalid;
 use maru_base::{Error, Result};
 use maru_http::{Request, paging::Direction};
+use serde::{Serialize, Serializer, ser::SerializeMap};
 use serde_json::{Value, json};
 use std::cmp::Ordering;
 
@@ -222,19 +223,58 @@ pub(crate) fn page_by<T: Row>(request: &Request, rows: Vec<T>, keys: &[&str], de
     Ok(Listed { items, next, count })
 }
 
+/// The body of a list.
+pub(crate) struct Body<'a, V> {
+    name: &'a str,
+    links: String,
+    views: Vec<V>,
+    next: Option<Value>,
+    count: Option<usize>,
+}
+
+impl<V> Body<'_, V> {
+    /// Names the link to the next page otherwise than by the items' name.
+    pub(crate) fn links_as(mut self, name: &str) -> Self {
+        name.clone_into(&mut self.links);
+        self
+    }
+}
+
+impl<V: Serialize> Serialize for Body<'_, V> {
+    fn serialize<S: Serializer>(&self, serializer: S) -> std::result::Result<S::Ok, S::Error> {
+        let mut map = serializer.serialize_map(None)?;
+        map.serialize_entry(self.name, &self.views)?;
+        if let Some(next) = &self.next {
+            map.serialize_entry(&self.links, next)?;
+        }
+        if let Some(count) = self.count {
+            map.serialize_entry("count", &count)?;
+        }
+        map.end()
+    }
+}
+
 /// The body of a list: items under `name`, the link to the next page, and (3.45) the count when asked for.
-pub(crate) fn body<T>(request: &Request, name: &str, listed: &Listed<T>, views: Vec<Value>) -> Result<Value> {
-    let mut body = json!({ name: views });
-    if let Some(last) = &listed.next {
+pub(crate) fn body<'a, T, V: Serialize>(
+    request: &Request,
+    name: &'a str,
+    listed: &Listed<T>,
+    views: Vec<V>,
+) -> Result<Body<'a, V>> {
+    let next = listed.next.as_ref().map(|last| {
         let rest = request.query.encode_without(&["marker", "offset"]);
         let amp = if rest.is_empty() { "" } else { "&" };
         let href = format!("{}{}?{rest}{amp}marker={last}", request.base, request.path);
-        body[format!("{name}_links")] = json!([{"rel": "next", "href": href}]);
-    }
-    if request.at_least(3, 45) && request.query.bool("with_count")?.unwrap_or(false) {
-        body["count"] = listed.count.into();
-    }
-    Ok(body)
+        json!([{"rel": "next", "href": href}])
+    });
+    let counted = request.at_least(3, 45) && request.query.bool("with_count")?.unwrap_or(false);
+    Ok(Body {
+        name,
+        links: format!("{name}_links"),
+        views,
+        next,
+        count: counted.then_some(listed.count),
+    })
 }
 
 /// A filter that is a dictionary, as JSON or as Python prints one (`{'a': 'b'}`): clients send either. Only texts are keys

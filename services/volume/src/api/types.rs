@@ -122,14 +122,8 @@ pub(crate) async fn index(app: Arc<App>, request: Request) -> Result<Reply> {
     kinds.sort_by(|a, b| b.value.created.cmp(&a.value.created).then_with(|| a.id.cmp(&b.id)));
     let page = super::list::page(&request, kinds, &["id", "name", "created_at", "updated_at"])?;
     let views = page.items.iter().map(|t| shown(&request, t)).collect();
-    let mut body = super::list::body(&request, "volume_types", &page, views)?;
-    if let Some(links) = body.get_mut("volume_types_links").map(Value::take) {
-        body["volume_type_links"] = links;
-        if let Value::Object(map) = &mut body {
-            map.remove("volume_types_links");
-        }
-    }
-    Reply::json(200, &body)
+    let body = super::list::body(&request, "volume_types", &page, views)?;
+    Reply::json(200, &body.links_as("volume_type_links"))
 }
 
 impl super::list::Row for Object<VolumeType> {

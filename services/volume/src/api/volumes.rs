@@ -4,7 +4,7 @@ use crate::{
     App,
     api::{
         list::{self, Row},
-        wire::{self, Count, Flag, all_projects, invalid, links, own, time, time_or_null},
+        wire::{self, Count, Flag, Link, all_projects, invalid, links, own, time, time_or_null},
     },
     app::volumes as app_volumes,
 };
@@ -14,9 +14,9 @@ use maru_store::{Object, Snapshot, Txn};
 use maru_volume_model::{
     AttachmentStatus, Volume, VolumeId, VolumeType, attachments_of, find_volume, plan_delete_volume,
 };
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
-use std::{collections::BTreeMap, sync::Arc};
+use std::{borrow::Cow, collections::BTreeMap, sync::Arc};
 
 /// The body of `POST /volumes`, under `volume`.
 #[derive(Debug, Clone, Deserialize)]
@@ -143,76 +143,108 @@ fn attachments(request: &Request, snapshot: &Snapshot, id: &VolumeId) -> Vec<Val
         .collect()
 }
 
+/// A volume as the API shows it. A field that is not there in a microversion, or not for this caller, is `None`; one that is there
+/// and null is `Some(None)`. A struct, not a tree of values: a list has a thousand of them.
+#[derive(Serialize)]
+pub(crate) struct View<'a> {
+    id: &'a str,
+    name: Option<&'a str>,
+    description: Option<&'a str>,
+    size: u32,
+    status: &'static str,
+    availability_zone: &'a str,
+    bootable: &'static str,
+    encrypted: bool,
+    multiattach: bool,
+    metadata: Cow<'a, BTreeMap<String, String>>,
+    user_id: &'a str,
+    snapshot_id: Option<&'a str>,
+    source_volid: Option<&'a str>,
+    replication_status: (),
+    consistencygroup_id: (),
+    migration_status: Option<&'a str>,
+    volume_type: Option<String>,
+    created_at: String,
+    updated_at: Option<String>,
+    attachments: Vec<Value>,
+    links: [Link; 2],
+    #[serde(skip_serializing_if = "Option::is_none")]
+    volume_image_metadata: Option<&'a BTreeMap<String, String>>,
+    #[serde(rename = "os-vol-tenant-attr:tenant_id", skip_serializing_if = "Option::is_none")]
+    tenant: Option<&'a str>,
+    #[serde(rename = "os-vol-host-attr:host", skip_serializing_if = "Option::is_none")]
+    host: Option<Option<String>>,
+    #[serde(rename = "os-vol-mig-status-attr:migstat", skip_serializing_if = "Option::is_none")]
+    migstat: Option<Option<&'a str>>,
+    #[serde(rename = "os-vol-mig-status-attr:name_id", skip_serializing_if = "Option::is_none")]
+    name_id: Option<()>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    group_id: Option<Option<&'a str>>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    provider_id: Option<()>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    service_uuid: Option<()>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    shared_targets: Option<Option<bool>>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    cluster_name: Option<()>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    volume_type_id: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    consumes_quota: Option<bool>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    encryption_key_id: Option<()>,
+}
+
 /// A volume as the API shows it; `whole` adds what the answer to its creation does not have.
-pub(crate) fn view(request: &Request, snapshot: &Snapshot, volume: &Object<Volume>, whole: bool) -> Value {
-    let v = &volume.value;
+pub(crate) fn view<'a>(request: &Request, snapshot: &Snapshot, volume: &'a Object<Volume>, whole: bool) -> View<'a> {
+    let v = &*volume.value;
     let kind = snapshot.get::<VolumeType>(&v.type_id);
-    let mut metadata = v.metadata.clone();
+    let admin = request.caller().is_ok_and(|c| c.is_admin());
+    let encrypted = kind.as_ref().is_some_and(|t| t.value.encryption.is_some());
+    let mut metadata = Cow::Borrowed(&v.metadata);
     if let Some(readonly) = v.readonly {
-        metadata.insert(
-            "readonly".to_owned(),
-            if readonly { "True" } else { "False" }.to_owned(),
-        );
+        let word = if readonly { "True" } else { "False" };
+        metadata.to_mut().insert("readonly".to_owned(), word.to_owned());
     }
-    let mut out = json!({
-        "id": volume.id.as_str(), "name": v.name, "description": v.description, "size": v.size, "status": v.status.word(),
-        "availability_zone": v.zone, "bootable": v.bootable.to_string(),
-        "encrypted": kind.as_ref().is_some_and(|t| t.value.encryption.is_some()),
-        "multiattach": v.multiattach, "metadata": metadata, "user_id": v.user_id.as_str(),
-        "snapshot_id": v.snapshot_id, "source_volid": v.source_volid, "replication_status": Value::Null,
-        "consistencygroup_id": Value::Null,
-        "migration_status": v.migration_status.as_ref().filter(|_| request.caller().is_ok_and(|c| c.is_admin())),
-        "volume_type": kind.as_ref().map(|t| t.value.name.clone()),
-        "created_at": time(v.created), "updated_at": time_or_null(v.updated),
-        "attachments": attachments(request, snapshot, &volume.id),
-        "links": links(request, "volumes", &volume.id),
-    });
-    if whole {
-        if !v.image_metadata.is_empty() {
-            out["volume_image_metadata"] = json!(v.image_metadata);
-        }
-        out["os-vol-tenant-attr:tenant_id"] = v.project_id.as_str().into();
-        if request.caller().is_ok_and(|c| c.is_admin()) {
-            out["os-vol-host-attr:host"] = v
-                .host
-                .as_deref()
-                .map_or(Value::Null, |h| format!("{h}@local#local").into());
-            out["os-vol-mig-status-attr:migstat"] = json!(v.migration_status);
-            out["os-vol-mig-status-attr:name_id"] = Value::Null;
-        }
+    View {
+        id: volume.id.as_str(),
+        name: v.name.as_deref(),
+        description: v.description.as_deref(),
+        size: v.size,
+        status: v.status.word(),
+        availability_zone: &v.zone,
+        bootable: if v.bootable { "true" } else { "false" },
+        encrypted,
+        multiattach: v.multiattach,
+        metadata,
+        user_id: v.user_id.as_str(),
+        snapshot_id: v.snapshot_id.as_deref(),
+        source_volid: v.source_volid.as_deref(),
+        replication_status: (),
+        consistencygroup_id: (),
+        migration_status: v.migration_status.as_deref().filter(|_| admin),
+        volume_type: kind.map(|t| t.value.name.clone()),
+        created_at: time(v.created),
+        updated_at: v.updated.map(time),
+        attachments: attachments(request, snapshot, &volume.id),
+        links: wire::link_pair(request, "volumes", &volume.id),
+        volume_image_metadata: Some(&v.image_metadata).filter(|m| whole && !m.is_empty()),
+        tenant: whole.then_some(v.project_id.as_str()),
+        host: (whole && admin).then(|| v.host.as_deref().map(|h| format!("{h}@local#local"))),
+        migstat: (whole && admin).then_some(v.migration_status.as_deref()),
+        name_id: (whole && admin).then_some(()),
+        group_id: request.at_least(3, 13).then_some(v.group_id.as_deref()),
+        provider_id: (request.at_least(3, 21) && admin).then_some(()),
+        service_uuid: request.at_least(3, 48).then_some(()),
+        shared_targets: request
+            .at_least(3, 48)
+            .then(|| (!request.at_least(3, 69)).then_some(false)),
+        cluster_name: (request.at_least(3, 61) && admin).then_some(()),
+        volume_type_id: request.at_least(3, 63).then_some(v.type_id.as_str()),
+        consumes_quota: request.at_least(3, 65).then_some(true),
+        encryption_key_id: (request.at_least(3, 64) && encrypted).then_some(()),
     }
-    if request.at_least(3, 13) {
-        out["group_id"] = json!(v.group_id);
-    }
-    if request.at_least(3, 21) && request.caller().is_ok_and(|c| c.is_admin()) {
-        out["provider_id"] = Value::Null;
-    }
-    if request.at_least(3, 48) {
-        out["service_uuid"] = Value::Null;
-        out["shared_targets"] = if request.at_least(3, 69) {
-            Value::Null
-        } else {
-            false.into()
-        };
-    }
-    if request.at_least(3, 61) && request.caller().is_ok_and(|c| c.is_admin()) {
-        out["cluster_name"] = Value::Null;
-    }
-    if request.at_least(3, 63) {
-        out["volume_type_id"] = v.type_id.as_str().into();
-    }
-    if request.at_least(3, 65) {
-        out["consumes_quota"] = true.into();
-    }
-    if request.at_least(3, 64) {
-        out["encryption_key_id"] = Value::Null;
-        if kind.is_none_or(|t| t.value.encryption.is_none())
-            && let Value::Object(map) = &mut out
-        {
-            map.remove("encryption_key_id");
-        }
-    }
-    out
 }
 
 async fn listed(app: &App, request: &Request) -> Result<(Snapshot, list::Listed<Object<Volume>>)> {

@@ -25,13 +25,30 @@ fn base(request: &Request) -> String {
     }
 }
 
+/// A link.
+#[derive(serde::Serialize)]
+pub(crate) struct Link {
+    rel: &'static str,
+    href: String,
+}
+
 /// `self` and `bookmark` links of an object.
-pub(crate) fn links(request: &Request, collection: &str, id: &str) -> Value {
+pub(crate) fn link_pair(request: &Request, collection: &str, id: &str) -> [Link; 2] {
     let base = base(request);
-    json!([
-        {"rel": "self", "href": format!("{base}/{collection}/{id}")},
-        {"rel": "bookmark", "href": format!("{}/{collection}/{id}", base.replacen("/v3", "", 1))},
-    ])
+    let bookmark = format!("{}/{collection}/{id}", base.replacen("/v3", "", 1));
+    let own = format!("{base}/{collection}/{id}");
+    [
+        Link { rel: "self", href: own },
+        Link {
+            rel: "bookmark",
+            href: bookmark,
+        },
+    ]
+}
+
+/// The same as a value.
+pub(crate) fn links(request: &Request, collection: &str, id: &str) -> Value {
+    json!(link_pair(request, collection, id))
 }
 
 /// Serves a request from microversion 3.`minor` on; before it, there is no such path.

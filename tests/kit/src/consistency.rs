@@ -356,6 +356,12 @@ impl Kit {
     pub async fn audit_rest(&self) {
         self.rest().await;
         self.audit_consistency().await;
+        // Before the store is read: whatever is made was told to be made, and what is told afterwards is no fault.
+        let bytes: Vec<_> = self
+            .nodes()
+            .into_iter()
+            .map(|(name, node)| (name, node.volumes()))
+            .collect();
         let snapshot = self.snapshot();
         let mut faults = self.blob_faults(&snapshot).await;
         for (name, node) in self.nodes() {
@@ -368,7 +374,7 @@ impl Kit {
                 }
             }
         }
-        for (name, node) in self.nodes() {
+        for (name, there) in bytes {
             use maru_volume_model as v;
             let volumes = v::volume_intents(&snapshot, &name)
                 .into_iter()
@@ -379,7 +385,7 @@ impl Kit {
                 .filter(|i| i.wanted)
                 .map(|i| i.id);
             let told: std::collections::BTreeSet<String> = volumes.chain(snapshots).collect();
-            for id in node.volumes().difference(&told) {
+            for id in there.difference(&told) {
                 faults.push(format!(
                     "node {name} has bytes of {id}, which nothing in the store is of"
                 ));

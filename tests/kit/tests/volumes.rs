@@ -240,6 +240,14 @@ async fn no_quota_of_volumes_is_passed_by_any_race() {
     assert_eq!(refused.status, 413);
     assert!(refused.text().contains("gigabytes"), "{}", refused.text());
     assert_eq!((s.used("volumes"), s.used("gigabytes")), (3, 6));
+    s.kit
+        .until("all three are available", |x| {
+            x.list::<Volume>()
+                .filter(|v| v.value.status == Status::Available)
+                .count()
+                == 3
+        })
+        .await;
     s.kit.audit_rest().await;
 }
 

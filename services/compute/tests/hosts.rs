@@ -661,13 +661,24 @@ async fn usage_is_counted_by_time() {
 async fn versions_and_extensions_are_discovered() {
     let c = two().await;
     let root = c.send("", 1, "GET", "/compute", bytes::Bytes::new()).await.body;
-    let v = &root["versions"][0];
+    // The frozen one first, as clients of old expect.
+    assert_eq!(root["versions"][0]["id"], "v2.0");
+    let v = &root["versions"][1];
     assert_eq!(
         (&v["id"], &v["version"], &v["min_version"]),
         (&json!("v2.1"), &json!("2.96"), &json!("2.1"))
     );
     let one = c.send("", 1, "GET", "/compute/v2.1/", bytes::Bytes::new()).await;
     assert_eq!((one.status, &one.body["version"]["status"]), (200, &json!("CURRENT")));
+    // Under /v2 there are no microversions: what a header asks for is not looked at.
+    let frozen = c.send("", 1, "GET", "/compute/v2/", bytes::Bytes::new()).await;
+    assert_eq!(frozen.body["version"]["id"], "v2.0");
+    let old = c
+        .send(A, 96, "GET", "/compute/v2/servers/detail", bytes::Bytes::new())
+        .await;
+    assert_eq!((old.status, &old.body), (200, &json!({"servers": []})));
+    assert_eq!(old.headers["openstack-api-version"], "compute 2.1");
+    c.refused_at(1, 404, A, "GET", "/servers/none", Value::Null).await;
     let too_new = c.send(A, 97, "GET", "/compute/v2.1/servers", bytes::Bytes::new()).await;
     assert_eq!(too_new.status, 406);
     let answer = c.at(42, A, "GET", "/servers", Value::Null).await;

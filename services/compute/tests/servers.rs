@@ -50,7 +50,9 @@ async fn a_server_is_made_with_the_least_and_answers_as_upstream() {
 async fn a_server_is_made_with_everything() {
     let c = cloud().await;
     let net = c.network(A, "web", "10.1.0.0/24").await;
-    let port = id(&c.net(A, "POST", "/ports", json!({"port": {"network_id": net}})).await);
+    // An address of its own: one at random could be the one asked for below.
+    let port = json!({"port": {"network_id": net, "fixed_ips": [{"ip_address": "10.1.0.9"}]}});
+    let port = id(&c.net(A, "POST", "/ports", port).await);
     c.net(A, "POST", "/security-groups", json!({"security_group": {"name": "sg"}}))
         .await;
     c.want(

@@ -467,7 +467,7 @@ async fn the_last_room_or_address_that_is_lost_at_the_last_moment_is_named_as_we
             tokio::task::yield_now().await;
         }
         // An address of its own: the one that the guest had is free for the moment, and the room is what is fought for.
-        let free = ["10.0.0.200", "10.0.0.201"].iter().find(|ip| **ip != address).unwrap();
+        let free = ["10.0.0.100", "10.0.0.101"].iter().find(|ip| **ip != address).unwrap();
         let other = server_at(&kit, &member, "other", &image, &network, free).await;
         kit.server_active(&other).await;
         other

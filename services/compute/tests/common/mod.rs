@@ -331,8 +331,12 @@ impl Cloud {
             .net(token, "POST", "/networks", json!({"network": {"name": name}}))
             .await);
         let version = if cidr.contains(':') { 6 } else { 4 };
-        let body = json!({"subnet": {"network_id": net, "cidr": cidr, "ip_version": version}});
-        self.net(token, "POST", "/subnets", body).await;
+        let mut subnet = json!({"network_id": net, "cidr": cidr, "ip_version": version});
+        // Addresses are given at random, from the upper half only: tests ask for those of the lower.
+        if let Some(net) = cidr.strip_suffix(".0/24") {
+            subnet["allocation_pools"] = json!([{"start": format!("{net}.128"), "end": format!("{net}.254")}]);
+        }
+        self.net(token, "POST", "/subnets", json!({"subnet": subnet})).await;
         net
     }
     /// Lets the controllers and the nodes work until nothing changes.

@@ -123,7 +123,11 @@ impl Cloud {
     }
     pub async fn subnet(&self, token: &str, network: &str, cidr: &str) -> String {
         let version = if cidr.contains(':') { 6 } else { 4 };
-        let s = json!({"network_id": network, "cidr": cidr, "ip_version": version});
+        let mut s = json!({"network_id": network, "cidr": cidr, "ip_version": version});
+        // Addresses are given at random, from the upper half only: tests ask for those of the lower.
+        if let Some(net) = cidr.strip_suffix(".0/24") {
+            s["allocation_pools"] = json!([{"start": format!("{net}.128"), "end": format!("{net}.254")}]);
+        }
         id(&self.make(token, "/v2.0/subnets", "subnet", s).await)
     }
     pub async fn port(&self, token: &str, network: &str) -> Value {
@@ -140,7 +144,9 @@ impl Cloud {
                 json!({"name": "public", "router:external": true}),
             )
             .await;
-        let s = json!({"network_id": net["id"], "cidr": "172.24.4.0/24", "ip_version": 4, "enable_dhcp": false});
+        let pool = json!([{"start": "172.24.4.128", "end": "172.24.4.254"}]);
+        let s = json!({"network_id": net["id"], "cidr": "172.24.4.0/24", "ip_version": 4, "enable_dhcp": false,
+            "allocation_pools": pool});
         self.make(ADMIN, "/v2.0/subnets", "subnet", s).await;
         id(&net)
     }

@@ -139,7 +139,8 @@ def networks(w):
     w.do("server remove network s1 cnet2", by="server show s1", has=dict(addresses=lambda a: "cnet2" not in str(a)), wait=30)
     w.do("server add fixed ip --fixed-ip-address 10.{}.0.77 s1 cnet2".format(sum(b"cnet2") % 200 + 20), by="server show s1",
          has=dict(addresses={".0.77"}), wait=30)
-    w.do("server remove fixed ip s1 10.{}.0.77".format(sum(b"cnet2") % 200 + 20), by="server show s1",
+    # Upstream took the action out in 2.44, and the client does not ask for less by itself.
+    w.do("server remove fixed ip s1 10.{}.0.77".format(sum(b"cnet2") % 200 + 20), env=dict(OS_COMPUTE_API_VERSION="2.43"), by="server show s1",
          has=dict(addresses=lambda a: ".0.77" not in str(a)), wait=30)
     w.quiet("server remove network s1 cnet2")
     w.until("port list --network cnet2 --server s1", 20, norow=dict(status=lambda s: True))

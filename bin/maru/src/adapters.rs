@@ -65,6 +65,9 @@ impl Consoles for LaneConsoles {
     async fn diagnostics(&self, host: &str, server: &str) -> Result<serde_json::Value> {
         self.0.lanes(host)?.diagnostics(server).await
     }
+    async fn inject_nmi(&self, host: &str, server: &str) -> Result<()> {
+        self.0.lanes(host)?.inject_nmi(server).await
+    }
 }
 
 /// A volume's bytes come from its node, through its lanes.

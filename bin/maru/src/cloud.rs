@@ -32,6 +32,7 @@ pub struct Cloud {
     hub: Arc<Hub>,
     gateway: Arc<Gateway>,
     compute: Arc<maru_compute::App>,
+    image: Arc<maru_image::App>,
     network: Arc<maru_network::App>,
     volume: Arc<maru_volume::App>,
     metrics: Arc<Exporter>,
@@ -210,7 +211,7 @@ impl Cloud {
         let audit: Arc<dyn Audit> = Arc::new(RecordedAudit(Arc::clone(&records)));
         let mut services = vec![
             maru_identity::service(Arc::clone(&identity)),
-            maru_image::service(image),
+            maru_image::service(Arc::clone(&image)),
             maru_placement::service(Arc::new(maru_placement::App::new(store.clone()))),
             maru_network::service(Arc::clone(&network)),
             maru_compute::service(Arc::clone(&compute)),
@@ -232,6 +233,7 @@ impl Cloud {
             hub,
             gateway,
             compute,
+            image,
             network,
             volume,
             metrics,
@@ -265,6 +267,9 @@ impl Cloud {
     /// Runs the controllers until told to stop.
     pub async fn controllers(self: Arc<Self>, stop: watch::Receiver<bool>) {
         let mut runtime = Runtime::new(self.store.clone());
+        for reconciler in maru_image::reconcilers(Arc::clone(&self.image)) {
+            runtime.add(reconciler);
+        }
         for reconciler in maru_network::reconcilers(Arc::clone(&self.network)) {
             runtime.add(reconciler);
         }

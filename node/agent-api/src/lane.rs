@@ -26,6 +26,8 @@ pub trait Lanes: Send + Sync + 'static {
     async fn volume_bytes(&self, id: &str, format: &str) -> Result<ByteStream>;
     /// Live figures of a server (Nova's diagnostics), as the hypervisor gives them.
     async fn diagnostics(&self, server: &str) -> Result<serde_json::Value>;
+    /// Sends a running server a non-maskable interrupt.
+    async fn inject_nmi(&self, server: &str) -> Result<()>;
     /// The password that a server posted to its metadata service (encrypted by the guest with its user's key), if it did.
     async fn password(&self, server: &str) -> Result<Option<Vec<u8>>> {
         let _ = server;

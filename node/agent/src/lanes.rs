@@ -64,6 +64,9 @@ impl Lanes for NodeLanes {
     async fn diagnostics(&self, server: &str) -> Result<serde_json::Value> {
         self.0.hypervisor.diagnostics(server).await
     }
+    async fn inject_nmi(&self, server: &str) -> Result<()> {
+        self.0.hypervisor.inject_nmi(server).await
+    }
     async fn password(&self, server: &str) -> Result<Option<Vec<u8>>> {
         self.0.register.password(server).await
     }

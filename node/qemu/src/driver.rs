@@ -334,6 +334,10 @@ impl Hypervisor for Qemu {
         }
     }
 
+    async fn inject_nmi(&self, id: &str) -> Result<()> {
+        self.ask(id, Request::InjectNmi).await.map(|_| ())
+    }
+
     fn events(&self) -> broadcast::Receiver<GuestEvent> {
         self.host.events.subscribe()
     }

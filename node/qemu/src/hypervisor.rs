@@ -139,6 +139,8 @@ pub trait Hypervisor: Send + Sync + 'static {
     async fn serial(&self, id: &str) -> Result<Box<dyn Duplex>>;
     /// Live figures in the form of Nova's diagnostics (microversion 2.48).
     async fn diagnostics(&self, id: &str) -> Result<serde_json::Value>;
+    /// Sends a running guest a non-maskable interrupt: one whose kernel is set up for it writes a crash dump.
+    async fn inject_nmi(&self, id: &str) -> Result<()>;
     /// Changes from now on; a receiver that lags must [`Hypervisor::list`].
     fn events(&self) -> broadcast::Receiver<GuestEvent>;
 }

@@ -41,6 +41,8 @@ async fn a_life_start_pause_reset_suspend_stop_destroy() {
     assert_eq!(figures["state"], "running");
     assert_eq!(figures["cpu_details"].as_array().unwrap().len(), 1);
 
+    qemu.inject_nmi(&id).await.unwrap();
+
     // No operating system listens to the power button: the soft reboot becomes a hard one, with a new process.
     qemu.reboot(&id, false, Duration::from_millis(100)).await.unwrap();
     let second = qemu.status(&id).await.unwrap().pid.unwrap();
@@ -55,6 +57,7 @@ async fn a_life_start_pause_reset_suspend_stop_destroy() {
     assert_eq!((status.power, status.pid), (PowerState::Suspended, None));
     assert!(place.home(&id).join("memory.state").exists());
     assert_eq!(qemu.pause(&id).await.unwrap_err().kind().status(), 409);
+    assert_eq!(qemu.inject_nmi(&id).await.unwrap_err().kind().status(), 409);
     let begun = Instant::now();
     qemu.resume_from_disk(&id).await.unwrap();
     println!("resume from disk took {:?}", begun.elapsed());

@@ -66,6 +66,9 @@ impl Lanes for SimLanes {
             _ => vec![0; 1 << 16],
         })))
     }
+    async fn inject_nmi(&self, server: &str) -> Result<()> {
+        self.check(server)
+    }
     async fn diagnostics(&self, server: &str) -> Result<serde_json::Value> {
         let world = self.0.world();
         let guest = world.guests.get(server);

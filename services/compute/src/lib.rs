@@ -11,7 +11,7 @@ mod policy;
 mod routes;
 
 pub use bootstrap::bootstrap;
-pub use control::servers::create_flow;
+pub use control::servers::{create_flow, unshelve_flow};
 pub use policy::POLICY;
 
 use maru_base::{Error, Result};
@@ -48,6 +48,14 @@ pub trait Consoles: Send + Sync + 'static {
     async fn diagnostics(&self, host: &str, server: &str) -> Result<serde_json::Value> {
         let _ = (host, server);
         Err(Error::not_implemented("This node gives no diagnostics."))
+    }
+    /// Sends a running server a non-maskable interrupt.
+    ///
+    /// # Errors
+    /// 409 when it does not run, 503 when its node cannot be asked now.
+    async fn inject_nmi(&self, host: &str, server: &str) -> Result<()> {
+        let _ = (host, server);
+        Err(Error::not_implemented("This node sends no interrupts."))
     }
 }
 
@@ -105,7 +113,8 @@ pub fn service(app: Arc<App>) -> Service {
 #[must_use]
 pub fn reconcilers(app: Arc<App>) -> Vec<Arc<dyn Reconciler>> {
     vec![
-        Arc::new(control::servers::Creation::new(app.records.clone())),
+        Arc::new(control::servers::StepLists::new(create_flow(), app.records.clone())),
+        Arc::new(control::servers::StepLists::new(unshelve_flow(), app.records.clone())),
         Arc::new(control::images::Images(Arc::clone(&app))),
         Arc::new(control::sweeper::Sweeper),
     ]

@@ -468,3 +468,58 @@ async fn security_groups_are_added_and_removed() {
     );
     c.idle();
 }
+
+#[tokio::test]
+async fn a_port_gets_one_more_address_and_loses_one() {
+    let c = cloud().await;
+    let net = c.network(A, "net", "10.1.0.0/24").await;
+    let server = c.create(A, json!({"networks": [{"uuid": net}]})).await;
+    c.settle().await;
+    let count = |v: &Value| v["server"]["addresses"]["net"].as_array().unwrap().len();
+    let path = format!("/servers/{server}/action");
+    let add = |net: &str| json!({"addFixedIp": {"networkId": net}});
+    let remove = |ip: &str| json!({"removeFixedIp": {"address": ip}});
+    c.want_at(43, 202, A, "POST", &path, add(&net)).await;
+    let shown = c.get(A, &format!("/servers/{server}")).await;
+    assert_eq!(count(&shown), 2);
+    let ip = shown["server"]["addresses"]["net"][1]["addr"]
+        .as_str()
+        .unwrap()
+        .to_owned();
+    for (body, part) in [
+        (add("nonsense"), "networkId"),
+        (add(IMAGE), "could not be found"),
+        (remove("nonsense"), "address"),
+        (remove("10.1.0.3"), "10.1.0.3 not found"),
+    ] {
+        let message = c.refused_at(43, 400, A, "POST", &path, body).await;
+        assert!(message.contains(part), "{message}");
+    }
+    c.refused_at(44, 404, A, "POST", &path, add(&net)).await;
+    c.refused_at(43, 403, READER, "POST", &path, remove(&ip)).await;
+    c.refused_at(43, 404, B, "POST", &path, remove(&ip)).await;
+    c.want_at(43, 202, A, "POST", &path, remove(&ip)).await;
+    let shown = c.get(A, &format!("/servers/{server}")).await;
+    assert_eq!(count(&shown), 1);
+    assert_ne!(shown["server"]["addresses"]["net"][0]["addr"], ip);
+    c.idle();
+}
+
+#[tokio::test]
+async fn a_crash_dump_is_asked_of_a_server_that_runs() {
+    let c = cloud().await;
+    let id = c.boot(A, "s").await;
+    let path = format!("/servers/{id}/action");
+    let dump = || json!({"trigger_crash_dump": null});
+    c.refused_at(16, 404, A, "POST", &path, dump()).await;
+    c.refused(400, A, "POST", &path, json!({"trigger_crash_dump": {}}))
+        .await;
+    c.refused(403, READER, "POST", &path, dump()).await;
+    c.act(202, A, &id, dump()).await;
+    let actions = c.get(ADMIN, &format!("/servers/{id}/os-instance-actions")).await;
+    assert_eq!(actions["instanceActions"][0]["action"], "trigger_crash_dump");
+    c.act(202, A, &id, json!({"os-stop": null})).await;
+    c.settle().await;
+    let message = c.refused(409, A, "POST", &path, dump()).await;
+    assert!(message.contains("vm_state stopped"), "{message}");
+}

@@ -148,6 +148,12 @@ const ACTIONS: &[(&str, &str)] = &[
     ("unrescue", "null"),
     ("confirmResize", "null"),
     ("revertResize", "null"),
+    ("shelve", "null"),
+    ("unshelve", "null"),
+    (
+        "createBackup",
+        r#"{"name": "b", "backup_type": "daily", "rotation": 1}"#,
+    ),
     ("lock", "null"),
     ("unlock", "null"),
 ];

@@ -119,10 +119,10 @@ fn reaches(told: &BTreeMap<ItemKey, Item>, volume: &str) -> bool {
 /// Whether a server or a volume of this node is made from the image with this digest.
 #[must_use]
 pub fn pulls(snapshot: &Snapshot, node: &NodeName, digest: &str) -> bool {
-    snapshot
-        .find::<compute::Server>("host", node)
-        .any(|s| s.image.as_ref().is_some_and(|i| i.digest == digest))
-        || volume::pulls(snapshot, node, digest)
+    snapshot.find::<compute::Server>("host", node).any(|s| {
+        let mut images = [&s.image, &s.root, &s.rescue].into_iter().flatten();
+        images.any(|i| i.digest == digest)
+    }) || volume::pulls(snapshot, node, digest)
 }
 
 /// The slice of a node.

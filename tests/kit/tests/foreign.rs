@@ -24,6 +24,25 @@ fn actions(image: &str) -> Vec<(&'static str, Value)> {
             "os_compute_api:servers:create_image",
             json!({"createImage": {"name": "i"}}),
         ),
+        (
+            "os_compute_api:os-create-backup",
+            json!({"createBackup": {"name": "b", "backup_type": "daily", "rotation": 1}}),
+        ),
+        ("os_compute_api:servers:resize", json!({"resize": {"flavorRef": "84"}})),
+        ("os_compute_api:servers:confirm_resize", json!({"confirmResize": null})),
+        ("os_compute_api:servers:revert_resize", json!({"revertResize": null})),
+        ("os_compute_api:os-rescue", json!({"rescue": null})),
+        ("os_compute_api:os-unrescue", json!({"unrescue": null})),
+        ("os_compute_api:os-shelve:shelve", json!({"shelve": null})),
+        ("os_compute_api:os-shelve:unshelve", json!({"unshelve": null})),
+        (
+            "os_compute_api:os-shelve:shelve_offload",
+            json!({"shelveOffload": null}),
+        ),
+        (
+            "os_compute_api:servers:trigger_crash_dump",
+            json!({"trigger_crash_dump": null}),
+        ),
         ("os_compute_api:os-lock-server:lock", json!({"lock": null})),
         ("os_compute_api:os-lock-server:unlock", json!({"unlock": null})),
         (

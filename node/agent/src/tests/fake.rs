@@ -602,6 +602,9 @@ impl Hypervisor for Fake {
     async fn diagnostics(&self, _: &str) -> Result<serde_json::Value> {
         Ok(serde_json::Value::Null)
     }
+    async fn inject_nmi(&self, _: &str) -> Result<()> {
+        Ok(())
+    }
     fn events(&self) -> broadcast::Receiver<GuestEvent> {
         self.events.subscribe()
     }

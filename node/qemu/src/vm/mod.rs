@@ -173,6 +173,7 @@ pub enum Request {
     SnapshotEnd(String),
     /// Live figures.
     Diagnostics,
+    InjectNmi,
 }
 
 /// What is answered.
@@ -413,6 +414,7 @@ impl Vm {
                 .map(|(job, end)| Answer::Job(job, end)),
             Request::SnapshotEnd(job) => self.snapshot_end(&job).await.map(|()| Answer::Done),
             Request::Diagnostics => self.diagnostics().await.map(Answer::Figures),
+            Request::InjectNmi => self.inject_nmi().await.map(|()| Answer::Done),
         }
     }
 

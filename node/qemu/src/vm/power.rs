@@ -354,6 +354,11 @@ impl Vm {
         Ok(())
     }
 
+    pub(super) async fn inject_nmi(&mut self) -> Result<()> {
+        self.qmp()?.call("inject-nmi", json!({})).await?;
+        Ok(())
+    }
+
     pub(super) async fn resume(&mut self) -> Result<()> {
         match self.power {
             PowerState::Running => return Ok(()),

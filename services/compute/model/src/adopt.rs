@@ -42,6 +42,10 @@ pub(crate) fn origin(snapshot: &Snapshot, server: &Object<Server>) -> String {
     kept.updated = kept.created;
     kept.launched_at = None;
     kept.asked_after = 0;
+    // Images under way are made anew when they are asked for again.
+    kept.imaging = None;
+    kept.backup = None;
+    kept.shelved_image = None;
     let ports = server
         .ports
         .iter()

@@ -175,7 +175,12 @@ fn volume_source(snapshot: &Snapshot, host: &str, place: &crate::ServerVolume) -
 /// What shall be on a node for this server; `None` when nothing shall: not placed yet, or being deleted.
 #[must_use]
 pub fn guest_intent(snapshot: &Snapshot, server: &Object<Server>) -> Option<GuestIntent> {
-    if !server.placed || server.task == Some(crate::Task::Deleting) {
+    if !server.placed
+        || matches!(
+            server.task,
+            Some(crate::Task::Deleting | crate::Task::ShelvingOffloading)
+        )
+    {
         return None;
     }
     let host = server.host.clone()?;
@@ -191,7 +196,7 @@ pub fn guest_intent(snapshot: &Snapshot, server: &Object<Server>) -> Option<Gues
             .and_then(|d| d.device.clone())
             .unwrap_or_else(|| "disk".to_owned()),
     };
-    let root = match &server.image {
+    let root = match server.root.as_ref().or(server.image.as_ref()) {
         Some(image) => DiskSource::Image {
             image_id: image.id.clone(),
             digest: image.digest.clone(),

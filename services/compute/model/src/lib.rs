@@ -21,6 +21,7 @@ mod resize;
 pub mod rules;
 pub mod schedule;
 mod server;
+mod shelve;
 mod states;
 mod volume;
 
@@ -41,9 +42,10 @@ pub use quota::{QuotaClass, QuotaClassId, QuotaSet, QuotaSetId};
 pub use rescue::{plan_rescue, plan_unrescue};
 pub use resize::{plan_confirm_resize, plan_resize, plan_revert_resize};
 pub use server::{
-    BlockDevice, Fault, Lock, Networks, Reboot, Resize, Server, ServerFlavor, ServerId, ServerImage, ServerKey,
+    Backup, BlockDevice, Fault, Lock, Networks, Reboot, Resize, Server, ServerFlavor, ServerId, ServerImage, ServerKey,
     ServerPort, ServerVolume, WantedPort,
 };
+pub use shelve::{follow_upload, plan_shelve, plan_unshelve, plan_unshelve_failed};
 pub use states::{Power, PowerState, Task, VmState, status};
 pub use volume::{
     MOST_VOLUMES, WantedVolume, exports_of, find_volume, next_device, plan_attach_new_volume, plan_attach_volume,

@@ -296,6 +296,47 @@ pub fn plan_unplug(snapshot: &Snapshot, txn: &mut Txn, server: &Object<Server>) 
     Ok(())
 }
 
+/// Takes a server's ports off their host; they stay the server's.
+///
+/// # Errors
+/// What the network planners refuse.
+pub(crate) fn plan_park(snapshot: &Snapshot, txn: &mut Txn, server: &Object<Server>) -> Result<()> {
+    for port in own_ports(snapshot, server) {
+        let host = Some(String::new());
+        plan_update_port(
+            snapshot,
+            txn,
+            &port,
+            PortChange {
+                host,
+                ..PortChange::default()
+            },
+        )?;
+    }
+    Ok(())
+}
+
+/// Binds the ports that a server has to `host`.
+///
+/// # Errors
+/// What the network planners refuse.
+pub fn plan_replug(snapshot: &Snapshot, txn: &mut Txn, server: &Object<Server>, host: &str) -> Result<()> {
+    let zone = crate::zone_of(snapshot, host);
+    for port in own_ports(snapshot, server) {
+        plan_bind_port(snapshot, txn, &port, host, &server.id, "", &zone)?;
+    }
+    Ok(())
+}
+
+/// The ports of a server that a client has not deleted or given to another device.
+fn own_ports(snapshot: &Snapshot, server: &Object<Server>) -> Vec<Object<Port>> {
+    let ports = server.ports.iter();
+    ports
+        .filter_map(|p| snapshot.get::<Port>(&PortId::from(&p.id)))
+        .filter(|p| p.device_id == *server.id)
+        .collect()
+}
+
 fn unplug_one(snapshot: &Snapshot, txn: &mut Txn, server: &str, port: &ServerPort) -> Result<()> {
     // A port that a client deleted, or gave to another device, is none of the server's any more.
     let Some(read) = snapshot
@@ -357,6 +398,67 @@ pub fn plan_detach(snapshot: &Snapshot, txn: &mut Txn, server: &Object<Server>, 
     let port = new.ports.remove(at);
     unplug_one(snapshot, txn, &server.id, &port)?;
     Ok(new)
+}
+
+/// Gives a port that a server has on a network one more address there, from the first subnet that has one left.
+///
+/// # Errors
+/// 400 when it has no port there, or no address is left.
+pub fn plan_add_address(snapshot: &Snapshot, txn: &mut Txn, server: &Object<Server>, network: &str) -> Result<()> {
+    let port = own_ports(snapshot, server)
+        .into_iter()
+        .find(|p| p.network_id == *network)
+        .ok_or_else(|| {
+            Error::bad_request(format!(
+                "Network {network} could not be found for instance {}.",
+                server.id
+            ))
+        })?;
+    let mut refused = Error::bad_request(format!("No fixed IP addresses available for network: {network}"));
+    for subnet in snapshot.find::<Subnet>("network", network) {
+        let mut wanted = kept_addresses(&port);
+        wanted.push(FixedIpRequest::in_subnet(subnet.id.clone()));
+        let mut attempt = Txn::new();
+        match plan_addresses(snapshot, &mut attempt, &port, wanted) {
+            Ok(()) => {
+                txn.append(attempt);
+                return Ok(());
+            }
+            Err(error) => refused = Error::bad_request(format!("No fixed IP addresses available: {}", error.message())),
+        }
+    }
+    Err(refused)
+}
+
+/// Takes an address from the port of a server that has it.
+///
+/// # Errors
+/// 400 when none has it.
+pub fn plan_remove_address(snapshot: &Snapshot, txn: &mut Txn, server: &Object<Server>, ip: IpAddr) -> Result<()> {
+    let has = |p: &Object<Port>| p.fixed_ips.iter().any(|f| f.ip_address == ip);
+    let port = own_ports(snapshot, server)
+        .into_iter()
+        .find(has)
+        .ok_or_else(|| Error::bad_request(format!("Fixed IP {ip} not found for instance {}.", server.id)))?;
+    let mut wanted = kept_addresses(&port);
+    wanted.retain(|f| f.ip_address != Some(ip));
+    plan_addresses(snapshot, txn, &port, wanted)
+}
+
+fn kept_addresses(port: &Port) -> Vec<FixedIpRequest> {
+    let kept = port.fixed_ips.iter().map(|f| FixedIpRequest {
+        subnet_id: Some(f.subnet_id.clone()),
+        ip_address: Some(f.ip_address),
+    });
+    kept.collect()
+}
+
+fn plan_addresses(snapshot: &Snapshot, txn: &mut Txn, port: &Object<Port>, wanted: Vec<FixedIpRequest>) -> Result<()> {
+    let change = PortChange {
+        fixed_ips: Some(wanted),
+        ..PortChange::default()
+    };
+    plan_update_port(snapshot, txn, port, change).map(|_| ())
 }
 
 /// A server's NICs, in order; ports that are gone are left out.

@@ -13,6 +13,7 @@ use crate::{
     network, quota,
     rescue::follow_rescue,
     resize::follow_resize,
+    shelve::{SHELVE_EVENT, UNSHELVE_EVENT, drop_image, next_task, plan_offloaded},
     volume::{follow_volumes, give_up_volumes, plan_release_volumes},
 };
 use maru_base::Result;
@@ -107,8 +108,11 @@ pub fn plan_observe_server(snapshot: &Snapshot, txn: &mut Txn, id: &ServerId, se
     if changed {
         follow_resize(snapshot, txn, &server, &mut new)?;
         follow_rescue(snapshot, &server, &mut new);
-    }
-    if changed {
+        // Its boot disk is on its node: again, or still, when it could not be put away.
+        let over = server.task.filter(|_| new.task.is_none());
+        if over.is_some_and(|task| task == Task::Shelving || new.vm_state != VmState::Error) {
+            drop_image(snapshot, txn, &mut new);
+        }
         txn.update(&server, &new);
     }
     Ok(())
@@ -139,7 +143,7 @@ struct Story {
 
 /// The server as the report leaves it; `None` when nothing changes.
 fn follow(server: &Object<Server>, seen: &ObservedServer) -> Option<(Server, Option<Story>)> {
-    if server.task == Some(Task::Deleting) || !server.placed {
+    if matches!(server.task, Some(Task::Deleting | Task::ShelvingOffloading)) || !server.placed {
         return None;
     }
     let now = maru_base::time::now();
@@ -167,7 +171,7 @@ fn follow(server: &Object<Server>, seen: &ObservedServer) -> Option<(Server, Opt
         return Some((
             new,
             server.task.map(|task| Story {
-                event: event_name(task),
+                event: event_of(server, task),
                 error: Some(why),
             }),
         ));
@@ -178,7 +182,13 @@ fn follow(server: &Object<Server>, seen: &ObservedServer) -> Option<(Server, Opt
         && seen.resizes >= server.resizes
         && seen.fault.is_none();
     // An image is done when its controller says so, whatever the machine does.
-    if fulfilled && let Some(task) = server.task.filter(|t| *t != Task::ImageUploading) {
+    let uploads = |t: &Task| matches!(t, Task::ImageUploading | Task::ShelvingImageUploading);
+    if fulfilled && server.task == Some(Task::Shelving) {
+        next_task(&mut new, Task::Shelving);
+        new.updated = now;
+        return Some((new, None));
+    }
+    if fulfilled && let Some(task) = server.task.filter(|t| !uploads(t)) {
         new.task = None;
         new.vm_state = match task {
             Task::ResizeMigrating => VmState::Resized,
@@ -187,13 +197,13 @@ fn follow(server: &Object<Server>, seen: &ObservedServer) -> Option<(Server, Opt
         };
         new.updated = now;
         new.fault = None;
-        if new.launched_at.is_none() || task == Task::Rebuilding {
+        if new.launched_at.is_none() || matches!(task, Task::Rebuilding | Task::Spawning) {
             new.launched_at = Some(now);
         }
         return Some((
             new,
             Some(Story {
-                event: event_name(task),
+                event: event_of(server, task),
                 error: None,
             }),
         ));
@@ -210,6 +220,14 @@ fn follow(server: &Object<Server>, seen: &ObservedServer) -> Option<(Server, Opt
         return Some((new, None));
     }
     None
+}
+
+/// Upstream's name of the event that does a task of a server.
+fn event_of(server: &Server, task: Task) -> &'static str {
+    match server.vm_state {
+        VmState::ShelvedOffloaded => UNSHELVE_EVENT,
+        _ => event_name(task),
+    }
 }
 
 /// Upstream's name of the event that does a task.
@@ -229,12 +247,14 @@ pub(crate) const fn event_name(task: Task) -> &'static str {
         Task::ResizeReverting => "compute_finish_revert_resize",
         Task::Rescuing => "compute_rescue_instance",
         Task::Unrescuing => "compute_unrescue_instance",
+        Task::Shelving | Task::ShelvingImageUploading | Task::ShelvingOffloading => SHELVE_EVENT,
+        Task::Unshelving => UNSHELVE_EVENT,
         Task::Deleting => "compute_terminate_instance",
     }
 }
 
-/// Finishes a deletion: nothing of the server is left on any node. Frees ports, allocation, quota and the record.
-/// Nothing when it is gone already, or when it is not being deleted (a node that lost it does not delete it).
+/// Finishes a deletion: nothing of the server is left on any node. Frees ports, allocation, quota and the record. One that is being
+/// shelved is off its node now. Nothing when it is gone already, or when neither was asked for (a node that lost it does not delete it).
 ///
 /// # Errors
 /// What the network planners refuse.
@@ -242,10 +262,11 @@ pub fn plan_server_removed(snapshot: &Snapshot, txn: &mut Txn, id: &ServerId) ->
     let Some(server) = snapshot.get::<Server>(id) else {
         return Ok(());
     };
-    if server.task != Some(Task::Deleting) {
-        return Ok(());
+    match server.task {
+        Some(Task::Deleting) => plan_forget(snapshot, txn, &server, &server.request_id),
+        Some(Task::ShelvingOffloading) => plan_offloaded(snapshot, txn, &server),
+        _ => Ok(()),
     }
-    plan_forget(snapshot, txn, &server, &server.request_id)
 }
 
 /// Frees all that a server holds and removes it. For servers that no node has, or that their node has removed.
@@ -257,6 +278,7 @@ pub(crate) fn plan_forget(snapshot: &Snapshot, txn: &mut Txn, server: &Object<Se
     plan_release_volumes(snapshot, txn, server)?;
     plan_release(snapshot, txn, &ConsumerId::from(server.id.as_str()))?;
     forget_migrations(snapshot, txn, &server.id);
+    drop_image(snapshot, txn, &mut (*server.value).clone());
     for (resource, amount) in quota_of(server) {
         quota::consume(snapshot, txn, &server.project_id, resource, -amount);
     }

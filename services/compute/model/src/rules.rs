@@ -1,7 +1,7 @@
 //! In which states what may be done to a server, and the refusals in upstream's words.
 
 use crate::{Server, Task, VmState};
-use VmState::{Active, Building, Error as Failed, Paused, Rescued, Resized, Stopped, Suspended};
+use VmState::{Active, Building, Error as Failed, Paused, Rescued, Resized, ShelvedOffloaded, Stopped, Suspended};
 use maru_auth::Caller;
 use maru_base::{Error, Result};
 
@@ -16,17 +16,30 @@ pub fn allowed_states(action: &str) -> &'static [VmState] {
         "unpause" => &[Paused],
         "resume" => &[Suspended],
         "rebuild" => &[Active, Stopped, Failed],
-        "createImage" | "update_metadata" | "delete_metadata" | "update tag" | "update tags" | "delete tag"
-        | "delete tags" => &[Active, Paused, Suspended, Stopped],
+        "createImage" | "createBackup" | "update_metadata" | "delete_metadata" | "update tag" | "update tags"
+        | "delete tag" | "delete tags" => &[Active, Paused, Suspended, Stopped],
         "attach_interface" | "detach_interface" => &[Active, Paused, Stopped],
-        "attach_volume" | "detach_volume" => &[Active, Paused, Stopped, Resized],
+        "attach_volume" | "detach_volume" => &[Active, Paused, Stopped, Resized, ShelvedOffloaded],
+        "shelve" => &[Active, Paused, Stopped, Suspended],
+        "unshelve" => &[ShelvedOffloaded],
+        "trigger_crash_dump" => &[Active, Paused, Rescued, Resized, Failed],
         "rescue" => &[Active, Stopped, Failed],
         "unrescue" => &[Rescued],
         "resize" => &[Active, Stopped],
         // A change that a fault or an administrator left half-way can still be brought to an end.
         "confirmResize" | "revertResize" => &[Resized],
         "get_diagnostics" => &[Active, Paused, Suspended, Stopped],
-        _ => &[Active, Building, Failed, Paused, Rescued, Resized, Stopped, Suspended],
+        _ => &[
+            Active,
+            Building,
+            Failed,
+            Paused,
+            Rescued,
+            Resized,
+            ShelvedOffloaded,
+            Stopped,
+            Suspended,
+        ],
     }
 }
 

@@ -7,6 +7,7 @@
 //!  active ⇄ stopped, paused, suspended (power intent, fulfilled by what the node observes)
 //!  active, stopped ─ resize ─► resized ─ confirm or revert ─► active, stopped (see `resize`)
 //!  active, stopped, error ─ rescue ─► rescued ─ unrescue ─► active
+//!  active, paused, stopped, suspended ─ shelve ─► shelved_offloaded ─ unshelve ─► active (see `shelve`)
 //!  any ─ DELETE ─► task deleting ─ node reports removal ─► gone (404)
 //! ```
 
@@ -106,6 +107,15 @@ pub struct Resize {
     pub migration: MigrationId,
     /// Under which number the node keeps the disks as they were before; `None` when no disk changes.
     pub kept: Option<u64>,
+}
+
+/// What `createBackup` keeps.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Backup {
+    /// `daily`, `weekly`, or another word of the owner's.
+    pub kind: String,
+    /// How many of this kind stay.
+    pub rotation: u32,
 }
 
 /// What networks were asked for.
@@ -281,6 +291,15 @@ pub struct Server {
     /// The image that it runs from, its own boot disk beside it, while it is rescued.
     #[serde(default)]
     pub rescue: Option<ServerImage>,
+    /// What its boot disk was last made from, when that is not `image`: the image that it was shelved in.
+    #[serde(default)]
+    pub root: Option<ServerImage>,
+    /// Id of the image that it is shelved in; `None` for one that boots from a volume.
+    #[serde(default)]
+    pub shelved_image: Option<String>,
+    /// The backups that are kept of a kind, when the image under way is one.
+    #[serde(default)]
+    pub backup: Option<Backup>,
     /// The image that its boot disk is being made, while that is under way.
     #[serde(default)]
     pub imaging: Option<String>,

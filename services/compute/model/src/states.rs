@@ -20,6 +20,9 @@ pub enum VmState {
     Resized,
     /// It runs from another image, its own boot disk beside that one.
     Rescued,
+    /// On no node: its boot disk is an image, its volumes and ports wait for it.
+    #[serde(rename = "shelved_offloaded")]
+    ShelvedOffloaded,
     /// Failed; see the fault.
     Error,
 }
@@ -36,6 +39,7 @@ impl VmState {
             Self::Stopped => "stopped",
             Self::Resized => "resized",
             Self::Rescued => "rescued",
+            Self::ShelvedOffloaded => "shelved_offloaded",
             Self::Error => "error",
         }
     }
@@ -79,6 +83,14 @@ pub enum Task {
     Rescuing,
     /// It is being started from its own boot disk again.
     Unrescuing,
+    /// It is being powered off, to be shelved.
+    Shelving,
+    /// Its boot disk is being made the image that it is shelved in.
+    ShelvingImageUploading,
+    /// Its node is removing it.
+    ShelvingOffloading,
+    /// A host is being chosen for it again.
+    Unshelving,
     /// Being deleted.
     Deleting,
 }
@@ -105,6 +117,10 @@ impl Task {
             Self::ResizeReverting => "resize_reverting",
             Self::Rescuing => "rescuing",
             Self::Unrescuing => "unrescuing",
+            Self::Shelving => "shelving",
+            Self::ShelvingImageUploading => "shelving_image_uploading",
+            Self::ShelvingOffloading => "shelving_offloading",
+            Self::Unshelving => "unshelving",
             Self::Deleting => "deleting",
         }
     }
@@ -196,6 +212,7 @@ pub const fn status(vm: VmState, task: Option<Task>) -> &'static str {
         (_, Some(Task::ResizeReverting)) => "REVERT_RESIZE",
         (VmState::Resized, _) => "VERIFY_RESIZE",
         (VmState::Rescued, _) => "RESCUE",
+        (VmState::ShelvedOffloaded, _) => "SHELVED_OFFLOADED",
         (VmState::Active, _) => "ACTIVE",
         (VmState::Building, _) => "BUILD",
         (VmState::Stopped, _) => "SHUTOFF",

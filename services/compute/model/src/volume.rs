@@ -6,7 +6,7 @@
 //!
 //! The volume's own record is the volume service's; its planners are composed here.
 
-use crate::{ObservedServer, Server, ServerId, ServerVolume, action::event, finish_action};
+use crate::{ObservedServer, Server, ServerId, ServerVolume, VmState, action::event, finish_action};
 use maru_base::{Error, Result};
 use maru_store::{Object, Snapshot, Txn};
 use maru_volume_model::{self as volume, AttachmentId, Status, Volume, VolumeId};
@@ -95,7 +95,8 @@ pub fn plan_attach_volume(
     }
     let attachment = AttachmentId::new_uuid();
     let device = next_device(server, wanted.boot);
-    volume::plan_attach(snapshot, txn, found, &attachment, server_id, &device)?;
+    let shelved = server.vm_state == VmState::ShelvedOffloaded;
+    volume::plan_attach(snapshot, txn, found, &attachment, (server_id, shelved), &device)?;
     Ok(push(server, &found.id, &attachment, device, wanted))
 }
 

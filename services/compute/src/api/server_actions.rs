@@ -7,10 +7,16 @@ use crate::{
         servers::{Wrapped, find, target},
         wire::{self, Count, Flag, given, invalid, present},
     },
-    app::server_actions as app,
+    app::{
+        server_actions as app,
+        server_images::{self, Wanted},
+        shelve,
+    },
 };
 use maru_base::{Error, Result};
+use maru_compute_model::{Backup, network};
 use maru_http::{Reply, Request};
+use maru_image_model::ImageId;
 use serde::Deserialize;
 use serde_json::{Value, json};
 use std::{collections::BTreeMap, sync::Arc};
@@ -87,6 +93,19 @@ struct GroupNameBody {
 
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
+struct AddFixedIpBody {
+    #[serde(rename = "networkId")]
+    network: Value,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct RemoveFixedIpBody {
+    address: String,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
 struct PasswordBody {
     #[serde(rename = "adminPass")]
     _admin_pass: String,
@@ -120,16 +139,30 @@ struct RescueBody {
     rescue_image_ref: Option<String>,
 }
 
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct BackupBody {
+    name: String,
+    backup_type: String,
+    rotation: Count,
+    #[serde(default, deserialize_with = "given")]
+    metadata: Option<BTreeMap<String, String>>,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct UnshelveBody {
+    #[serde(default, deserialize_with = "present")]
+    availability_zone: Option<Option<String>>,
+    #[serde(default, deserialize_with = "given")]
+    host: Option<String>,
+}
+
 /// Actions that upstream has and this cloud does not serve yet.
 const LATER: &[&str] = &[
-    "createBackup",
     "migrate",
     "os-migrateLive",
     "evacuate",
-    "shelve",
-    "shelveOffload",
-    "unshelve",
-    "trigger_crash_dump",
     "os-getVNCConsole",
     "os-getSPICEConsole",
     "os-getRDPConsole",
@@ -138,8 +171,6 @@ const LATER: &[&str] = &[
     "injectNetworkInfo",
     "resetNetwork",
     "restore",
-    "addFixedIp",
-    "removeFixedIp",
 ];
 
 /// The answer to an action.
@@ -179,12 +210,45 @@ pub(crate) async fn act(app: Arc<App>, mut request: Request) -> Result<Reply> {
             wire::check_name("createImage.name", &body.name)?;
             let metadata = body.metadata.unwrap_or_default();
             crate::app::servers::check_metadata(&metadata)?;
-            let image = crate::app::server_images::create(&app, &request, &id, &body.name, &metadata).await?;
-            if request.at_least(2, 45) {
-                return Reply::json(202, &json!({"image_id": image.as_str()}));
+            let wanted = Wanted {
+                name: &body.name,
+                metadata: &metadata,
+                backup: None,
+            };
+            let image = server_images::create(&app, &request, &id, wanted).await?;
+            image_answer(&request, &image)
+        }
+        "createBackup" => {
+            let body: BackupBody = wire::typed("createBackup", value)?;
+            wire::check_name("createBackup.name", &body.name)?;
+            let metadata = body.metadata.unwrap_or_default();
+            crate::app::servers::check_metadata(&metadata)?;
+            let rotation = u32::try_from(body.rotation.0).map_err(|_| {
+                invalid(
+                    "createBackup.rotation",
+                    format!("{} is not a number from 0 to {}", body.rotation.0, u32::MAX),
+                )
+            })?;
+            let wanted = Wanted {
+                name: &body.name,
+                metadata: &metadata,
+                backup: Some(Backup {
+                    kind: body.backup_type,
+                    rotation,
+                }),
+            };
+            let image = server_images::create(&app, &request, &id, wanted).await?;
+            if rotation == 0 {
+                // It goes with the others as soon as it is made.
+                return Ok(Reply::empty(202));
             }
-            let location = format!("{}/images/{image}", request.base.replace("/compute", "/image/v2"));
-            Ok(Reply::empty(202).header("location", &location))
+            image_answer(&request, &image)
+        }
+        "shelve" => shelve::shelve(&app, &request, &id).await,
+        "shelveOffload" => shelve::offload(&app, &request, &id).await,
+        "unshelve" => {
+            let to = unshelve_to(&request, value)?;
+            shelve::unshelve(&app, &request, &id, to).await
         }
         "resize" => {
             let body: ResizeBody = wire::typed("resize", value)?;
@@ -288,6 +352,46 @@ pub(crate) async fn act(app: Arc<App>, mut request: Request) -> Result<Reply> {
             request.authorize_rule("os_compute_api:os-floating-ips:add", &aim)?;
             crate::api::proxy::floating_ips::act(&app, &request, &server, name == "addFloatingIp", value).await
         }
+        "addFixedIp" => {
+            let body: AddFixedIpBody = wire::typed("addFixedIp", value)?;
+            let network = match &body.network {
+                Value::String(id) if wire::is_uuid(id) => id.clone(),
+                other => {
+                    return Err(invalid(
+                        "addFixedIp.networkId",
+                        format!("{other} is not the id of a network"),
+                    ));
+                }
+            };
+            wire::until(&request, 43)?;
+            let rule = "os_compute_api:os-multinic:add";
+            app::addresses(&app, &request, &id, rule, |snapshot, txn, server| {
+                network::plan_add_address(snapshot, txn, server, &network)
+            })
+            .await
+        }
+        "removeFixedIp" => {
+            let body: RemoveFixedIpBody = wire::typed("removeFixedIp", value)?;
+            let ip = body.address.parse().map_err(|_| {
+                invalid(
+                    "removeFixedIp.address",
+                    format!("'{}' is not an IP address", body.address),
+                )
+            })?;
+            wire::until(&request, 43)?;
+            let rule = "os_compute_api:os-multinic:remove";
+            app::addresses(&app, &request, &id, rule, |snapshot, txn, server| {
+                network::plan_remove_address(snapshot, txn, server, ip)
+            })
+            .await
+        }
+        "trigger_crash_dump" => {
+            wire::since(&request, 17)?;
+            if !value.is_null() {
+                return Err(invalid("trigger_crash_dump", "It is null: there is nothing to say."));
+            }
+            app::crash_dump(&app, &request, &id).await
+        }
         "addSecurityGroup" | "removeSecurityGroup" => {
             let body: GroupNameBody = wire::typed(&name, value)?;
             wire::check_name(&format!("{name}.name"), &body.name)?;
@@ -301,6 +405,45 @@ pub(crate) async fn act(app: Arc<App>, mut request: Request) -> Result<Reply> {
         }
         other => Err(Error::bad_request(format!("There is no such action: {other}"))),
     }
+}
+
+/// Where the image is that was asked for: in the body since 2.45.
+fn image_answer(request: &Request, image: &ImageId) -> Result<Reply> {
+    if request.at_least(2, 45) {
+        return Reply::json(202, &json!({"image_id": image.as_str()}));
+    }
+    let location = format!("{}/images/{image}", request.base.replace("/compute", "/image/v2"));
+    Ok(Reply::empty(202).header("location", &location))
+}
+
+/// The body of `unshelve`: nothing looked at before 2.77, a zone from then on, a host or no zone since 2.91.
+fn unshelve_to(request: &Request, value: Value) -> Result<shelve::Where> {
+    if value.is_null() || !request.at_least(2, 77) {
+        return Ok(shelve::Where::default());
+    }
+    let body: UnshelveBody = wire::typed("unshelve", value)?;
+    let newer = request.at_least(2, 91);
+    if body.host.is_some() && !newer {
+        return Err(invalid(
+            "unshelve.host",
+            "Additional properties are not allowed ('host' was unexpected)",
+        ));
+    }
+    match &body.availability_zone {
+        None if !newer => {
+            return Err(invalid(
+                "unshelve.availability_zone",
+                "'availability_zone' is a required property",
+            ));
+        }
+        Some(None) if !newer => return Err(invalid("unshelve.availability_zone", "None is not of type 'string'")),
+        Some(Some(zone)) => wire::check_name("unshelve.availability_zone", zone)?,
+        _ => {}
+    }
+    Ok(shelve::Where {
+        zone: body.availability_zone,
+        host: body.host,
+    })
 }
 
 fn gate_rebuild(request: &Request, body: &RebuildBody) -> Result<()> {

@@ -9,3 +9,4 @@ pub(crate) mod server_devices;
 pub(crate) mod server_images;
 pub(crate) mod server_volumes;
 pub(crate) mod servers;
+pub(crate) mod shelve;

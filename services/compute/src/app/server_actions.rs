@@ -307,6 +307,7 @@ pub(crate) async fn rebuild(app: &App, request: &Request, id: &str, body: Rebuil
             probe.image = Some(image.clone());
             check_host_fits(snapshot, &server.id, &probe)?;
             new.image = Some(image);
+            new.root = None;
             if let Some(name) = &body.name {
                 new.name.clone_from(name);
             }
@@ -385,6 +386,46 @@ fn check_host_fits(snapshot: &Snapshot, id: &ServerId, probe: &Server) -> Result
             "No valid host was found: instance {id} is on {host}, and {why}."
         ))
     })
+}
+
+/// Changes the addresses of a server's ports, as `plan` says.
+pub(crate) async fn addresses(
+    app: &App,
+    request: &Request,
+    id: &str,
+    rule: &str,
+    plan: impl Fn(&Snapshot, &mut Txn, &Object<Server>) -> Result<()>,
+) -> Result<Reply> {
+    let caller = request.caller()?.clone();
+    change(app, request, id, rule, |snapshot, txn, server| {
+        rules::check_lock(&caller, id, server)?;
+        plan(snapshot, txn, server)?;
+        let mut new = (*server.value).clone();
+        new.updated = maru_base::time::now();
+        Ok((new, ()))
+    })
+    .await?;
+    Ok(Reply::empty(202))
+}
+
+/// Interrupts a server's kernel, so that it dumps itself, if it is set up to.
+pub(crate) async fn crash_dump(app: &App, request: &Request, id: &str) -> Result<Reply> {
+    let caller = request.caller()?.clone();
+    let server = find(&app.store.current().await?, request, id)?;
+    request.authorize_rule("os_compute_api:servers:trigger_crash_dump", &target(&server))?;
+    rules::check_action(&caller, id, &server, "trigger_crash_dump")?;
+    let Some(host) = server.host.as_deref().filter(|_| server.placed) else {
+        return Err(Error::conflict(format!("Instance {id} is not ready")));
+    };
+    app.consoles.inject_nmi(host, id).await?;
+    app.store
+        .plan(|_| {
+            let mut txn = Txn::new();
+            note(&mut txn, &server, &caller, request, "trigger_crash_dump");
+            Ok((txn, ()))
+        })
+        .await?;
+    Ok(Reply::empty(202))
 }
 
 /// Adds or removes a security group on all ports of a server.

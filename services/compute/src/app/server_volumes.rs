@@ -13,7 +13,7 @@ use crate::{
 };
 use maru_base::{Error, Result};
 use maru_compute_model::{
-    Server, ServerId, ServerVolume, WantedVolume, begin_action, find_volume, plan_attach_new_volume,
+    Server, ServerId, ServerVolume, VmState, WantedVolume, begin_action, find_volume, plan_attach_new_volume,
     plan_attach_volume, plan_detach_volume, rules,
 };
 use maru_http::Request;
@@ -191,7 +191,8 @@ pub(crate) async fn attach(app: &App, request: &Request, volume: &str, wanted: W
             let server = find(snapshot, request, &id)?;
             request.authorize(&target(&server))?;
             rules::check_action(&caller, &id, &server, "attach_volume")?;
-            if !server.placed {
+            let shelved = server.vm_state == VmState::ShelvedOffloaded;
+            if !server.placed && !shelved {
                 return Err(Error::conflict(format!("Instance {id} is not ready")));
             }
             let found = find_volume(snapshot, &server.project_id, caller.is_admin(), volume)?;
@@ -200,7 +201,11 @@ pub(crate) async fn attach(app: &App, request: &Request, volume: &str, wanted: W
             let place = plan_attach_volume(snapshot, &mut txn, &id, &mut new, &found, wanted.clone())?;
             new.updated = maru_base::time::now();
             new.asked_after = snapshot.revision();
-            begin(&mut txn, &server, &caller, request, "attach_volume");
+            if shelved {
+                note(&mut txn, &server, &caller, request, "attach_volume");
+            } else {
+                begin(&mut txn, &server, &caller, request, "attach_volume");
+            }
             txn.update(&server, &new);
             Ok((txn, place))
         })

@@ -1,11 +1,13 @@
 //! Images of servers: the bytes of the boot disk go from the node into the image.
 //!
-//! A process that dies midway leaves the server `image_uploading` and the image queued; the next one begins the upload again.
+//! A process that dies midway leaves the server `image_uploading` and the image queued; the next one begins the upload again. With a
+//! backup its elders go; a server that is being shelved goes on from here.
 
-use crate::App;
+use crate::{App, app::server_images::plan_rotate};
 use maru_base::{ErrorKind, Result};
-use maru_compute_model::{Server, ServerId, Task, event, finish_action};
+use maru_compute_model::{Server, ServerId, Task, event, finish_action, follow_upload};
 use maru_control::{Next, Reconciler};
+use maru_image_model::{Image, ImageId, ImageStatus};
 use maru_store::{Kind, Snapshot, Store, Txn};
 use std::sync::Arc;
 
@@ -38,10 +40,20 @@ impl Reconciler for Images {
         let Some(server) = store.snapshot().get::<Server>(&id) else {
             return Ok(Next::Done);
         };
-        let (Some(image), Some(host)) = (&server.value.imaging, &server.value.host) else {
+        let (Some(image), Some(host)) = (server.value.imaging.as_ref(), server.value.host.as_ref()) else {
             return Ok(Next::Done);
         };
-        let failure = match self.0.consoles.upload_disk(host, key, image).await {
+        // A process that died after the last byte has left nothing to upload.
+        let there = store
+            .snapshot()
+            .get::<Image>(&ImageId::from(image.as_str()))
+            .is_some_and(|i| i.status == ImageStatus::Active);
+        let uploaded = if there {
+            Ok(())
+        } else {
+            self.0.consoles.upload_disk(host, key, image).await
+        };
+        let failure = match uploaded {
             Ok(()) => None,
             // The node or the image service is away: again later.
             Err(e) if matches!(e.kind(), ErrorKind::Unavailable | ErrorKind::Timeout) => return Err(e),
@@ -58,11 +70,20 @@ impl Reconciler for Images {
                 {
                     let mut new = (*now.value).clone();
                     new.imaging = None;
+                    new.updated = maru_base::time::now();
+                    let backup = new.backup.take().filter(|_| failure.is_none());
+                    if new.task == Some(Task::ShelvingImageUploading) {
+                        follow_upload(snapshot, &mut txn, &now, &mut new, failure.as_deref());
+                        txn.update(&now, &new);
+                        return Ok((txn, ()));
+                    }
                     if new.task == Some(Task::ImageUploading) {
                         new.task = None;
                     }
-                    new.updated = maru_base::time::now();
                     txn.update(&now, &new);
+                    if let Some(backup) = &backup {
+                        plan_rotate(snapshot, &mut txn, key, image, backup);
+                    }
                     let story = event(
                         "compute_snapshot_instance",
                         now.value.updated,

@@ -1,4 +1,4 @@
-//! Making a server: the stored step list `server-create`.
+//! Making a server, and bringing a shelved one back: the stored step lists `server-create` and `server-unshelve`.
 //!
 //! ```text
 //!  schedule ─► network ─► spawn ─► running
@@ -7,11 +7,12 @@
 //!   provider's counters
 //! ```
 //! Each step's effect is one transaction with the advance of the list, so a crash between any two loses and repeats
-//! nothing. A server that is deleted meanwhile ends the list.
+//! nothing. A server that is deleted meanwhile ends the list. A shelved one has its ports already and keeps them; when it cannot be
+//! brought back it stays shelved.
 
 use maru_base::{Error, ErrorKind, Result};
 use maru_compute_model::{
-    Fault, Server, ServerGroup, ServerId, Task, VmState, event, finish_action, network,
+    Fault, Server, ServerGroup, ServerId, Task, VmState, event, finish_action, network, plan_unshelve_failed,
     schedule::{self, Request},
 };
 use maru_control::{Flow, FlowRunner, FlowSpec, Next, Reconciler, Step, StepResult, flow};
@@ -20,8 +21,10 @@ use maru_store::{Object, Snapshot, Store, Txn, record::Records};
 use serde_json::json;
 use std::{sync::Arc, time::Duration};
 
-/// Name of the step list.
-pub(crate) const CREATE: &str = "server-create";
+/// Name of the step list that makes a server.
+const CREATE: &str = "server-create";
+/// Name of the step list that brings a shelved server back.
+const UNSHELVE: &str = "server-unshelve";
 /// How often a step may fail before the server goes to ERROR.
 const ATTEMPTS: u32 = 20;
 /// How long to wait for what only a change can bring.
@@ -34,8 +37,18 @@ const BUILD_EVENT: &str = "compute__do_build_and_run_instance";
 /// The step list that makes a server.
 #[must_use]
 pub fn create_flow() -> FlowSpec {
+    flow_of(CREATE)
+}
+
+/// The step list that brings a shelved server back.
+#[must_use]
+pub fn unshelve_flow() -> FlowSpec {
+    flow_of(UNSHELVE)
+}
+
+fn flow_of(kind: &'static str) -> FlowSpec {
     FlowSpec {
-        kind: CREATE,
+        kind,
         steps: vec![
             Box::new(Schedule),
             Box::new(Network),
@@ -64,6 +77,11 @@ pub(crate) fn begin_create(txn: &mut Txn, id: &str, request_id: &str) {
     flow::begin(txn, &create_flow(), id, request_id, json!({}));
 }
 
+/// Puts the beginning of the list into the transaction that asks for a shelved server.
+pub(crate) fn begin_unshelve(txn: &mut Txn, id: &str, request_id: &str) {
+    flow::begin(txn, &unshelve_flow(), id, request_id, json!({}));
+}
+
 /// The server, unless it is gone or going.
 fn alive(snapshot: &Snapshot, id: &str) -> Option<Object<Server>> {
     snapshot
@@ -71,8 +89,11 @@ fn alive(snapshot: &Snapshot, id: &str) -> Option<Object<Server>> {
         .filter(|s| s.task != Some(Task::Deleting))
 }
 
-/// Puts a server into ERROR and gives back what it holds; it is on no host.
+/// Puts a server into ERROR and gives back what it holds; it is on no host. One that is shelved stays that.
 fn fail(snapshot: &Snapshot, txn: &mut Txn, server: &Object<Server>, message: &str, details: &str) -> Result<()> {
+    if server.vm_state == VmState::ShelvedOffloaded {
+        return plan_unshelve_failed(snapshot, txn, server, &format!("{message} {details}"));
+    }
     let now = maru_base::time::now();
     network::plan_unplug(snapshot, txn, server)?;
     plan_release(snapshot, txn, &ConsumerId::from(server.id.as_str()))?;
@@ -186,7 +207,11 @@ impl Step for Schedule {
         }
         // A service that is disabled or goes down meanwhile is seen.
         txn.unchanged(&choice.service);
-        let note = event("conductor_schedule_and_build_instances", server.updated, None, None);
+        let story = match server.vm_state {
+            VmState::ShelvedOffloaded => "conductor_unshelve_instance",
+            _ => "conductor_schedule_and_build_instances",
+        };
+        let note = event(story, server.updated, None, None);
         finish_action(snapshot, &mut txn, &server.id, &flow.request_id, note, false);
         Ok(StepResult::Commit(
             txn,
@@ -217,7 +242,11 @@ impl Step for Network {
             .host
             .clone()
             .ok_or_else(|| Error::new(ErrorKind::Internal, "the server has passed scheduling but has no host"))?;
-        match network::plan_plug(snapshot, &mut txn, &server.id, &mut new, &host) {
+        let plugged = match server.vm_state {
+            VmState::ShelvedOffloaded => network::plan_replug(snapshot, &mut txn, &server, &host),
+            _ => network::plan_plug(snapshot, &mut txn, &server.id, &mut new, &host),
+        };
+        match plugged {
             Ok(()) => {}
             // A refusal will not change by trying again.
             Err(error) if error.kind().status() < 500 => {
@@ -275,7 +304,10 @@ impl Step for Running {
     }
     async fn run(&self, snapshot: &Snapshot, flow: &Flow) -> Result<StepResult> {
         match alive(snapshot, &flow.subject) {
-            Some(server) if server.vm_state == VmState::Building => {
+            Some(server)
+                if matches!(server.vm_state, VmState::Building | VmState::ShelvedOffloaded)
+                    && server.task.is_some() =>
+            {
                 if let Err(why) = maru_compute_model::volumes_placed(snapshot, &server) {
                     let mut txn = Txn::new();
                     fail_where_it_is(snapshot, &mut txn, &server, &why);
@@ -312,48 +344,51 @@ pub(crate) async fn record(
     }
 }
 
-/// The controller that runs the step lists of new servers.
-pub(crate) struct Creation {
+/// The controller that runs the step lists of new and returning servers.
+pub(crate) struct StepLists {
     runner: FlowRunner,
     records: Option<Arc<dyn Records>>,
 }
 
-impl Creation {
-    pub(crate) fn new(records: Option<Arc<dyn Records>>) -> Self {
+impl StepLists {
+    pub(crate) fn new(spec: FlowSpec, records: Option<Arc<dyn Records>>) -> Self {
         Self {
-            runner: FlowRunner::new(Arc::new(create_flow())),
+            runner: FlowRunner::new(Arc::new(spec)),
             records,
         }
+    }
+    fn kind(&self) -> &'static str {
+        self.runner.spec().kind
     }
 }
 
 #[async_trait::async_trait]
-impl Reconciler for Creation {
+impl Reconciler for StepLists {
     fn name(&self) -> &'static str {
-        CREATE
+        self.kind()
     }
     fn kinds(&self) -> Vec<&'static str> {
         vec!["flow", "server"]
     }
     fn keys_for(&self, snapshot: &Snapshot, kind: &str, id: &str) -> Vec<String> {
         let subject = match kind {
-            "flow" => id.strip_prefix(CREATE).and_then(|rest| rest.strip_prefix(':')),
+            "flow" => id.strip_prefix(self.kind()).and_then(|rest| rest.strip_prefix(':')),
             _ => Some(id),
         };
         subject
-            .filter(|s| snapshot.get::<Flow>(&flow::flow_id(CREATE, s)).is_some())
+            .filter(|s| snapshot.get::<Flow>(&flow::flow_id(self.kind(), s)).is_some())
             .map(str::to_owned)
             .into_iter()
             .collect()
     }
     fn all(&self, snapshot: &Snapshot) -> Vec<String> {
         snapshot
-            .find::<Flow>("kind", CREATE)
+            .find::<Flow>("kind", self.kind())
             .map(|f| f.subject.clone())
             .collect()
     }
     async fn reconcile(&self, store: &Store, key: &str) -> Result<Next> {
-        let id = flow::flow_id(CREATE, key);
+        let id = flow::flow_id(self.kind(), key);
         let before = store
             .snapshot()
             .get::<Flow>(&id)
@@ -374,7 +409,10 @@ impl Reconciler for Creation {
                 record(self.records.as_ref(), key, &request_id, &format!("{done} done"), host).await;
             }
             if after.is_none() {
-                let what = format!("creation over: {state}");
+                let what = match self.kind() {
+                    UNSHELVE => format!("unshelving over: {state}"),
+                    _ => format!("creation over: {state}"),
+                };
                 record(self.records.as_ref(), key, &request_id, &what, host).await;
             }
         }

@@ -48,16 +48,43 @@ impl TokenVerifier for Tokens {
     }
 }
 
-struct Serial;
+/// The nodes' lanes: a log, and a disk.
+struct Lanes(Store);
 
 #[async_trait::async_trait]
-impl Consoles for Serial {
+impl Consoles for Lanes {
     async fn log(&self, host: &str, server: &str, lines: Option<usize>) -> Result<Vec<u8>> {
         let all: Vec<String> = (1..=20)
             .map(|n| format!("{n} of {server} on {host}\x07\u{1b}[0m"))
             .collect();
         let from = all.len() - lines.unwrap_or(all.len()).min(all.len());
         Ok([all[from..].join("\n").as_bytes(), b"\n\xff<script>\n"].concat())
+    }
+    /// A server whose name begins with `broken` has a disk that cannot be read.
+    async fn upload_disk(&self, _host: &str, server: &str, image: &str) -> Result<()> {
+        self.0
+            .plan(|snapshot| {
+                let server = snapshot.get::<m::Server>(&server.into()).unwrap();
+                if server.name.starts_with("broken") {
+                    return Err(Error::bad_request("its disk cannot be read"));
+                }
+                let mut txn = Txn::new();
+                let queued = snapshot
+                    .get::<Image>(&image.into())
+                    .ok_or_else(|| Error::not_found("the image is gone"))?;
+                let mut new = (*queued.value).clone();
+                new.status = ImageStatus::Active;
+                new.size = Some(1 << 20);
+                new.digest = Some("d".repeat(128));
+                new.proven_format = Some("qcow2".to_owned());
+                maru_image_model::usage::plan_hold(&mut txn, &new.owner, 1 << 20, None);
+                txn.update(&queued, &new);
+                Ok((txn, ()))
+            })
+            .await
+    }
+    async fn inject_nmi(&self, _host: &str, _server: &str) -> Result<()> {
+        Ok(())
     }
     async fn diagnostics(&self, _host: &str, _server: &str) -> Result<Value> {
         Ok(json!({"driver": "libvirt"}))
@@ -164,7 +191,7 @@ pub async fn cloud() -> Cloud {
 /// The same without a node.
 pub async fn bare() -> Cloud {
     let store = Store::in_memory(registry());
-    let app = Arc::new(App::new(store.clone(), Arc::new(Serial), None));
+    let app = Arc::new(App::new(store.clone(), Arc::new(Lanes(store.clone())), None));
     let network = Arc::new(maru_network::App::new(store.clone()));
     let policy = Arc::new(Policy::build(&[maru_compute::POLICY, maru_network::POLICY], None).unwrap());
     let gateway = Gateway::new(
@@ -425,7 +452,8 @@ pub async fn obey(store: &Store, id: &m::ServerId) -> Result<()> {
             let Some(server) = snapshot.get::<m::Server>(id) else {
                 return Ok((txn, ()));
             };
-            if server.task == Some(m::Task::Deleting) {
+            let goes = matches!(server.task, Some(m::Task::Deleting | m::Task::ShelvingOffloading));
+            if goes && server.placed {
                 m::plan_server_removed(snapshot, &mut txn, id)?;
             } else if let Some(intent) = m::guest_intent(snapshot, &server) {
                 let seen = m::Observation {

@@ -1,8 +1,8 @@
 //! What a project uses of the image service: counters in the transactions that change them.
 
-use crate::{Image, ImageId};
+use crate::{BlobDigest, Image, ImageId, LooseBlob, Member};
 use maru_base::ProjectId;
-use maru_store::{Key, Snapshot, Txn};
+use maru_store::{Key, Object, Snapshot, Txn};
 
 /// The counter of the bytes that a project's images hold.
 #[must_use]
@@ -46,6 +46,28 @@ pub fn plan_release(txn: &mut Txn, image: &Image) {
 /// Marks an id as used up: an image that someone trusts by its id must not be replaced by another's.
 pub fn plan_retire(txn: &mut Txn, id: &ImageId, owner: &ProjectId) {
     txn.claim("image", "retired", id, owner);
+}
+
+/// Plans that an image goes, with its members and what it used. Gives the digests that may have lost their last name with it: their
+/// blobs are [`LooseBlob`]s, which the image service collects.
+pub fn plan_delete(snapshot: &Snapshot, txn: &mut Txn, image: &Object<Image>) -> Vec<String> {
+    txn.delete(image);
+    for member in snapshot.find::<Member>("image", &image.id) {
+        txn.delete(&member);
+    }
+    plan_release(txn, image);
+    plan_retire(txn, &image.id, &image.owner);
+    let staged = image.staged.as_ref().map(|s| &s.digest);
+    let digests: Vec<String> = image.digest.iter().chain(staged).cloned().collect();
+    for digest in digests.iter().map(BlobDigest::from) {
+        // Two images that go in one transaction may have the same bytes.
+        let key = maru_store::object_key::<LooseBlob>(&digest);
+        if !txn.ops().iter().any(|op| *op.key() == key) {
+            let since = maru_base::time::now();
+            txn.put(&digest, &LooseBlob { since });
+        }
+    }
+    digests
 }
 
 /// Whether an id belonged to an image that is gone.

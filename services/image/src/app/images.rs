@@ -9,9 +9,7 @@ use crate::App;
 use maru_auth::{Caller, Target};
 use maru_base::{Error, ErrorKind, Result};
 use maru_http::Request;
-use maru_image_model::{
-    BlobDigest, Image, ImageId, ImageStatus, LooseBlob, Member, Visibility, find_visible, member_id, usage,
-};
+use maru_image_model::{Image, ImageId, ImageStatus, Member, Visibility, find_visible, member_id, usage};
 use maru_store::{Object, Snapshot, Txn};
 use std::sync::Arc;
 
@@ -153,18 +151,7 @@ impl App {
                     )));
                 }
                 let mut txn = Txn::new();
-                txn.delete(&image);
-                for member in snapshot.find::<Member>("image", id) {
-                    txn.delete(&member);
-                }
-                usage::plan_release(&mut txn, &image);
-                usage::plan_retire(&mut txn, &image.id, &image.owner);
-                let staged = image.staged.as_ref().map(|s| &s.digest);
-                let digests: Vec<String> = image.digest.iter().chain(staged).cloned().collect();
-                for digest in &digests {
-                    let since = maru_base::time::now();
-                    txn.put(&BlobDigest::from(digest), &LooseBlob { since });
-                }
+                let digests = usage::plan_delete(snapshot, &mut txn, &image);
                 Ok((txn, digests))
             })
             .await?;

@@ -340,6 +340,9 @@ impl Lanes for Discards {
     async fn diagnostics(&self, _: &str) -> Result<Value> {
         no_lane()
     }
+    async fn inject_nmi(&self, _: &str) -> Result<()> {
+        no_lane()
+    }
     async fn origin(&self, _: &str) -> Result<String> {
         Ok(String::new())
     }

@@ -304,7 +304,8 @@ pub fn plan_reserve(
     Ok(attachment)
 }
 
-/// Keeps a volume for a server and begins to plug it there as `device`.
+/// Keeps a volume for a server and begins to plug it there as `device`. A server that is on no node has nothing to plug: there the
+/// volume is attached at once.
 ///
 /// # Errors
 /// As [`plan_reserve`].
@@ -313,16 +314,22 @@ pub fn plan_attach(
     txn: &mut Txn,
     volume: &Object<Volume>,
     id: &AttachmentId,
-    server: &str,
+    (server, shelved): (&str, bool),
     device: &str,
 ) -> Result<()> {
     let mut scratch = Txn::new();
     let mut attachment = plan_reserve(snapshot, &mut scratch, volume, id, Some(server), None)?;
-    attachment.status = AttachmentStatus::Attaching;
+    attachment.status = if shelved {
+        attachment.attached = Some(maru_base::time::now());
+        AttachmentStatus::Attached
+    } else {
+        AttachmentStatus::Attaching
+    };
     attachment.device = Some(device.to_owned());
     attachment.by_compute = true;
+    let status = attachment.status;
     txn.create(id, &attachment);
-    follow(snapshot, txn, volume, id, Some(AttachmentStatus::Attaching));
+    follow(snapshot, txn, volume, id, Some(status));
     Ok(())
 }
 

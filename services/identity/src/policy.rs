@@ -231,6 +231,28 @@ pub const POLICY: &[RuleDefault] = rules! {
     "identity:get_policy_for_endpoint" => ADMIN_OR_SYSTEM_READER,
     "identity:list_endpoints_for_policy" => ADMIN_OR_SYSTEM_READER,
 
+    // federation
+    "identity:create_identity_provider" => ADMIN,
+    "identity:list_identity_providers" => ADMIN_OR_SYSTEM_READER,
+    "identity:get_identity_provider" => ADMIN_OR_SYSTEM_READER,
+    "identity:update_identity_provider" => ADMIN,
+    "identity:delete_identity_provider" => ADMIN,
+    "identity:create_mapping" => ADMIN,
+    "identity:list_mappings" => ADMIN_OR_SYSTEM_READER,
+    "identity:get_mapping" => ADMIN_OR_SYSTEM_READER,
+    "identity:update_mapping" => ADMIN,
+    "identity:delete_mapping" => ADMIN,
+    "identity:create_protocol" => ADMIN,
+    "identity:list_protocols" => ADMIN_OR_SYSTEM_READER,
+    "identity:get_protocol" => ADMIN_OR_SYSTEM_READER,
+    "identity:update_protocol" => ADMIN,
+    "identity:delete_protocol" => ADMIN,
+    "identity:create_service_provider" => ADMIN,
+    "identity:list_service_providers" => ADMIN_OR_SYSTEM_READER,
+    "identity:get_service_provider" => ADMIN_OR_SYSTEM_READER,
+    "identity:update_service_provider" => ADMIN,
+    "identity:delete_service_provider" => ADMIN,
+
     // OAuth1
     "identity:get_consumer" => ADMIN_OR_SYSTEM_READER,
     "identity:list_consumers" => ADMIN_OR_SYSTEM_READER,

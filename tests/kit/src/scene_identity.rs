@@ -73,6 +73,7 @@ impl Scene {
         ] {
             self.kit.put(&admin, &v3(&path), Value::Null).await;
         }
+        self.federation().await;
         let config = json!({"config": {"ldap": {"url": "ldap://x", "user": "x"}}});
         self.kit
             .put(&admin, &v3(&format!("domains/{domain}/config")), config)
@@ -117,6 +118,38 @@ impl Scene {
             ("identity/registered_limits", id(&registered["registered_limits"][0])),
             ("identity/limits", id(&limit["limits"][0])),
         ]
+    }
+
+    /// An identity provider with a protocol and its mapping, and a service provider.
+    async fn federation(&mut self) {
+        let admin = self.kit.admin();
+        for (path, body) in [
+            (
+                "identity_providers/sample-idp",
+                json!({"identity_provider": {"remote_ids": ["urn:x"]}}),
+            ),
+            (
+                "mappings/sample-mapping",
+                json!({"mapping": {"rules": mapping_rules()}}),
+            ),
+            (
+                "identity_providers/sample-idp/protocols/saml2",
+                json!({"protocol": {"mapping_id": "sample-mapping"}}),
+            ),
+            (
+                "service_providers/sample-sp",
+                json!({"service_provider": {"auth_url": "https://a.example/v3", "sp_url": "https://s.example/sp"}}),
+            ),
+        ] {
+            let path = format!("/identity/v3/OS-FEDERATION/{path}");
+            self.kit.put(&admin, &path, body).await;
+        }
+        self.values.extend([
+            ("identity/identity_providers", "sample-idp".to_owned()),
+            ("identity/mappings", "sample-mapping".to_owned()),
+            ("identity/protocols", "saml2".to_owned()),
+            ("identity/service_providers", "sample-sp".to_owned()),
+        ]);
     }
 
     /// A consumer, a request token that waits for the administrator, and an access token of the sample user.
@@ -210,6 +243,17 @@ impl Scene {
             ("PATCH", "/v3/OS-EP-FILTER/endpoint_groups/{id}") => {
                 json!({"endpoint_group": {"name": "eg3", "description": "x", "filters": {"interface": "admin"}}})
             }
+            ("PUT" | "PATCH", "/v3/OS-FEDERATION/identity_providers/{id}") => json!({"identity_provider": {
+                "remote_ids": ["urn:y"], "enabled": true, "description": "x", "authorization_ttl": 5}}),
+            ("PUT" | "PATCH", "/v3/OS-FEDERATION/identity_providers/{id}/protocols/{protocol_id}") => {
+                json!({"protocol": {"mapping_id": value("mappings"), "remote_id_attribute": "HTTP_OIDC_ISS"}})
+            }
+            ("PUT" | "PATCH", "/v3/OS-FEDERATION/mappings/{id}") => {
+                json!({"mapping": {"rules": mapping_rules(), "schema_version": "2.0"}})
+            }
+            ("PUT" | "PATCH", "/v3/OS-FEDERATION/service_providers/{id}") => json!({"service_provider": {
+                "auth_url": "https://b.example/v3", "sp_url": "https://t.example/sp", "enabled": true, "description": "x",
+                "relay_state_prefix": "ss:mem:"}}),
             ("POST", "/v3/OS-OAUTH1/consumers") => json!({"consumer": {"description": "y"}}),
             ("PATCH", "/v3/OS-OAUTH1/consumers/{id}") => json!({"consumer": {"description": "z"}}),
             ("PUT", "/v3/OS-OAUTH1/authorize/{id}") => json!({"roles": [{"name": "admin"}]}),
@@ -257,4 +301,8 @@ impl Scene {
             _ => return None,
         }))
     }
+}
+
+fn mapping_rules() -> Value {
+    json!([{"local": [{"user": {"name": "{0}"}}], "remote": [{"type": "REMOTE_USER"}]}])
 }

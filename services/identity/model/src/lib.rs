@@ -7,6 +7,7 @@
 //! - [`ApplicationCredential`], [`AccessRule`], [`Trust`]: ways to act with some of a user's rights.
 //! - [`Region`], [`Service`], [`Endpoint`]: the catalogue; [`EndpointGroup`], [`ProjectEndpoint`],
 //!   [`ProjectEndpointGroup`]: who sees what of it.
+//! - [`IdentityProvider`], [`Protocol`], [`Mapping`], [`ServiceProvider`]: federation.
 //! - [`Consumer`], [`RequestToken`], [`AccessToken`]: OAuth 1.0a.
 //! - [`RegisteredLimit`], [`Limit`]: unified limits. [`DomainConfig`], [`StoredPolicy`], [`PolicyUse`]: kept for who asks.
 //! - [`Payload`], [`KeyRing`], [`Revocation`], [`RevokedToken`]: what a token is, and what ends it.
@@ -21,8 +22,10 @@ mod catalog;
 mod credentials;
 mod domain_config;
 mod endpoint_filter;
+mod federation;
 mod groups;
 mod limits;
+mod mapping;
 mod oauth1;
 mod policies;
 mod projects;
@@ -43,8 +46,12 @@ pub use endpoint_filter::{
     AssociationId, EndpointFilter, EndpointGroup, EndpointGroupId, ProjectEndpoint, ProjectEndpointGroup,
     associated_endpoints, endpoints_in,
 };
+pub use federation::{
+    IdentityProvider, IdentityProviderId, Mapping, MappingId, Protocol, ProtocolId, ServiceProvider, ServiceProviderId,
+};
 pub use groups::{Group, GroupId, Membership, MembershipId};
 pub use limits::{Limit, LimitId, RegisteredLimit, RegisteredLimitId};
+pub use mapping::{MAPPING_VERSIONS, check_mapping};
 pub use maru_base::Secret;
 pub use oauth1::{AccessToken, AccessTokenId, Consumer, ConsumerId, Granted, RequestToken, RequestTokenId};
 pub use policies::{PolicyId, PolicyUse, PolicyUseId, StoredPolicy};
@@ -91,6 +98,10 @@ pub fn register(r: &mut Registry) {
         .register::<AccessToken>()
         .register::<RegisteredLimit>()
         .register::<Limit>()
+        .register::<IdentityProvider>()
+        .register::<Protocol>()
+        .register::<Mapping>()
+        .register::<ServiceProvider>()
         .register::<KeyRing>()
         .register::<Revocation>()
         .register::<RevokedToken>();

@@ -9,6 +9,7 @@ mod domain_config;
 mod domains;
 mod ec2;
 mod endpoint_filter;
+mod federation;
 mod fields;
 mod grants;
 mod groups;
@@ -20,6 +21,7 @@ mod policy_uses;
 mod projects;
 mod revocations;
 mod roles;
+mod service_providers;
 mod tokens;
 mod trusts;
 mod users;
@@ -371,7 +373,66 @@ fn extensions(r: Routes<App>) -> Routes<App> {
             "identity:remove_endpoint_from_project",
             endpoint_filter::remove,
         );
-    signed(policy_uses(r))
+    federated(signed(policy_uses(r)))
+}
+
+/// OS-FEDERATION.
+fn federated(r: Routes<App>) -> Routes<App> {
+    let providers = "/v3/OS-FEDERATION/identity_providers";
+    let provider = "/v3/OS-FEDERATION/identity_providers/{id}";
+    let protocols = "/v3/OS-FEDERATION/identity_providers/{id}/protocols";
+    let protocol = "/v3/OS-FEDERATION/identity_providers/{id}/protocols/{protocol_id}";
+    let mappings = "/v3/OS-FEDERATION/mappings";
+    let mapping = "/v3/OS-FEDERATION/mappings/{id}";
+    let services = "/v3/OS-FEDERATION/service_providers";
+    let service = "/v3/OS-FEDERATION/service_providers/{id}";
+    r.get(
+        providers,
+        "identity:list_identity_providers",
+        federation::list_providers,
+    )
+    .put(
+        provider,
+        "identity:create_identity_provider",
+        federation::create_provider,
+    )
+    .get(provider, "identity:get_identity_provider", federation::show_provider)
+    .patch(
+        provider,
+        "identity:update_identity_provider",
+        federation::update_provider,
+    )
+    .delete(
+        provider,
+        "identity:delete_identity_provider",
+        federation::delete_provider,
+    )
+    .get(protocols, "identity:list_protocols", federation::list_protocols)
+    .put(protocol, "identity:create_protocol", federation::create_protocol)
+    .get(protocol, "identity:get_protocol", federation::show_protocol)
+    .patch(protocol, "identity:update_protocol", federation::update_protocol)
+    .delete(protocol, "identity:delete_protocol", federation::delete_protocol)
+    .get(mappings, "identity:list_mappings", federation::list_mappings)
+    .put(mapping, "identity:create_mapping", federation::create_mapping)
+    .get(mapping, "identity:get_mapping", federation::show_mapping)
+    .patch(mapping, "identity:update_mapping", federation::update_mapping)
+    .delete(mapping, "identity:delete_mapping", federation::delete_mapping)
+    .get(services, "identity:list_service_providers", service_providers::list)
+    .put(service, "identity:create_service_provider", service_providers::create)
+    .get(service, "identity:get_service_provider", service_providers::show)
+    .patch(service, "identity:update_service_provider", service_providers::update)
+    .delete(service, "identity:delete_service_provider", service_providers::delete)
+    // Of before the same under /v3/auth.
+    .get(
+        "/v3/OS-FEDERATION/projects",
+        "identity:get_auth_projects",
+        tokens::projects,
+    )
+    .get(
+        "/v3/OS-FEDERATION/domains",
+        "identity:get_auth_domains",
+        tokens::domains,
+    )
 }
 
 /// OAuth1, unified limits, what ended tokens.

@@ -99,6 +99,9 @@ pub(crate) struct TokenView {
     pub(crate) delegated: std::collections::BTreeMap<&'static str, Value>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) catalog: Option<Vec<CatalogService>>,
+    /// Other clouds that take this one's word.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub(crate) service_providers: Vec<Value>,
 }
 
 #[derive(Serialize)]

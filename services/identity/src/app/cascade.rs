@@ -3,9 +3,9 @@
 use maru_base::{Error, ProjectId, Result};
 use maru_identity_model::{
     AccessRule, AccessToken, Actor, ApplicationCredential, Assignment, AssignmentTarget, Consumer, Credential,
-    DomainConfig, Endpoint, EndpointGroup, Group, Implication, Limit, Logins, Membership, Password, PolicyUse, Project,
-    ProjectEndpoint, ProjectEndpointGroup, Region, RegisteredLimit, RequestToken, Revocation, Role, Service,
-    StoredPolicy, Trust, User, freeze, subtree,
+    DomainConfig, Endpoint, EndpointGroup, Group, IdentityProvider, Implication, Limit, Logins, Membership, Password,
+    PolicyUse, Project, ProjectEndpoint, ProjectEndpointGroup, Protocol, Region, RegisteredLimit, RequestToken,
+    Revocation, Role, Service, StoredPolicy, Trust, User, freeze, subtree,
 };
 use maru_store::{Key, Kind, Object, Op, Snapshot, Txn, object_key};
 use std::collections::HashSet;
@@ -88,6 +88,16 @@ impl<'a> Cascade<'a> {
         for u in self.snapshot.find::<PolicyUse>(index, value) {
             self.delete(&u);
         }
+    }
+    /// An identity provider, with its protocols.
+    pub(crate) fn identity_provider(&mut self, provider: &Object<IdentityProvider>) {
+        for p in self.snapshot.find::<Protocol>("idp", &provider.id) {
+            self.delete(&p);
+        }
+        for remote in &provider.remote_ids {
+            self.txn.release("identity-provider-remote", "", remote);
+        }
+        self.delete(provider);
     }
     /// A policy, with what it was for.
     pub(crate) fn policy(&mut self, policy: &Object<StoredPolicy>) {
@@ -263,6 +273,9 @@ impl<'a> Cascade<'a> {
             self.delete(&r);
         }
         self.limits("domain", &domain.id);
+        for provider in self.snapshot.find::<IdentityProvider>("domain", &domain.id) {
+            self.identity_provider(&provider);
+        }
         let own = DomainConfig::of(&maru_base::DomainId::from(domain.id.as_str()));
         if let Some(config) = self.snapshot.get::<DomainConfig>(&own) {
             self.delete(&config);

@@ -18,8 +18,8 @@ use maru_auth::{Caller, Scope, TokenVerifier};
 use maru_base::{DomainId, Error, Result, UserId};
 use maru_identity_model::{
     AccessRule, AccessToken, ApplicationCredential, AssignmentTarget, Delegation, Methods, Password, Payload, Project,
-    Revocation, RevocationId, RevokedToken, Role, RoleId, Secret, Trust, User, domain, effective_roles, epoch,
-    expand_implied, project,
+    Revocation, RevocationId, RevokedToken, Role, RoleId, Secret, ServiceProvider, Trust, User, domain,
+    effective_roles, epoch, expand_implied, project,
 };
 use maru_store::{Object, Snapshot};
 use sha2::Digest;
@@ -184,11 +184,25 @@ impl Verified {
             delegated: self.delegated.iter().map(Delegated::view).collect(),
             catalog: (scoped && with_catalog)
                 .then(|| catalog::render(snapshot, self.caller.project_id(), &self.user.id)),
+            service_providers: if scoped {
+                service_providers(snapshot)
+            } else {
+                Vec::new()
+            },
         };
         let bytes = serde_json::to_vec(&TokenBody { token: view })
             .map_err(|e| Error::internal("The answer could not be encoded.", e))?;
         Ok(bytes.into())
     }
+}
+
+/// The enabled service providers, as a token names them.
+fn service_providers(snapshot: &Snapshot) -> Vec<serde_json::Value> {
+    snapshot
+        .list::<ServiceProvider>()
+        .filter(|p| p.enabled)
+        .map(|p| serde_json::json!({"id": p.id, "auth_url": p.auth_url, "sp_url": p.sp_url}))
+        .collect()
 }
 
 pub(crate) fn micros(t: i64) -> String {

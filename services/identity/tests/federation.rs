@@ -273,6 +273,21 @@ async fn a_mapping_is_what_its_schema_says() {
     )
     .await
     .ok(400);
+    put(
+        &cloud,
+        "mappings/bad",
+        json!({"mapping": {"rules": good, "id": "other"}}),
+    )
+    .await
+    .ok(400);
+    put(
+        &cloud,
+        "mappings/also",
+        json!({"mapping": {"rules": good, "id": "also"}}),
+    )
+    .await
+    .ok(201);
+    cloud.delete(&format!("{BASE}/mappings/also")).await.ok(204);
     put(&cloud, "mappings/bad", json!({"mapping": {}})).await.ok(400);
     // In 2.0 a project names its domain.
     let newer = rule(

@@ -383,6 +383,13 @@ async fn mapping_fields(request: &mut Request) -> Result<(Value, Option<String>)
     let rules = fields
         .take("rules")
         .ok_or_else(|| Error::invalid("rules", "Invalid input for field 'rules': it is a required property."))?;
+    // The stock client says the id of the address once more.
+    if fields.id("id")?.flatten().is_some_and(|id| id != request.param("id")) {
+        return Err(Error::invalid(
+            "id",
+            "Invalid input for field 'id': it is not the one of the address.",
+        ));
+    }
     let version = fields.nullable("schema_version")?.flatten();
     if let Some(v) = version.as_ref().filter(|v| !MAPPING_VERSIONS.contains(&v.as_str())) {
         return Err(Error::invalid(

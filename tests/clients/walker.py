@@ -128,6 +128,12 @@ class Walk:
         os.environ.update(env or {})
         for handler in list(logging.getLogger().handlers):
             logging.getLogger().removeHandler(handler)
+        # A process of its own has no service client yet; one that an earlier command made here keeps that one's project and version.
+        from osc_lib.clientmanager import ClientManager
+
+        for cache in vars(ClientManager).values():
+            if hasattr(cache, "_handle"):
+                cache._handle = None
         try:
             with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
                 try:

@@ -3,9 +3,9 @@
 use crate::{
     App,
     api::{
-        attachments, backup_records, backups, clusters, default_types, group_snapshots, group_types, groups,
-        manageable, messages, metadata, misc, qos, quotas, services, snapshots, transfers, types, versions,
-        volume_actions, volumes,
+        attachments, backup_records, backups, clusters, consistency_groups, default_types, group_snapshots,
+        group_types, groups, manageable, messages, metadata, misc, qos, quotas, services, snapshots, transfers, types,
+        versions, volume_actions, volumes,
     },
 };
 use maru_base::{Error, Result};
@@ -84,7 +84,9 @@ impl Table {
 
 pub(crate) fn build(app: &Arc<App>) -> Vec<Route> {
     let table = Table(Routes::new(Arc::clone(app)));
-    let table = group_types(groups(others(transfers(backups(types(snapshots(volumes(table))))))));
+    let table = consistency_groups(group_types(groups(others(transfers(backups(types(snapshots(
+        volumes(table),
+    ))))))));
     table.0.build()
 }
 
@@ -544,5 +546,54 @@ fn group_types(t: Table) -> Table {
             "/group_types/{id}/group_specs/{key}",
             "group:group_types_specs:delete",
             group_types::delete_spec,
+        )
+}
+
+/// The older API of groups whose snapshots are as of one moment; its rules are those of groups.
+fn consistency_groups(t: Table) -> Table {
+    t.get("/consistencygroups", "group:get_all", consistency_groups::index)
+        .get("/consistencygroups/detail", "group:get_all", consistency_groups::detail)
+        .post("/consistencygroups", "group:create", consistency_groups::create)
+        .post(
+            "/consistencygroups/create_from_src",
+            "group:create",
+            consistency_groups::create_from,
+        )
+        .get("/consistencygroups/{id}", "group:get", consistency_groups::show)
+        .put("/consistencygroups/{id}", "group:update", consistency_groups::update)
+        .put(
+            "/consistencygroups/{id}/update",
+            "group:update",
+            consistency_groups::update,
+        )
+        .post(
+            "/consistencygroups/{id}/delete",
+            "group:delete",
+            consistency_groups::delete,
+        )
+        .get(
+            "/cgsnapshots",
+            "group:get_all_group_snapshots",
+            consistency_groups::snapshots,
+        )
+        .get(
+            "/cgsnapshots/detail",
+            "group:get_all_group_snapshots",
+            consistency_groups::snapshots_detail,
+        )
+        .post(
+            "/cgsnapshots",
+            "group:create_group_snapshot",
+            consistency_groups::create_snapshot,
+        )
+        .get(
+            "/cgsnapshots/{id}",
+            "group:get_group_snapshot",
+            consistency_groups::show_snapshot,
+        )
+        .delete(
+            "/cgsnapshots/{id}",
+            "group:delete_group_snapshot",
+            consistency_groups::delete_snapshot,
         )
 }

@@ -146,6 +146,19 @@ impl Scene {
                     .is_some_and(|g| g.value.status.word() == "available")
             })
             .await;
+        let consistent = json!({"consistencygroup": {"name": "cg", "volume_types": "__DEFAULT__"}});
+        let consistent = id(&self.volume_post(&who, "consistencygroups", consistent).await["consistencygroup"]);
+        let of = json!({"volume": {"name": "in-cg", "size": 1, "volume_type": "__DEFAULT__", "group_id": consistent}});
+        let of = id(&self.volume_post(&who, "volumes", of).await["volume"]);
+        self.kit.volume_is(&of, "available").await;
+        let cgsnapshot = json!({"cgsnapshot": {"name": "cgs", "consistencygroup_id": consistent}});
+        let cgsnapshot = id(&self.volume_post(&who, "cgsnapshots", cgsnapshot).await["cgsnapshot"]);
+        self.kit
+            .until("the cgsnapshot is available", |s| {
+                s.get::<maru_volume_model::GroupSnapshot>(&cgsnapshot.as_str().into())
+                    .is_some_and(|g| g.value.status.word() == "available")
+            })
+            .await;
         // No node is as large: the failure leaves a message.
         let huge = json!({"volume": {"name": "huge", "size": 65_536}});
         let huge = id(&self.volume_post(&who, "volumes", huge).await["volume"]);
@@ -205,6 +218,8 @@ impl Scene {
             ("volume/group_specs", "k".to_owned()),
             ("volume/groups", group),
             ("volume/group_snapshots", group_snapshot),
+            ("volume/consistencygroups", consistent),
+            ("volume/cgsnapshots", cgsnapshot),
             ("volume/messages", message),
             ("volume/default-types", self.blue.id.clone()),
             ("volume/clusters", "enable".to_owned()),
@@ -301,6 +316,16 @@ impl Scene {
             ("POST", "/group_snapshots") => json!({"group_snapshot": {"name": "gs2", "description": "x",
                 "group_id": self.value("volume", "groups").unwrap_or_default()}}),
             ("POST", "/group_snapshots/{id}/action") => json!({"reset_status": {"status": "available"}}),
+            ("POST", "/consistencygroups") => json!({"consistencygroup": {"name": "cg2", "description": "x",
+                "availability_zone": "nova", "volume_types": "__DEFAULT__"}}),
+            ("POST", "/consistencygroups/create_from_src") => json!({"consistencygroup-from-src": {"name": "cg3",
+                "description": "x", "source_cgid": self.value("volume", "consistencygroups").unwrap_or_default()}}),
+            ("PUT", "/consistencygroups/{id}" | "/consistencygroups/{id}/update") => {
+                json!({"consistencygroup": {"name": "cg4", "description": "x"}})
+            }
+            ("POST", "/consistencygroups/{id}/delete") => json!({"consistencygroup": {"force": false}}),
+            ("POST", "/cgsnapshots") => json!({"cgsnapshot": {"name": "cgs2", "description": "x",
+                "consistencygroup_id": self.value("volume", "consistencygroups").unwrap_or_default()}}),
             ("PUT", "/default-types/{project}") => json!({"default_type": {"volume_type": "__DEFAULT__"}}),
             ("POST", "/manageable_volumes" | "/os-volume-manage") => json!({"volume": {"host": spare("unmanaged-host"),
                 "ref": {"source-name": format!("volume-{}", spare("unmanaged"))}, "name": "m", "description": "x",

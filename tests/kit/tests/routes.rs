@@ -183,6 +183,8 @@ async fn every_route_has_a_sample_and_every_sample_is_a_good_request() {
         // The address of before 3.8: the sample was taken back through the other one already.
         ("volume POST /os-volume-manage", 400),
         ("volume POST /os-snapshot-manage", 400),
+        // The sample has volumes and a snapshot.
+        ("volume POST /consistencygroups/{id}/delete", 400),
         // The volume services of this cloud are not clustered.
         ("volume GET /clusters/{id}", 404),
         ("volume PUT /clusters/{id}", 404),

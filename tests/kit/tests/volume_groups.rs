@@ -199,9 +199,7 @@ async fn d1_the_groups_of_one_project_are_not_there_for_another() {
 #[tokio::test(start_paused = true)]
 async fn what_no_back_end_offers_is_an_error_that_is_told() {
     let s = stage().await;
-    let kind = s
-        .group_type(json!({"consistent_group_snapshot_enabled": "<is> True"}))
-        .await;
+    let kind = s.group_type(json!({"group_replication_enabled": "<is> True"})).await;
     let group = s.group(&kind).await;
     s.group_is(&group, "error").await;
     let specs = json!({"volume_type": {"name": "fast", "extra_specs": {"vendor_name": "ACME"}}});
@@ -304,6 +302,135 @@ async fn a_record_brings_a_backup_back_whose_bytes_are_there() {
     s.call(&admin, "POST", "backups/import_record", with(&inner))
         .await
         .expect(400);
+    s.kit.audit_consistency().await;
+}
+
+/// A consistency group: its snapshots are made of volumes that nobody has, and nobody gets one before its snapshot is made.
+#[tokio::test(start_paused = true)]
+async fn a_consistency_group_is_snapped_as_of_one_moment() {
+    let s = stage().await;
+    let who = s.blue.member.clone();
+    let body = json!({"consistencygroup": {"name": "cg", "volume_types": "__DEFAULT__,"}});
+    let made = s.call(&who, "POST", "consistencygroups", body).await.expect(202);
+    assert_eq!(made["consistencygroup"].as_object().unwrap().len(), 2, "{made}");
+    let group = id(&made["consistencygroup"]);
+    s.group_is(&group, "available").await;
+    // Groups of other types are none of them, in no list and at no address.
+    let other = s.group_type(json!({})).await;
+    let other = s.group(&other).await;
+    let listed = s.call(&who, "GET", "consistencygroups", Value::Null).await.expect(200);
+    assert_eq!(listed["consistencygroups"], json!([{"id": group, "name": "cg"}]));
+    let touch = json!({"consistencygroup": {"name": "x"}});
+    for (method, path, body) in [
+        ("GET", format!("consistencygroups/{other}"), Value::Null),
+        ("PUT", format!("consistencygroups/{other}/update"), touch),
+        (
+            "POST",
+            format!("consistencygroups/{other}/delete"),
+            json!({"consistencygroup": {}}),
+        ),
+        (
+            "POST",
+            "cgsnapshots".to_owned(),
+            json!({"cgsnapshot": {"consistencygroup_id": other}}),
+        ),
+    ] {
+        s.call(&who, method, &path, body).await.expect(404);
+    }
+    s.call(
+        &s.green.member,
+        "GET",
+        &format!("consistencygroups/{group}"),
+        Value::Null,
+    )
+    .await
+    .expect(404);
+    let a = s.volume_in(&group, "a").await;
+    let body = |group: &str| json!({"volume": {"size": 1, "volume_type": "__DEFAULT__", "consistencygroup_id": group}});
+    s.call(&who, "POST", "volumes", body(&other)).await.expect(404);
+    s.call(&s.green.member, "POST", "volumes", body(&group))
+        .await
+        .expect(404);
+    let made = s.call(&who, "POST", "volumes", body(&group)).await.expect(202);
+    assert_eq!(made["volume"]["group_id"], group.as_str());
+    let b = id(&made["volume"]);
+    s.kit.volume_is(&b, "available").await;
+    // A volume that a server may write to keeps the whole group from being snapped.
+    let attachment = s
+        .call(&who, "POST", "attachments", json!({"attachment": {"volume_uuid": a}}))
+        .await
+        .expect(200);
+    let attachment = id(&attachment["attachment"]);
+    let snap = json!({"cgsnapshot": {"name": "cs", "consistencygroup_id": group}});
+    s.call(&who, "POST", "cgsnapshots", snap.clone()).await.expect(400);
+    assert_eq!(s.kit.snapshot().count::<Snapshot>(), 0);
+    s.call(&who, "DELETE", &format!("attachments/{attachment}"), Value::Null)
+        .await
+        .expect(200);
+    let made = s.call(&who, "POST", "cgsnapshots", snap).await.expect(202);
+    let of = id(&made["cgsnapshot"]);
+    // The node has had no time yet.
+    for volume in [&a, &b] {
+        let refused = s
+            .call(
+                &who,
+                "POST",
+                "attachments",
+                json!({"attachment": {"volume_uuid": volume}}),
+            )
+            .await;
+        refused.expect(400);
+        assert!(refused.text().contains(&of), "{}", refused.text());
+    }
+    s.kit
+        .until("the cgsnapshot is available", |v| {
+            v.get::<GroupSnapshot>(&of.as_str().into())
+                .is_some_and(|g| g.value.status.word() == "available")
+        })
+        .await;
+    let again = json!({"attachment": {"volume_uuid": a}});
+    let attachment = s.call(&who, "POST", "attachments", again).await.expect(200);
+    let attachment = id(&attachment["attachment"]);
+    s.call(&who, "DELETE", &format!("attachments/{attachment}"), Value::Null)
+        .await
+        .expect(200);
+    let shown = s
+        .call(&who, "GET", &format!("cgsnapshots/{of}"), Value::Null)
+        .await
+        .expect(200);
+    assert_eq!(shown["cgsnapshot"]["consistencygroup_id"], group.as_str());
+    let from = json!({"consistencygroup-from-src": {"name": "copy", "cgsnapshot_id": of}});
+    let copy = s
+        .call(&who, "POST", "consistencygroups/create_from_src", from)
+        .await
+        .expect(202);
+    let copy = id(&copy["consistencygroup"]);
+    s.group_is(&copy, "available").await;
+    // Without force, a group that has volumes stays; with it they go along.
+    let gone = |force: bool| json!({"consistencygroup": {"force": force}});
+    let path = format!("consistencygroups/{copy}/delete");
+    s.call(&who, "POST", &path, gone(false)).await.expect(400);
+    s.call(&who, "POST", &path, gone(true)).await.expect(202);
+    s.call(&who, "DELETE", &format!("cgsnapshots/{of}"), Value::Null)
+        .await
+        .expect(202);
+    s.kit
+        .until("the copy and the cgsnapshot are gone", |v| {
+            v.get::<Group>(&copy.as_str().into()).is_none() && v.count::<GroupSnapshot>() == 0
+        })
+        .await;
+    let out = json!({"consistencygroup": {"remove_volumes": format!("{a},{b}")}});
+    s.call(&who, "PUT", &format!("consistencygroups/{group}/update"), out)
+        .await
+        .expect(202);
+    let path = format!("consistencygroups/{group}/delete");
+    s.call(&who, "POST", &path, gone(false)).await.expect(202);
+    s.kit
+        .until("the group is gone", |v| {
+            v.get::<Group>(&group.as_str().into()).is_none()
+        })
+        .await;
+    assert_eq!((s.used("volumes"), s.used("snapshots")), (2, 0));
     s.kit.audit_consistency().await;
 }
 

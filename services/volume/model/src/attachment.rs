@@ -270,6 +270,7 @@ pub fn plan_reserve(
             v.status.word()
         )));
     }
+    crate::check_still(snapshot, &volume.id)?;
     if let Some(server) = server
         && attachments_of(snapshot, &volume.id).any(|a| a.value.server_id.as_deref() == Some(server))
     {

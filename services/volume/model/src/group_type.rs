@@ -27,22 +27,30 @@ pub struct GroupType {
     pub updated: Option<Timestamp>,
 }
 
-/// Specs that ask of a back end what this cloud's has not: snapshots of all volumes as of one moment, replication.
-const NOT_HAD: &[&str] = &[
-    "consistent_group_snapshot_enabled",
-    "consistent_group_replication_enabled",
-    "group_replication_enabled",
-];
+/// Name of the group type that consistency groups have, as upstream has it. The cloud makes it when it starts.
+pub const CONSISTENT_TYPE: &str = "default_cgsnapshot_type";
+
+/// The spec that asks for snapshots of all volumes of a group as of one moment; upstream's name.
+pub const CONSISTENT_SPEC: &str = "consistent_group_snapshot_enabled";
+
+/// Specs that ask of a back end what this cloud's has not: replication.
+const NOT_HAD: &[&str] = &["consistent_group_replication_enabled", "group_replication_enabled"];
 
 impl GroupType {
     /// A spec that no back end of this cloud meets, if it asks for one.
     #[must_use]
     pub fn unmet(&self) -> Option<&'static str> {
-        NOT_HAD.iter().copied().find(|spec| {
-            self.specs
-                .get(*spec)
-                .is_some_and(|v| v.eq_ignore_ascii_case("<is> true"))
-        })
+        NOT_HAD.iter().copied().find(|spec| self.asks(spec))
+    }
+    /// Whether the snapshots of all volumes of its groups are as of one moment.
+    #[must_use]
+    pub fn consistent(&self) -> bool {
+        self.asks(CONSISTENT_SPEC)
+    }
+    fn asks(&self, spec: &str) -> bool {
+        self.specs
+            .get(spec)
+            .is_some_and(|v| v.eq_ignore_ascii_case("<is> true"))
     }
 }
 

@@ -32,14 +32,14 @@ pub use backend::{Backend, BackendId, find_backend, given_gb, plan_upsert_backen
 pub use backup::{Backup, BackupId, BackupStatus};
 pub use default_type::{DefaultType, DefaultTypeId};
 pub use group::{Group, GroupId, GroupSnapshot, GroupSnapshotId, GroupStatus, group_epoch, group_type_epoch};
-pub use group_type::{GroupType, GroupTypeId};
+pub use group_type::{CONSISTENT_SPEC, CONSISTENT_TYPE, GroupType, GroupTypeId};
 pub use intent::{SnapshotIntent, VolumeIntent, Wanted, pulls, snapshot_intents, volume_intents};
 pub use observe::{
     SnapshotSeen, VolumeSeen, plan_observe_snapshot, plan_observe_volume, plan_snapshot_removed, plan_volume_removed,
 };
 pub use plan::{
-    find_snapshot, find_volume, plan_create_snapshot, plan_create_volume, plan_delete_snapshot, plan_delete_volume,
-    plan_forget_snapshot, plan_forget_volume, plan_remove_snapshot, plan_remove_volume, type_epoch,
+    check_still, find_snapshot, find_volume, plan_create_snapshot, plan_create_volume, plan_delete_snapshot,
+    plan_delete_volume, plan_forget_snapshot, plan_forget_volume, plan_remove_snapshot, plan_remove_volume, type_epoch,
 };
 pub use qos::{Consumer, Qos, QosId, front_end_limits};
 pub use snapshot::{Snapshot, SnapshotId, SnapshotStatus, snapshot_of_bytes};

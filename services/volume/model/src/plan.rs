@@ -1,8 +1,8 @@
 //! Making and removing volumes and snapshots, to be composed into others' transactions.
 
 use crate::{
-    Group, Snapshot, SnapshotId, SnapshotStatus, Source, Status, Volume, VolumeId, VolumeType, attachments_of,
-    group_epoch, quota,
+    Group, GroupSnapshot, GroupSnapshotId, GroupType, Snapshot, SnapshotId, SnapshotStatus, Source, Status, Volume,
+    VolumeId, VolumeType, attachments_of, group_epoch, quota,
 };
 use maru_base::{Error, Result};
 use maru_store::{Object, Txn};
@@ -218,6 +218,30 @@ pub fn plan_create_snapshot(
     }
     txn.create(id, value);
     Ok(())
+}
+
+/// Refuses to let a volume be written to while the snapshot of it is not made yet that its group has with those of its other
+/// volumes as of one moment.
+///
+/// # Errors
+/// 400 that names the group snapshot.
+pub fn check_still(snapshot: &maru_store::Snapshot, volume: &VolumeId) -> Result<()> {
+    let consistent = |id: &GroupSnapshotId| {
+        snapshot
+            .get::<GroupSnapshot>(id)
+            .and_then(|of| snapshot.get::<GroupType>(&of.value.type_id))
+            .is_some_and(|kind| kind.value.consistent())
+    };
+    let making = snapshot
+        .find::<Snapshot>("volume", volume)
+        .filter(|s| s.value.status == SnapshotStatus::Creating)
+        .find_map(|s| s.value.group_snapshot_id.clone().filter(consistent));
+    match making {
+        Some(of) => Err(Error::bad_request(format!(
+            "Invalid volume: Volume {volume} must stay as it is until its snapshot of the group snapshot {of} is made; try again then."
+        ))),
+        None => Ok(()),
+    }
 }
 
 /// Asks for a snapshot's deletion.

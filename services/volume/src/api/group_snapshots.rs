@@ -5,7 +5,7 @@ use crate::{
     api::{
         groups::{StatusBody, status_of},
         list::{self, Row},
-        wire::{self, all_projects, body, invalid, own, time, typed},
+        wire::{self, body, invalid, own, time, typed},
     },
     app::groups as app_groups,
 };
@@ -13,7 +13,7 @@ use maru_auth::Target;
 use maru_base::{Error, Result};
 use maru_http::{Reply, Request};
 use maru_store::{Object, Snapshot, Txn};
-use maru_volume_model::{GroupSnapshot, GroupSnapshotId, SnapshotId, quota};
+use maru_volume_model::{Group, GroupSnapshot, GroupSnapshotId, SnapshotId, quota};
 use serde::Deserialize;
 use serde_json::{Value, json};
 use std::{collections::BTreeMap, sync::Arc};
@@ -82,22 +82,28 @@ fn view(request: &Request, read: &Object<GroupSnapshot>) -> Value {
     out
 }
 
-async fn listed(app: &App, request: &Request) -> Result<list::Listed<Object<GroupSnapshot>>> {
-    wire::since(request, 14)?;
+/// A page of the group snapshots that the caller may see, or without any filter those
+/// of groups of one group type.
+pub(crate) async fn listed(
+    app: &App,
+    request: &Request,
+    of: Option<&str>,
+) -> Result<list::Listed<Object<GroupSnapshot>>> {
     let snapshot = app.store.current().await?;
-    let mut rows: Vec<Object<GroupSnapshot>> = if all_projects(request)? {
-        snapshot.list::<GroupSnapshot>().collect()
+    let mut rows: Vec<Object<GroupSnapshot>> = list::of_project(request, &snapshot)?;
+    if let Some(name) = of {
+        let kind = super::group_types::by_name(&snapshot, name).map(|t| t.id);
+        rows.retain(|g| Some(&g.value.type_id) == kind.as_ref());
     } else {
-        let project = request.caller()?.require_project()?;
-        snapshot.find::<GroupSnapshot>("project", project).collect()
-    };
-    list::filter(request, &mut rows, FILTERS)?;
+        list::filter(request, &mut rows, FILTERS)?;
+    }
     list::page(request, rows, SORT_KEYS)
 }
 
 /// `GET /group_snapshots`.
 pub(crate) async fn index(app: Arc<App>, request: Request) -> Result<Reply> {
-    let page = listed(&app, &request).await?;
+    wire::since(&request, 14)?;
+    let page = listed(&app, &request, None).await?;
     let views = page
         .items
         .iter()
@@ -108,7 +114,8 @@ pub(crate) async fn index(app: Arc<App>, request: Request) -> Result<Reply> {
 
 /// `GET /group_snapshots/detail`.
 pub(crate) async fn detail(app: Arc<App>, request: Request) -> Result<Reply> {
-    let page = listed(&app, &request).await?;
+    wire::since(&request, 14)?;
+    let page = listed(&app, &request, None).await?;
     let views = page.items.iter().map(|g| view(&request, g)).collect();
     Reply::json(200, &list::body(&request, "group_snapshots", &page, views)?)
 }
@@ -131,16 +138,37 @@ pub(crate) async fn create(app: Arc<App>, mut request: Request) -> Result<Reply>
             format!("'{}' is not a 'uuid'", given.group_id),
         ));
     }
-    let name = wire::text("group_snapshot.name", given.name)?;
-    let description = wire::text("group_snapshot.description", given.description)?;
+    let words = (
+        wire::text("group_snapshot.name", given.name)?,
+        wire::text("group_snapshot.description", given.description)?,
+    );
+    let made = make(&app, &request, words, |snapshot| {
+        super::groups::find(&request, snapshot, &given.group_id)
+    })
+    .await?;
+    Reply::json(
+        202,
+        &json!({"group_snapshot": {
+            "id": made.id.as_str(), "name": made.value.name, "group_type_id": made.value.type_id.as_str(),
+        }}),
+    )
+}
+
+/// Makes a snapshot, with this name and description, of each volume of the group that `group` finds.
+pub(crate) async fn make(
+    app: &App,
+    request: &Request,
+    (name, description): (Option<String>, Option<String>),
+    group: impl Fn(&Snapshot) -> Result<Object<Group>> + Send,
+) -> Result<Object<GroupSnapshot>> {
     let id = GroupSnapshotId::new_uuid();
     let mut children: BTreeMap<String, SnapshotId> = BTreeMap::new();
     app.store
         .plan(|snapshot| {
-            let group = super::groups::find(&request, snapshot, &given.group_id)?;
+            let group = group(snapshot)?;
             let mut txn = Txn::new();
             let words = (&name, &description);
-            app_groups::plan_create_snapshots(snapshot, &mut txn, &request, &id, &group, words, |of| {
+            app_groups::plan_create_snapshots(snapshot, &mut txn, request, &id, &group, words, |of| {
                 children
                     .entry(of.to_owned())
                     .or_insert_with(SnapshotId::new_uuid)
@@ -150,28 +178,26 @@ pub(crate) async fn create(app: Arc<App>, mut request: Request) -> Result<Reply>
         })
         .await
         .map_err(quota::refusal)?;
-    let snapshot = app.store.snapshot();
-    let made = find(&request, &snapshot, &id)?;
-    Reply::json(
-        202,
-        &json!({"group_snapshot": {
-            "id": made.id.as_str(), "name": made.value.name, "group_type_id": made.value.type_id.as_str(),
-        }}),
-    )
+    find(request, &app.store.snapshot(), &id)
 }
 
 /// `DELETE /group_snapshots/{id}`.
 pub(crate) async fn delete(app: Arc<App>, request: Request) -> Result<Reply> {
     wire::since(&request, 14)?;
+    remove(&app, &request).await?;
+    Ok(Reply::empty(202))
+}
+
+/// Asks for the deletion of the group snapshot of the address.
+pub(crate) async fn remove(app: &App, request: &Request) -> Result<()> {
     app.store
         .plan(|snapshot| {
-            let read = find(&request, snapshot, request.param("id"))?;
+            let read = find(request, snapshot, request.param("id"))?;
             let mut txn = Txn::new();
             app_groups::plan_delete_snapshots(snapshot, &mut txn, &read, &request.id)?;
             Ok((txn, ()))
         })
-        .await?;
-    Ok(Reply::empty(202))
+        .await
 }
 
 /// `POST /group_snapshots/{id}/action`: `reset_status` (3.19).

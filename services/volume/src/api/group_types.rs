@@ -58,9 +58,14 @@ pub(crate) fn find(request: &Request, snapshot: &Snapshot, id: &str) -> Result<O
     let admin = request.caller()?.is_admin();
     snapshot
         .get::<GroupType>(&GroupTypeId::from(id))
-        .or_else(|| snapshot.find::<GroupType>("name", id).next())
+        .or_else(|| by_name(snapshot, id))
         .filter(|t| admin || t.value.public)
         .ok_or_else(|| missing(id))
+}
+
+/// The group type of a name.
+pub(crate) fn by_name(snapshot: &Snapshot, name: &str) -> Option<Object<GroupType>> {
+    snapshot.find::<GroupType>("name", name).next()
 }
 
 fn view(request: &Request, kind: &Object<GroupType>) -> Value {

@@ -4,7 +4,7 @@ use crate::{
     App,
     api::{
         list::{self, Row},
-        wire::{self, Flag, all_projects, body, invalid, own, time, typed},
+        wire::{self, Flag, body, invalid, own, time, typed},
     },
     app::groups::{self as app_groups, NewGroup, Origin, volumes_of},
 };
@@ -41,7 +41,7 @@ struct FromBody {
 
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
-struct UpdateBody {
+pub(crate) struct UpdateBody {
     name: Option<String>,
     description: Option<String>,
     add_volumes: Option<String>,
@@ -141,30 +141,36 @@ fn view(request: &Request, snapshot: &Snapshot, group: &Object<Group>, volumes: 
     out
 }
 
-async fn listed(app: &App, request: &Request) -> Result<(Snapshot, list::Listed<Object<Group>>)> {
-    wire::since(request, 13)?;
+/// A page of the groups that the caller may see, or without any filter those of one group type.
+pub(crate) async fn listed(
+    app: &App,
+    request: &Request,
+    of: Option<&str>,
+) -> Result<(Snapshot, list::Listed<Object<Group>>)> {
     let snapshot = app.store.current().await?;
-    let mut rows: Vec<Object<Group>> = if all_projects(request)? {
-        snapshot.list::<Group>().collect()
+    let mut rows: Vec<Object<Group>> = list::of_project(request, &snapshot)?;
+    if let Some(name) = of {
+        let kind = super::group_types::by_name(&snapshot, name).map(|t| t.id);
+        rows.retain(|g| Some(&g.value.type_id) == kind.as_ref());
     } else {
-        let project = request.caller()?.require_project()?;
-        snapshot.find::<Group>("project", project).collect()
-    };
-    list::filter_but(request, &mut rows, FILTERS, &["list_volume"])?;
+        list::filter_but(request, &mut rows, FILTERS, &["list_volume"])?;
+    }
     let page = list::page(request, rows, SORT_KEYS)?;
     Ok((snapshot, page))
 }
 
 /// `GET /groups`.
 pub(crate) async fn index(app: Arc<App>, request: Request) -> Result<Reply> {
-    let (_, page) = listed(&app, &request).await?;
+    wire::since(&request, 13)?;
+    let (_, page) = listed(&app, &request, None).await?;
     let views = page.items.iter().map(short).collect();
     Reply::json(200, &list::body(&request, "groups", &page, views)?)
 }
 
 /// `GET /groups/detail`.
 pub(crate) async fn detail(app: Arc<App>, request: Request) -> Result<Reply> {
-    let (snapshot, page) = listed(&app, &request).await?;
+    wire::since(&request, 13)?;
+    let (snapshot, page) = listed(&app, &request, None).await?;
     let volumes = request.query.bool("list_volume")?.unwrap_or(false);
     let views = page
         .items
@@ -187,19 +193,40 @@ pub(crate) async fn show(app: Arc<App>, request: Request) -> Result<Reply> {
 pub(crate) async fn create(app: Arc<App>, mut request: Request) -> Result<Reply> {
     wire::since(&request, 13)?;
     let given: CreateBody = body(&mut request, "group").await?;
-    let name = wire::text("group.name", given.name)?;
-    let description = wire::text("group.description", given.description)?;
+    let wanted = Wanted {
+        name: wire::text("group.name", given.name)?,
+        description: wire::text("group.description", given.description)?,
+        zone: given.availability_zone,
+    };
     if given.volume_types.is_empty() {
         return Err(invalid("group.volume_types", "It must name one volume type at least."));
     }
+    let made = make(&app, &request, &wanted, &given.group_type, &given.volume_types).await?;
+    Reply::json(202, &json!({"group": short(&made)}))
+}
+
+/// What a new group is told of itself, whichever API asks for it.
+pub(crate) struct Wanted {
+    pub name: Option<String>,
+    pub description: Option<String>,
+    pub zone: Option<String>,
+}
+
+/// Makes an empty group of a group type for volumes of these types; ids or names.
+pub(crate) async fn make(
+    app: &App,
+    request: &Request,
+    wanted: &Wanted,
+    kind: &str,
+    volume_types: &[String],
+) -> Result<Object<Group>> {
     let id = GroupId::new_uuid();
     app.store
         .plan(|snapshot| {
-            let kind = super::group_types::find(&request, snapshot, &given.group_type)?;
+            let kind = super::group_types::find(request, snapshot, kind)?;
             let caller = request.caller()?;
             let project = caller.project_id().map(maru_base::ProjectId::as_str);
-            let types: BTreeSet<VolumeTypeId> = given
-                .volume_types
+            let types: BTreeSet<VolumeTypeId> = volume_types
                 .iter()
                 .map(|t| {
                     visible_type(snapshot, t, project, caller.is_admin())
@@ -208,27 +235,28 @@ pub(crate) async fn create(app: Arc<App>, mut request: Request) -> Result<Reply>
                 })
                 .collect::<Result<_>>()?;
             let new = NewGroup {
-                name: name.clone(),
-                description: description.clone(),
-                zone: crate::app::volumes::zone(snapshot, given.availability_zone.as_deref())?,
+                name: wanted.name.clone(),
+                description: wanted.description.clone(),
+                zone: crate::app::volumes::zone(snapshot, wanted.zone.as_deref())?,
             };
             let mut txn = Txn::new();
-            app_groups::plan_create(snapshot, &mut txn, &request, &id, &new, (&kind, &types))?;
+            app_groups::plan_create(snapshot, &mut txn, request, &id, &new, (&kind, &types))?;
             Ok((txn, ()))
         })
         .await
         .map_err(quota::refusal)?;
-    let snapshot = app.store.snapshot();
-    let made = find(&request, &snapshot, &id)?;
-    Reply::json(202, &json!({"group": short(&made)}))
+    find(request, &app.store.snapshot(), &id)
 }
 
 /// `POST /groups/action`: `create-from-src` (3.14).
 pub(crate) async fn create_from(app: Arc<App>, mut request: Request) -> Result<Reply> {
     wire::since(&request, 14)?;
     let given: FromBody = body(&mut request, "create-from-src").await?;
-    let name = wire::text("create-from-src.name", given.name)?;
-    let description = wire::text("create-from-src.description", given.description)?;
+    let wanted = Wanted {
+        name: wire::text("create-from-src.name", given.name)?,
+        description: wire::text("create-from-src.description", given.description)?,
+        zone: None,
+    };
     for (field, id) in [
         ("create-from-src.group_snapshot_id", &given.group_snapshot_id),
         ("create-from-src.source_group_id", &given.source_group_id),
@@ -239,36 +267,46 @@ pub(crate) async fn create_from(app: Arc<App>, mut request: Request) -> Result<R
             return Err(invalid(field, format!("'{id}' is not a 'uuid'")));
         }
     }
+    let made = make_from(&app, &request, &wanted, |snapshot| {
+        match (&given.group_snapshot_id, &given.source_group_id) {
+            (Some(of), None) => Ok(Origin::Snapshot(super::group_snapshots::find(&request, snapshot, of)?)),
+            (None, Some(of)) => Ok(Origin::Group(find(&request, snapshot, of)?)),
+            _ => Err(invalid(
+                "create-from-src",
+                "Name one of group_snapshot_id and source_group_id, and not both.",
+            )),
+        }
+    })
+    .await?;
+    Reply::json(202, &json!({"group": short(&made)}))
+}
+
+/// Makes a group with a copy of every volume of what `origin` finds.
+pub(crate) async fn make_from(
+    app: &App,
+    request: &Request,
+    wanted: &Wanted,
+    origin: impl Fn(&Snapshot) -> Result<Origin> + Send,
+) -> Result<Object<Group>> {
     let id = GroupId::new_uuid();
     let mut copies: BTreeMap<String, VolumeId> = BTreeMap::new();
     app.store
         .plan(|snapshot| {
-            let origin = match (&given.group_snapshot_id, &given.source_group_id) {
-                (Some(of), None) => Origin::Snapshot(super::group_snapshots::find(&request, snapshot, of)?),
-                (None, Some(of)) => Origin::Group(find(&request, snapshot, of)?),
-                _ => {
-                    return Err(invalid(
-                        "create-from-src",
-                        "Name one of group_snapshot_id and source_group_id, and not both.",
-                    ));
-                }
-            };
+            let origin = origin(snapshot)?;
             let new = NewGroup {
-                name: name.clone(),
-                description: description.clone(),
+                name: wanted.name.clone(),
+                description: wanted.description.clone(),
                 zone: String::new(),
             };
             let mut txn = Txn::new();
-            app_groups::plan_create_from(snapshot, &mut txn, &request, &id, &new, &origin, |of| {
+            app_groups::plan_create_from(snapshot, &mut txn, request, &id, &new, &origin, |of| {
                 copies.entry(of.to_owned()).or_insert_with(VolumeId::new_uuid).clone()
             })?;
             Ok((txn, ()))
         })
         .await
         .map_err(quota::refusal)?;
-    let snapshot = app.store.snapshot();
-    let made = find(&request, &snapshot, &id)?;
-    Reply::json(202, &json!({"group": short(&made)}))
+    find(request, &app.store.snapshot(), &id)
 }
 
 /// Ids in a text, separated by commas.
@@ -299,8 +337,14 @@ fn ids(field: &str, text: Option<&str>) -> Result<Vec<String>> {
 pub(crate) async fn update(app: Arc<App>, mut request: Request) -> Result<Reply> {
     wire::since(&request, 13)?;
     let given: UpdateBody = body(&mut request, "group").await?;
-    let add = ids("group.add_volumes", given.add_volumes.as_deref())?;
-    let remove = ids("group.remove_volumes", given.remove_volumes.as_deref())?;
+    change(&app, &request, "group", given).await?;
+    Ok(Reply::empty(202))
+}
+
+/// Changes the group of the address as a body under `top` says.
+pub(crate) async fn change(app: &App, request: &Request, top: &str, given: UpdateBody) -> Result<()> {
+    let add = ids(&format!("{top}.add_volumes"), given.add_volumes.as_deref())?;
+    let remove = ids(&format!("{top}.remove_volumes"), given.remove_volumes.as_deref())?;
     if given.name.is_none() && given.description.is_none() && add.is_empty() && remove.is_empty() {
         return Err(Error::bad_request(
             "At least one of name, description, add_volumes and remove_volumes must be given.",
@@ -308,15 +352,15 @@ pub(crate) async fn update(app: Arc<App>, mut request: Request) -> Result<Reply>
     }
     if let Some(both) = add.iter().find(|id| remove.contains(id)) {
         return Err(invalid(
-            "group.add_volumes",
+            &format!("{top}.add_volumes"),
             format!("'{both}' is in remove_volumes as well"),
         ));
     }
-    let name = wire::text("group.name", given.name)?;
-    let description = wire::text("group.description", given.description)?;
+    let name = wire::text(&format!("{top}.name"), given.name)?;
+    let description = wire::text(&format!("{top}.description"), given.description)?;
     app.store
         .plan(|snapshot| {
-            let group = find(&request, snapshot, request.param("id"))?;
+            let group = find(request, snapshot, request.param("id"))?;
             if group.value.removing || group.value.status != GroupStatus::Available {
                 return Err(Error::bad_request(format!(
                     "Invalid group: Group status must be available to change it, it is {}.",
@@ -338,8 +382,19 @@ pub(crate) async fn update(app: Arc<App>, mut request: Request) -> Result<Reply>
             txn.update(&group, &new);
             Ok((txn, ()))
         })
-        .await?;
-    Ok(Reply::empty(202))
+        .await
+}
+
+/// Asks for the deletion of the group of the address.
+pub(crate) async fn remove(app: &App, request: &Request, with_volumes: bool) -> Result<()> {
+    app.store
+        .plan(|snapshot| {
+            let group = find(request, snapshot, request.param("id"))?;
+            let mut txn = Txn::new();
+            app_groups::plan_delete(snapshot, &mut txn, &group, with_volumes, &request.id)?;
+            Ok((txn, ()))
+        })
+        .await
 }
 
 /// `POST /groups/{id}/action`.
@@ -355,15 +410,7 @@ pub(crate) async fn act(app: Arc<App>, mut request: Request) -> Result<Reply> {
             let given: DeleteBody = typed("delete", value)?;
             let target = Target::of_caller(request.caller()?);
             request.authorize_rule("group:delete", &target)?;
-            let with_volumes = given.delete_volumes.is_some_and(|f| f.0);
-            app.store
-                .plan(|snapshot| {
-                    let group = find(&request, snapshot, request.param("id"))?;
-                    let mut txn = Txn::new();
-                    app_groups::plan_delete(snapshot, &mut txn, &group, with_volumes, &request.id)?;
-                    Ok((txn, ()))
-                })
-                .await?;
+            remove(&app, &request, given.delete_volumes.is_some_and(|f| f.0)).await?;
         }
         "reset_status" => {
             wire::since(&request, 20)?;

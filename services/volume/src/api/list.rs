@@ -1,8 +1,9 @@
 //! Lists: filters, sort keys, pages with `limit`, `marker` and `offset`, as Cinder has them.
 
-use crate::api::wire::invalid;
+use crate::api::wire::{all_projects, invalid};
 use maru_base::{Error, Result};
 use maru_http::{Request, paging::Direction};
+use maru_store::{Kind, Object, Snapshot};
 use serde::{Serialize, Serializer, ser::SerializeMap};
 use serde_json::{Value, json};
 use std::cmp::Ordering;
@@ -177,6 +178,16 @@ fn number(request: &Request, name: &str) -> Result<Option<usize>> {
             )
         }),
     }
+}
+
+/// What is the caller's project's, by the kind's index `project`; of all projects where an administrator asks for them.
+pub(crate) fn of_project<K: Kind>(request: &Request, snapshot: &Snapshot) -> Result<Vec<Object<K>>> {
+    Ok(if all_projects(request)? {
+        snapshot.list::<K>().collect()
+    } else {
+        let project = request.caller()?.require_project()?;
+        snapshot.find::<K>("project", project).collect()
+    })
 }
 
 /// Sorts and cuts one page.

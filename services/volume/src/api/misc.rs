@@ -26,6 +26,8 @@ const EXTENSIONS: &[(&str, &str)] = &[
     ("OS-SCH-HNT", "SchedulerHints"),
     ("backups", "Backups"),
     ("capabilities", "Capabilities"),
+    ("cgsnapshots", "Cgsnapshots"),
+    ("consistencygroups", "Consistencygroups"),
     ("encryption", "Encryption"),
     ("os-admin-actions", "AdminActions"),
     ("os-availability-zone", "AvailabilityZones"),

@@ -4,6 +4,7 @@ pub(crate) mod attachments;
 pub(crate) mod backup_records;
 pub(crate) mod backups;
 pub(crate) mod clusters;
+pub(crate) mod consistency_groups;
 pub(crate) mod default_types;
 pub(crate) mod group_snapshots;
 pub(crate) mod group_types;

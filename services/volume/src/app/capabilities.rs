@@ -14,7 +14,7 @@ pub(crate) fn offered() -> BTreeMap<&'static str, &'static str> {
         ("thick_provisioning_support", "False"),
         ("online_extend_support", "True"),
         ("replication_enabled", "False"),
-        ("consistent_group_snapshot_enabled", "False"),
+        ("consistent_group_snapshot_enabled", "True"),
         ("group_replication_enabled", "False"),
     ])
 }

@@ -320,6 +320,21 @@ pub(crate) fn plan_create_snapshots(
             group.id
         )));
     }
+    // What no server has is not written to, and until its snapshot is made none gets it (`check_still`).
+    let consistent = snapshot
+        .get::<GroupType>(&group.value.type_id)
+        .is_some_and(|t| t.value.consistent());
+    if let Some(busy) = volumes
+        .iter()
+        .find(|v| consistent && v.value.status != Status::Available)
+    {
+        return Err(Error::bad_request(format!(
+            "Invalid volume: Volume {} is {}; the group's type asks for snapshots as of one moment, which are made of volumes \
+             that no server has. Detach it first.",
+            busy.id,
+            busy.value.status.word()
+        )));
+    }
     txn.over_set(snapshot, &group_epoch(&group.id));
     txn.unchanged(group);
     let caller = request.caller()?;

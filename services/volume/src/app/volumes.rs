@@ -76,17 +76,23 @@ fn check(request: &Request, body: &CreateBody) -> Result<()> {
         }
     }
     wire::field_since(request, 13, "volume.group_id", body.group_id.is_some())?;
-    if let Some(id) = &body.consistencygroup_id {
-        return Err(Error::not_found(format!(
-            "ConsistencyGroup {id} could not be found: this cloud has groups in their place; name a group_id."
-        )));
+    if body.consistencygroup_id.is_some() && body.group_id.is_some() {
+        return Err(Error::bad_request(
+            "Invalid input received: a volume is in one group; name a group_id or a consistencygroup_id.",
+        ));
     }
-    if let Some(id) = &body.group_id
-        && !wire::is_uuid(id)
-    {
-        return Err(invalid("volume.group_id", format!("'{id}' is not a 'uuid'")));
+    for (field, id) in [
+        ("volume.group_id", &body.group_id),
+        ("volume.consistencygroup_id", &body.consistencygroup_id),
+    ] {
+        if let Some(id) = id
+            && !wire::is_uuid(id)
+        {
+            return Err(invalid(field, format!("'{id}' is not a 'uuid'")));
+        }
     }
-    if body.group_id.is_some() && body.volume_type.as_deref().is_none_or(str::is_empty) {
+    let grouped = body.group_id.is_some() || body.consistencygroup_id.is_some();
+    if grouped && body.volume_type.as_deref().is_none_or(str::is_empty) {
         return Err(Error::bad_request(
             "Invalid input received: volume_type must be provided when creating a volume in a group.",
         ));
@@ -169,9 +175,13 @@ fn resolve(snapshot: &Snapshot, request: &Request, body: &CreateBody) -> Result<
             .ok_or_else(|| Error::bad_request(format!("The volume type {id} is gone; name another.")))?,
         (None, None) => default_type(snapshot, &project)?,
     };
+    if let Some(id) = &body.consistencygroup_id {
+        crate::api::consistency_groups::find(request, snapshot, id)?;
+    }
     let group = body
         .group_id
         .as_deref()
+        .or(body.consistencygroup_id.as_deref())
         .map(|id| group_for(snapshot, request, id, &kind))
         .transpose()?;
     if kind.value.encryption.is_some() {
@@ -480,6 +490,7 @@ pub(crate) fn plan_revert(
             from.value.status.word()
         )));
     }
+    model::check_still(snapshot, &volume.id)?;
     if volume.value.size != from.value.size {
         return Err(Error::bad_request(
             "Invalid input received: the volume was extended after the snapshot and cannot be reverted to it.",
@@ -515,6 +526,7 @@ pub(crate) fn plan_restore(
             volume.value.status.word()
         )));
     }
+    model::check_still(snapshot, &volume.id)?;
     if volume.value.size < backup.value.size {
         return Err(Error::bad_request(format!(
             "Invalid volume: volume size {} is too small to restore backup of size {}.",

@@ -102,6 +102,44 @@ impl Kit {
         }
         self.send(method, path, &headers, body).await
     }
+    /// Sends a request to Block Storage, in its newest microversion; `path` begins after the version. A body of `Null` sends none.
+    ///
+    /// # Errors
+    /// When the control plane crashed before it answered.
+    pub async fn try_volume_call(
+        &self,
+        who: &Actor,
+        method: &str,
+        path: &str,
+        body: &Value,
+    ) -> Result<Answer, Crashed> {
+        let headers = [
+            ("x-auth-token", who.token.as_str()),
+            ("openstack-api-version", "volume 3.71"),
+            ("content-type", "application/json"),
+        ];
+        let bytes = match body {
+            Value::Null => Bytes::new(),
+            body => Bytes::from(body.to_string()),
+        };
+        self.send(method, &format!("/volume/v3/{path}"), &headers, bytes).await
+    }
+    /// The same; the control plane must not crash meanwhile.
+    pub async fn volume_call(&self, who: &Actor, method: &str, path: &str, body: Value) -> Answer {
+        self.try_volume_call(who, method, path, &body)
+            .await
+            .unwrap_or_else(|_| panic!("{method} {path}: the control plane crashed"))
+    }
+    /// The same of a client that asks again when it got no answer: a control plane that died begins again, and what was asked may
+    /// be done already.
+    pub async fn insist_volume(&self, who: &Actor, method: &str, path: &str, body: Value) -> Answer {
+        loop {
+            match self.try_volume_call(who, method, path, &body).await {
+                Ok(answer) => return answer,
+                Err(Crashed) => self.restart().await,
+            }
+        }
+    }
     /// Sends a request with exactly these headers.
     ///
     /// # Errors

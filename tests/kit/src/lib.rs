@@ -40,3 +40,4 @@ pub use gate::{Gate, Mishap};
 pub use kit::{Builder, Crashed, Kit};
 pub use maru_sim::{SimNode, Step};
 pub use scene::{Body, Scene, collections};
+pub use wait::crash_rounds;

@@ -163,12 +163,17 @@ impl Scene {
         let huge = json!({"volume": {"name": "huge", "size": 65_536}});
         let huge = id(&self.volume_post(&who, "volumes", huge).await["volume"]);
         self.kit.volume_is(&huge, "error").await;
-        let messages = self.volume_call("GET", &who, "messages", Value::Null).await.expect(200);
+        let messages = self
+            .kit
+            .volume_call(&who, "GET", "messages", Value::Null)
+            .await
+            .expect(200);
         let message = id(&messages["messages"][0]);
         self.kit.delete(&who, &v3(&format!("volumes/{huge}"))).await;
         self.spares.insert("group-type", used);
         let default = json!({"default_type": {"volume_type": "__DEFAULT__"}});
-        self.volume_call("PUT", &admin, &format!("default-types/{}", self.blue.id), default)
+        self.kit
+            .volume_call(&admin, "PUT", &format!("default-types/{}", self.blue.id), default)
             .await
             .expect(200);
         let mut offers = Vec::new();
@@ -178,17 +183,8 @@ impl Scene {
             offers.push(id(&self.kit.post(&who, &v3(root), offer).await["transfer"]));
         }
         let of = self.kit.volume(&who, "of-attachment").await;
-        let headers = [
-            ("x-auth-token", who.token.as_str()),
-            ("openstack-api-version", "volume 3.71"),
-            ("content-type", "application/json"),
-        ];
-        let body = json!({"attachment": {"volume_uuid": of}}).to_string();
-        let made = self
-            .kit
-            .send("POST", &v3("attachments"), &headers, body.into())
-            .await
-            .expect("an answer");
+        let body = json!({"attachment": {"volume_uuid": of}});
+        let made = self.kit.volume_call(&who, "POST", "attachments", body).await;
         let attachment = id(&made.expect(200)["attachment"]);
         let server = self.value("compute", "servers").unwrap_or_default().to_owned();
         let attached = self.kit.volume_near(&who, "attached", &server).await;
@@ -231,27 +227,12 @@ impl Scene {
         self.encryption = shown["encryption_id"].as_str().unwrap_or_default().to_owned();
     }
 
-    /// A request of the newest microversion.
-    async fn volume_call(&self, method: &str, who: &Actor, noun: &str, body: Value) -> crate::Answer {
-        let headers = [
-            ("x-auth-token", who.token.as_str()),
-            ("openstack-api-version", "volume 3.71"),
-            ("content-type", "application/json"),
-        ];
-        let body = if body.is_null() {
-            String::new()
-        } else {
-            body.to_string()
-        };
-        let answer = self.kit.send(method, &v3(noun), &headers, body.into()).await;
-        answer.expect("an answer")
-    }
     async fn volume_post(&self, who: &Actor, noun: &str, body: Value) -> Value {
-        self.volume_call("POST", who, noun, body).await.expect(202)
+        self.kit.volume_call(who, "POST", noun, body).await.expect(202)
     }
 
     async fn volume_post_empty(&self, who: &Actor, noun: &str, body: Value) {
-        self.volume_call("POST", who, noun, body).await.expect(202);
+        self.kit.volume_call(who, "POST", noun, body).await.expect(202);
     }
 
     pub(crate) fn volume_body(&self, method: &str, path: &str) -> Option<Body> {

@@ -46,6 +46,47 @@ impl Kit {
             .await
             .unwrap_or_else(|Crashed| panic!("{what}: the control plane crashed"));
     }
+    /// Waits until something holds, with a control plane that begins again when it dies.
+    pub async fn until_again<T>(&self, what: &str, mut look: impl FnMut(&Snapshot) -> Option<T>) -> T {
+        loop {
+            match self.try_until(what, &mut look, |_| String::new()).await {
+                Ok(found) => return found,
+                Err(Crashed) => self.restart().await,
+            }
+        }
+    }
+    /// The same for what threads do that paused time does not know of, like the writing of a blob: real time passes, and simulated
+    /// time, for a node that connects again.
+    ///
+    /// # Panics
+    /// When it does not come about.
+    pub async fn until_now(&self, what: &str, check: impl Fn(&Snapshot) -> bool) {
+        for _ in 0..20_000 {
+            if self.is_dead() {
+                self.restart().await;
+            }
+            if check(&self.snapshot()) {
+                return;
+            }
+            let moment = || std::thread::sleep(Duration::from_millis(1));
+            tokio::task::spawn_blocking(moment)
+                .await
+                .unwrap_or_else(|e| panic!("{what}: {e}"));
+            drop(tokio::time::timeout(Duration::from_millis(100), self.crashed()).await);
+        }
+        panic!("{what} does not come about");
+    }
+    /// Ends a round of [`crash_rounds`]: the cloud comes to rest, the control plane dies no more, and all that must hold does.
+    /// Whether it died since there were `lives`.
+    pub async fn rests_after_crashes(&self, lives: u32) -> bool {
+        while self.try_rest().await.is_err() {
+            self.restart().await;
+        }
+        let died = self.lives() > lives || self.is_dead();
+        self.no_more_crashes().await;
+        self.audit_rest().await;
+        died
+    }
     /// Waits until this many nodes are up.
     pub async fn nodes_up(&self, nodes: u32) {
         self.until("nodes are up", |s| {
@@ -141,6 +182,23 @@ impl Kit {
             .await
             .unwrap_or_else(|Crashed| panic!("the control plane crashed"));
     }
+}
+
+/// Does something with the control plane dead after the first commit of it, then after the second, and so on, until it is done
+/// before it can die. `round` gets the number of the last commit, for [`Kit::crash_after`], and says whether the control plane
+/// died.
+///
+/// # Panics
+/// When it never ends, or ends before there was much to crash.
+#[allow(clippy::print_stdout)] // How far it went belongs to the test's result.
+pub async fn crash_rounds(what: &str, round: impl AsyncFn(u64) -> bool) {
+    let mut n = 1;
+    while round(n).await {
+        n += 1;
+        assert!(n < 200, "{what}: it does not end");
+    }
+    println!("{what}: crashed after each of {} commits", n - 1);
+    assert!(n > 3, "{what}: there was next to nothing to crash");
 }
 
 /// A server as a failed wait shows it.

@@ -6,23 +6,6 @@ use maru_image_model::{Image, ImageId, ImageStatus, LooseBlob};
 use maru_kit::Kit;
 use serde_json::json;
 
-/// Waits until something holds, with a control plane that begins again when it dies. The blob is written by threads that paused
-/// time does not know of, so real time passes; and simulated time, for a node that connects again.
-async fn soon(kit: &Kit, what: &str, check: impl Fn(&Kit) -> bool) {
-    for _ in 0..3_000 {
-        if kit.is_dead() {
-            kit.restart().await;
-        }
-        if check(kit) {
-            return;
-        }
-        let moment = || std::thread::sleep(std::time::Duration::from_millis(1));
-        tokio::task::spawn_blocking(moment).await.expect("a thread");
-        tokio::time::sleep(std::time::Duration::from_millis(50)).await;
-    }
-    panic!("{what}: not in time");
-}
-
 #[tokio::test(start_paused = true)]
 async fn an_image_is_made_of_a_server_and_a_crash_midway_is_made_up_for() {
     for crash in [None, Some(1), Some(2), Some(3), Some(4), Some(5)] {
@@ -53,8 +36,7 @@ async fn an_image_is_made_of_a_server_and_a_crash_midway_is_made_up_for() {
             asked.is_ok() || crash == Some(1),
             "{crash:?}: the answer came after the first commit"
         );
-        soon(&kit, "the image is active and the server has no task", |kit| {
-            let snapshot = kit.snapshot();
+        kit.until_now("the image is active and the server has no task", |snapshot| {
             let image = snapshot.get::<Image>(&ImageId::from(image.as_str()));
             let server = snapshot.get::<Server>(&server.as_str().into());
             image.is_some_and(|i| i.value.status == ImageStatus::Active)
@@ -106,8 +88,8 @@ async fn shelving(n: u64) -> bool {
                 Err(_) => kit.restart().await,
             }
         }
-        soon(&kit, action, |kit| {
-            let server = kit.snapshot().get::<Server>(&id.as_str().into()).unwrap();
+        kit.until_now(action, |snapshot| {
+            let server = snapshot.get::<Server>(&id.as_str().into()).unwrap();
             server.value.vm_state == state && server.value.task.is_none()
         })
         .await;
@@ -126,7 +108,7 @@ async fn shelving(n: u64) -> bool {
     kit.audit_rest().await;
     kit.delete(who, &format!("/compute/v2.1/servers/{id}")).await;
     kit.server_gone(&id).await;
-    soon(&kit, "no blob is loose", |kit| kit.snapshot().count::<LooseBlob>() == 0).await;
+    kit.until_now("no blob is loose", |v| v.count::<LooseBlob>() == 0).await;
     assert_eq!(kit.snapshot().count::<Image>(), 1, "only the base is left");
     kit.audit_rest().await;
     crashed

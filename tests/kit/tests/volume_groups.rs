@@ -24,18 +24,7 @@ fn id(value: &Value) -> String {
 
 impl Stage {
     async fn call(&self, who: &Actor, method: &str, path: &str, body: Value) -> Answer {
-        let headers = [
-            ("x-auth-token", who.token.as_str()),
-            ("openstack-api-version", "volume 3.71"),
-            ("content-type", "application/json"),
-        ];
-        let body = if body.is_null() {
-            String::new()
-        } else {
-            body.to_string()
-        };
-        let path = format!("/volume/v3/{path}");
-        self.kit.send(method, &path, &headers, body.into()).await.unwrap()
+        self.kit.volume_call(who, method, path, body).await
     }
     async fn group_type(&self, specs: Value) -> String {
         let body = json!({"group_type": {"name": format!("gt{specs}"), "group_specs": specs}});
@@ -437,8 +426,7 @@ async fn a_consistency_group_is_snapped_as_of_one_moment() {
 /// A group copied and deleted with its volumes, with the control plane dead after each commit in turn.
 #[tokio::test(start_paused = true)]
 async fn copying_and_deleting_a_group_survives_a_crash_after_every_commit() {
-    let mut n = 1;
-    loop {
+    maru_kit::crash_rounds("a group", async |n| {
         let s = stage().await;
         let kind = s.group_type(json!({})).await;
         let group = s.group(&kind).await;
@@ -447,58 +435,25 @@ async fn copying_and_deleting_a_group_survives_a_crash_after_every_commit() {
         s.kit.rest().await;
         let lives = s.kit.lives();
         s.kit.crash_after(n);
-        let who = s.blue.member.clone();
-        let post = async |path: String, body: Value| {
-            let headers = [
-                ("x-auth-token", who.token.as_str()),
-                ("openstack-api-version", "volume 3.71"),
-                ("content-type", "application/json"),
-            ];
-            // A client that got no answer asks again; it may be done already.
-            while let Err(maru_kit::Crashed) = s
-                .kit
-                .send("POST", &format!("/volume/v3/{path}"), &headers, body.to_string().into())
-                .await
-            {
-                s.kit.restart().await;
-            }
-        };
+        let who = &s.blue.member;
         let from = json!({"create-from-src": {"name": "copy", "source_group_id": group}});
-        post("groups/action".to_owned(), from).await;
+        s.kit.insist_volume(who, "POST", "groups/action", from).await;
         let made = |v: &maru_store::Snapshot| {
             let all: Vec<_> = v.list::<Group>().collect();
             let whole = all.len() > 1 && all.iter().all(|g| !g.value.making);
             whole.then(|| all.iter().map(|g| g.id.to_string()).collect::<Vec<String>>())
         };
-        let groups = loop {
-            match s.kit.try_until("the copy", made, |_| String::new()).await {
-                Ok(groups) => break groups,
-                Err(_) => s.kit.restart().await,
-            }
-        };
-        for id in groups {
-            post(
-                format!("groups/{id}/action"),
-                json!({"delete": {"delete-volumes": true}}),
-            )
-            .await;
+        for id in s.kit.until_again("the copy", made).await {
+            let body = json!({"delete": {"delete-volumes": true}});
+            s.kit
+                .insist_volume(who, "POST", &format!("groups/{id}/action"), body)
+                .await;
         }
         let none = |v: &maru_store::Snapshot| (v.count::<Group>() == 0 && v.count::<Volume>() == 0).then_some(());
-        while s.kit.try_until("nothing", none, |_| String::new()).await.is_err() {
-            s.kit.restart().await;
-        }
-        while s.kit.try_rest().await.is_err() {
-            s.kit.restart().await;
-        }
-        s.kit.no_more_crashes().await;
+        s.kit.until_again("nothing", none).await;
+        let died = s.kit.rests_after_crashes(lives).await;
         assert_eq!((s.used("groups"), s.used("volumes")), (0, 0));
-        s.kit.audit_rest().await;
-        if s.kit.lives() == lives {
-            break;
-        }
-        n += 1;
-        assert!(n < 200, "it does not end");
-    }
-    println!("a group: crashed after each of {} commits", n - 1);
-    assert!(n > 3, "there was next to nothing to crash");
+        died
+    })
+    .await;
 }

@@ -23,18 +23,7 @@ fn id(value: &Value) -> String {
 
 impl Stage {
     async fn call(&self, who: &Actor, method: &str, path: &str, body: Value) -> Answer {
-        let headers = [
-            ("x-auth-token", who.token.as_str()),
-            ("openstack-api-version", "volume 3.71"),
-            ("content-type", "application/json"),
-        ];
-        let body = if body.is_null() {
-            String::new()
-        } else {
-            body.to_string()
-        };
-        let path = format!("/volume/v3/{path}");
-        self.kit.send(method, &path, &headers, body.into()).await.unwrap()
+        self.kit.volume_call(who, method, path, body).await
     }
     fn volume(&self, id: &str) -> Volume {
         (*self.kit.snapshot().get::<Volume>(&id.into()).expect("the volume").value).clone()
@@ -48,17 +37,6 @@ impl Stage {
         let here = self.volume(volume).host.unwrap();
         let other = self.kit.nodes().into_keys().find(|n| *n != here).unwrap();
         (here, other)
-    }
-    /// Waits for real work of threads that paused time does not know of.
-    async fn until_now(&self, what: &str, check: impl Fn(&maru_store::Snapshot) -> bool) {
-        for _ in 0..10_000 {
-            if check(&self.kit.snapshot()) {
-                return;
-            }
-            let moment = || std::thread::sleep(std::time::Duration::from_millis(1));
-            tokio::task::spawn_blocking(moment).await.unwrap();
-        }
-        panic!("{what} does not come about");
     }
 }
 
@@ -77,18 +55,20 @@ async fn a_volume_moves_to_another_node_and_leaves_nothing() {
     s.act(&s.blue.member, &volume, json!({"os-reserve": {}}))
         .await
         .expect(400);
-    s.until_now("the move", |v| {
-        v.get::<Volume>(&volume.as_str().into())
-            .is_some_and(|v| v.value.status == Status::Available && v.value.moved_from.is_none())
-    })
-    .await;
+    s.kit
+        .until_now("the move", |v| {
+            v.get::<Volume>(&volume.as_str().into())
+                .is_some_and(|v| v.value.status == Status::Available && v.value.moved_from.is_none())
+        })
+        .await;
     assert_eq!(s.volume(&volume).host.as_deref(), Some(there.as_str()));
     assert_eq!(s.volume(&volume).migration_status.as_deref(), Some("success"));
-    s.until_now("the blob goes", |v| {
-        v.get::<Volume>(&volume.as_str().into())
-            .is_some_and(|v| v.value.staged.is_none())
-    })
-    .await;
+    s.kit
+        .until_now("the blob goes", |v| {
+            v.get::<Volume>(&volume.as_str().into())
+                .is_some_and(|v| v.value.staged.is_none())
+        })
+        .await;
     assert!(!s.kit.node(&here).volumes().contains(&volume));
     assert!(s.kit.node(&there).volumes().contains(&volume));
     s.kit.audit_rest().await;
@@ -105,12 +85,13 @@ async fn a_move_that_fails_leaves_the_volume_where_it_was() {
     });
     let to = json!({"os-migrate_volume": {"host": format!("{there}@local#local")}});
     s.act(&admin, &volume, to).await.expect(202);
-    s.until_now("the move fails", |v| {
-        v.get::<Volume>(&volume.as_str().into()).is_some_and(|v| {
-            v.value.migration_status.as_deref() == Some("error") && v.value.status == Status::Available
+    s.kit
+        .until_now("the move fails", |v| {
+            v.get::<Volume>(&volume.as_str().into()).is_some_and(|v| {
+                v.value.migration_status.as_deref() == Some("error") && v.value.status == Status::Available
+            })
         })
-    })
-    .await;
+        .await;
     assert_eq!(s.volume(&volume).host.as_deref(), Some(here.as_str()));
     assert!(s.kit.node(&here).volumes().contains(&volume));
     s.kit.audit_consistency().await;
@@ -216,53 +197,30 @@ async fn a_volume_is_imaged_anew() {
 /// A move, with the control plane dead after each commit in turn.
 #[tokio::test(start_paused = true)]
 async fn a_move_survives_a_crash_after_every_commit() {
-    let mut n = 1;
-    loop {
+    maru_kit::crash_rounds("a move", async |n| {
         let s = stage().await;
         let volume = s.kit.volume(&s.blue.member, "data").await;
         let (_, there) = s.nodes_of(&volume);
         s.kit.rest().await;
         let lives = s.kit.lives();
-        let admin = s.kit.admin();
         s.kit.crash_after(n);
-        let path = format!("/volume/v3/volumes/{volume}/action");
         let body = json!({"os-migrate_volume": {"host": format!("{there}@local#local")}});
-        while let Err(maru_kit::Crashed) = s.kit.try_call("POST", &path, &admin.token, body.clone()).await {
-            s.kit.restart().await;
-        }
+        s.kit
+            .insist_volume(&s.kit.admin(), "POST", &format!("volumes/{volume}/action"), body)
+            .await;
         let key = VolumeId::from(volume.as_str());
-        let mut rounds = 0;
-        loop {
-            if s.kit.is_dead() {
-                s.kit.restart().await;
-            }
-            let there_now = s.kit.snapshot().get::<Volume>(&key).is_some_and(|v| {
-                v.value.host.as_deref() == Some(there.as_str())
-                    && v.value.status == Status::Available
-                    && v.value.moved_from.is_none()
-                    && v.value.staged.is_none()
-            });
-            if there_now {
-                break;
-            }
-            // Threads that paused time does not know of write the blob.
-            let moment = || std::thread::sleep(std::time::Duration::from_millis(1));
-            tokio::task::spawn_blocking(moment).await.unwrap();
-            let _ = tokio::time::timeout(std::time::Duration::from_millis(100), s.kit.crashed()).await;
-            rounds += 1;
-            assert!(rounds < 20_000, "the move does not end");
-        }
-        while s.kit.try_rest().await.is_err() {
-            s.kit.restart().await;
-        }
-        s.kit.no_more_crashes().await;
-        s.kit.audit_rest().await;
-        if s.kit.lives() == lives {
-            break;
-        }
-        n += 1;
-        assert!(n < 200, "it does not end");
-    }
-    println!("a move: crashed after each of {} commits", n - 1);
-    assert!(n > 3, "there was next to nothing to crash");
+        let moved = |v: &Volume| {
+            v.host.as_deref() == Some(there.as_str())
+                && v.status == Status::Available
+                && v.moved_from.is_none()
+                && v.staged.is_none()
+        };
+        s.kit
+            .until_now("the end of the move", |v| {
+                v.get::<Volume>(&key).is_some_and(|v| moved(&v.value))
+            })
+            .await;
+        s.kit.rests_after_crashes(lives).await
+    })
+    .await;
 }

@@ -432,8 +432,7 @@ async fn attach_and_detach_across_nodes_survive_a_crash_after_every_commit() {
 }
 
 async fn crashes_of_attach(across: bool) {
-    let mut n = 1;
-    loop {
+    maru_kit::crash_rounds("attach and detach", async |n| {
         let (s, server, volume) = if across {
             let a = apart().await;
             (a.s, a.server, a.volume)
@@ -456,42 +455,19 @@ async fn crashes_of_attach(across: bool) {
             let volume = VolumeId::from(volume.as_str());
             move |v: &maru_store::Snapshot| v.get::<Volume>(&volume).filter(|x| x.value.status == want).map(|_| ())
         };
-        while s
-            .kit
-            .try_until("in use", status(Status::InUse), |_| String::new())
-            .await
-            .is_err()
-        {
-            s.kit.restart().await;
-        }
+        s.kit.until_again("in use", status(Status::InUse)).await;
         let one = format!("{path}/{volume}");
         while let Err(maru_kit::Crashed) = s.kit.try_call("DELETE", &one, &s.who().token, Value::Null).await {
             s.kit.restart().await;
         }
-        while s
-            .kit
-            .try_until("available", status(Status::Available), |_| String::new())
-            .await
-            .is_err()
-        {
-            s.kit.restart().await;
-        }
-        while s.kit.try_rest().await.is_err() {
-            s.kit.restart().await;
-        }
-        s.kit.no_more_crashes().await;
+        s.kit.until_again("available", status(Status::Available)).await;
+        let died = s.kit.rests_after_crashes(lives).await;
         assert_eq!(s.kit.snapshot().count::<Attachment>(), 0);
         let left = s.kit.snapshot().get::<Server>(&server.as_str().into()).unwrap();
         assert!(left.volumes.is_empty());
-        s.kit.audit_rest().await;
-        if s.kit.lives() == lives {
-            break;
-        }
-        n += 1;
-        assert!(n < 200, "it does not end");
-    }
-    println!("attach and detach: crashed after each of {} commits", n - 1);
-    assert!(n > 3, "there was next to nothing to crash");
+        died
+    })
+    .await;
 }
 
 /// A server on one node and a volume that the other holds.

@@ -413,6 +413,26 @@ pub struct Router {
     pub routes: Vec<(IpNet, IpAddr)>,
     /// Floating IPs of ports behind it.
     pub floating_ips: Vec<FloatingIp>,
+    /// Ports of floating addresses that lead to ports behind it.
+    #[serde(default)]
+    pub forwardings: Vec<Forwarding>,
+}
+
+/// One port of a floating address.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Forwarding {
+    /// Its id.
+    pub id: String,
+    /// The outer address.
+    pub floating: Ipv4Addr,
+    /// IP protocol number: 6 (TCP) or 17 (UDP).
+    pub protocol: u8,
+    /// The outer port.
+    pub external_port: u16,
+    /// The inner address.
+    pub fixed: Ipv4Addr,
+    /// The inner port.
+    pub internal_port: u16,
 }
 
 /// A router's way out.

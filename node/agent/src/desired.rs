@@ -183,6 +183,7 @@ mod tests {
             interfaces: vec![],
             routes: vec![],
             floating_ips: vec![],
+            forwardings: vec![],
         })
     }
 

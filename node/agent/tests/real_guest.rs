@@ -216,6 +216,7 @@ fn slice(digest: &str, key: &str) -> Vec<Item> {
                 fixed: "10.20.0.7".parse().unwrap(),
                 port_id: "aaaaaaaa-0000-4000-8000-00000000000a".into(),
             }],
+            forwardings: vec![],
         }),
         Item::Server(Server {
             id: SERVER.into(),

@@ -3,6 +3,7 @@
 //! * out through the gateway: a guest with a floating address has that one, everyone else the gateway's (if SNAT is on);
 //! * in through the gateway to a floating address: to its guest. To a tenant's address without that: dropped while SNAT is
 //!   on, so that no neighbour on the external network can route into it;
+//! * in through the gateway to a forwarded port of a floating address: to its guest's port;
 //! * from a tenant to a floating address of the same router (hairpin): translated on both sides, so that the answer comes
 //!   back through the router;
 //! * between the router's tenants: untouched. IPv6: routed, never translated.
@@ -13,6 +14,9 @@ use std::collections::BTreeMap;
 use std::fmt::Write;
 use std::net::{IpAddr, Ipv4Addr};
 
+const TCP: u8 = 6;
+const UDP: u8 = 17;
+
 /// The NAT of one router.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct CompiledNat {
@@ -21,6 +25,8 @@ pub struct CompiledNat {
     /// What was left out and why.
     pub faults: Vec<RuleFault>,
     inward: BTreeMap<Ipv4Addr, Ipv4Addr>,
+    /// By address, protocol and port.
+    forwarded: BTreeMap<(Ipv4Addr, u8, u16), (Ipv4Addr, u16)>,
     outward: BTreeMap<Ipv4Addr, Ipv4Addr>,
     shared: Option<Ipv4Addr>,
 }
@@ -70,8 +76,40 @@ pub fn compile_nat(nat: &RouterNat<'_>) -> CompiledNat {
         c.outward.insert(f.fixed, f.floating);
     }
 
+    let mut forwardings: Vec<_> = router.forwardings.iter().collect();
+    forwardings.sort_by(|a, b| a.id.cmp(&b.id));
+    for f in forwardings {
+        let outer = (f.floating, f.protocol, f.external_port);
+        let reason = if !matches!(f.protocol, TCP | UDP) {
+            format!("protocol {} has no ports that could be forwarded", f.protocol)
+        } else if c.inward.contains_key(&f.floating) || c.forwarded.contains_key(&outer) {
+            format!(
+                "{} port {} already has a translation on this router",
+                f.floating, f.external_port
+            )
+        } else {
+            c.forwarded.insert(outer, (f.fixed, f.internal_port));
+            continue;
+        };
+        c.faults.push(RuleFault {
+            what: "port_forwarding",
+            id: f.id.clone(),
+            reason,
+        });
+    }
+
     let t = &mut c.text;
     t.push_str("table ip maru {\n");
+    t.push_str("\tmap forwarded { type ipv4_addr . inet_proto . inet_service : ipv4_addr . inet_service;");
+    if !c.forwarded.is_empty() {
+        let all: Vec<String> = c
+            .forwarded
+            .iter()
+            .map(|((to, protocol, port), (fixed, inner))| format!("{to} . {protocol} . {port} : {fixed} . {inner}"))
+            .collect();
+        let _ = write!(t, " elements = {{ {} }}", all.join(", "));
+    }
+    t.push_str(" }\n");
     for (name, map) in [("inward", &c.inward), ("outward", &c.outward)] {
         let _ = write!(t, "\tmap {name} {{ type ipv4_addr : ipv4_addr;");
         if !map.is_empty() {
@@ -81,7 +119,8 @@ pub fn compile_nat(nat: &RouterNat<'_>) -> CompiledNat {
         t.push_str(" }\n");
     }
     t.push_str("\tchain inbound {\n\t\ttype nat hook prerouting priority -100; policy accept;\n");
-    t.push_str("\t\tdnat to ip daddr map @inward\n\t}\n");
+    t.push_str("\t\tdnat to ip daddr map @inward\n");
+    t.push_str("\t\tdnat ip to ip daddr . meta l4proto . th dport map @forwarded\n\t}\n");
     t.push_str("\tchain forwarding {\n\t\ttype filter hook forward priority 0; policy accept;\n");
     // What is not of a tracked connection would pass untranslated.
     let _ = writeln!(t, "\t\toifname {device} ct state invalid drop");
@@ -115,7 +154,9 @@ impl CompiledNat {
                 else {
                     return false;
                 };
-                let wrong_in = e.target_nat && self.inward.get(&target) != Some(&answers_from);
+                let port = self.forwarded.get(&(target, e.flow.protocol, e.flow.port));
+                let inner = self.inward.get(&target).or(port.map(|(fixed, _)| fixed));
+                let wrong_in = e.target_nat && inner != Some(&answers_from);
                 // A connection begun before its guest had a floating address keeps the shared one, as upstream.
                 let wrong_out = e.source_nat
                     && answers_to != source

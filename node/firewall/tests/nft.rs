@@ -5,7 +5,7 @@ mod common;
 
 use common::*;
 use ipnet::IpNet;
-use maru_agent_api::slice::{FloatingIp, Gateway, Network, Port, Router, Rule, SecurityGroup};
+use maru_agent_api::slice::{FloatingIp, Forwarding, Gateway, Network, Port, Router, Rule, SecurityGroup};
 use maru_firewall::{FirewallInput, RouterNat, compile, compile_nat};
 use nix::sched::{CloneFlags, unshare};
 use proptest::prelude::*;
@@ -232,15 +232,24 @@ fn any_router_compiles_to_what_nft_accepts() {
         fixed: [10, 0, 0, f[1] & 3].into(),
         port_id: "x".into(),
     });
+    let forwarding = (any::<[u8; 6]>(), 0_u8..4).prop_map(|(f, i)| Forwarding {
+        id: format!("p{i}"),
+        floating: [203, 0, 113, f[0] & 3].into(),
+        protocol: [6, 17, 1][usize::from(f[1] % 3)],
+        external_port: u16::from(f[2] & 3) + 1,
+        fixed: [10, 0, 0, f[3] & 3].into(),
+        internal_port: u16::from(f[4]) + 1,
+    });
     let strategy = (
         prop::collection::vec(fip, 0..6),
+        prop::collection::vec(forwarding, 0..6),
         any::<bool>(),
         any::<bool>(),
         prop_oneof![Just("aaaa-bbbb".to_owned()), "[ -~]{0,12}"],
     );
     cases(48, |runner| {
         runner
-            .run(&strategy, |(floating_ips, snat, gateway, id)| {
+            .run(&strategy, |(floating_ips, forwardings, snat, gateway, id)| {
                 let ext = network("ext", 5, 5, "203.0.113.0/24");
                 let gw = Port {
                     id: id.clone(),
@@ -257,6 +266,7 @@ fn any_router_compiles_to_what_nft_accepts() {
                     interfaces: vec![],
                     routes: vec![],
                     floating_ips,
+                    forwardings,
                 };
                 let c = compile_nat(&RouterNat {
                     router: &router,

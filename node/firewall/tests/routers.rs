@@ -6,11 +6,11 @@ mod common;
 
 use common::wire::Machine;
 use common::*;
-use maru_agent_api::slice::{FloatingIp, Gateway, Network, Port, Router};
+use maru_agent_api::slice::{FloatingIp, Forwarding, Gateway, Network, Port, Router};
 use maru_firewall::{Applied, RouterNat};
 use maru_link::{Netns, RouterSpec, in_namespace};
 use std::io::{ErrorKind, Read, Write};
-use std::net::{IpAddr, SocketAddr, TcpListener, TcpStream};
+use std::net::{IpAddr, SocketAddr, TcpListener, TcpStream, UdpSocket};
 use std::process::Command;
 use std::time::Duration;
 
@@ -139,6 +139,7 @@ async fn site(m: &Machine, n: u32, tenant: &str) -> Site {
         interfaces: vec![interface.id.clone()],
         routes: vec![],
         floating_ips: vec![],
+        forwardings: vec![],
     };
     let netns = m.links.router_namespace(&router.id);
     let site = Site {
@@ -250,6 +251,69 @@ fn guests_go_out_by_the_gateway_and_are_reached_by_their_floating_address() {
 
         m.links.remove_router(&r1.router.id).await.unwrap();
         assert!(!r1.netns.path().exists());
+        m.done().await;
+    });
+}
+
+/// A forwarded port leads to its guest's port, from outside and from a neighbour; no other port does, and none of another protocol.
+#[test]
+fn a_forwarded_port_leads_to_its_guest_and_no_other_does() {
+    host(|| async {
+        let mut m = machine(720).await;
+        let n1 = m.network("n1");
+        let mut site = site(&m, 10, "n1").await;
+        let at = |last: u8| port(0x20 + u32::from(last), &n1, &[&format!("10.0.0.{last}")], &["open"]);
+        let (p5, p6) = (at(5), at(6));
+        let a = guest(&mut m, p5, "10.0.0.5/24", "10.0.0.1").await;
+        let b = guest(&mut m, p6, "10.0.0.6/24", "10.0.0.1").await;
+        let on_a = listen(Some(&a), "10.0.0.5:80");
+        let on_b = listen(Some(&b), "10.0.0.6:81");
+        let udp = in_namespace(&a.path(), || UdpSocket::bind("10.0.0.5:53").unwrap()).unwrap();
+        udp.set_read_timeout(Some(Duration::from_secs(5))).unwrap();
+        let forward = |id: &str, protocol, external_port, last: u8, internal_port| Forwarding {
+            id: id.into(),
+            floating: [203, 0, 113, 50].into(),
+            protocol,
+            external_port,
+            fixed: [10, 0, 0, last].into(),
+            internal_port,
+        };
+        site.router.forwardings = vec![
+            forward("one", 6, 8080, 5, 80),
+            forward("two", 6, 8081, 6, 81),
+            forward("dns", 17, 5353, 5, 53),
+        ];
+        assert!(site.apply(&m).await.faults.is_empty());
+        let mut to_a = dial(None, "203.0.113.50:8080").expect("the first port");
+        let (mut at_a, from) = on_a.accept().unwrap();
+        assert_eq!(from.ip(), IpAddr::from([203, 0, 113, 1]));
+        let _b = dial(None, "203.0.113.50:8081").expect("the second port");
+        assert_eq!(peer(&on_b), IpAddr::from([203, 0, 113, 1]));
+        let from_host = UdpSocket::bind("203.0.113.1:0").unwrap();
+        from_host.send_to(b"who", "203.0.113.50:5353").unwrap();
+        let mut bytes = [0; 8];
+        let (n, asks) = udp.recv_from(&mut bytes).expect("the datagram comes in");
+        assert_eq!((&bytes[..n], asks.ip()), (&b"who"[..], IpAddr::from([203, 0, 113, 1])));
+        // A neighbour of the guest, by the outer address.
+        let _c = dial(Some(&b), "203.0.113.50:8080").expect("hairpin");
+        assert_eq!(peer(&on_a), IpAddr::from([203, 0, 113, 10]));
+        // Nothing else of the address leads in: it is the router's own, which has nothing there.
+        for port in [80, 81, 5353] {
+            let to: SocketAddr = format!("203.0.113.50:{port}").parse().unwrap();
+            assert!(
+                TcpStream::connect_timeout(&to, Duration::from_millis(1500)).is_err(),
+                "{port}"
+            );
+        }
+        // The live connection ends with its forwarding, the other forwarding goes on.
+        to_a.write_all(b"x").unwrap();
+        at_a.read_exact(&mut [0]).unwrap();
+        site.router.forwardings.remove(0);
+        assert!(site.apply(&m).await.ended >= 1);
+        let to: SocketAddr = "203.0.113.50:8080".parse().unwrap();
+        assert!(TcpStream::connect_timeout(&to, Duration::from_millis(1500)).is_err());
+        let _b = dial(None, "203.0.113.50:8081").expect("the second port still");
+        m.links.remove_router(&site.router.id).await.unwrap();
         m.done().await;
     });
 }

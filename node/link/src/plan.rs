@@ -263,6 +263,9 @@ pub(crate) fn router(spec: &RouterSpec<'_>) -> Result<Desired> {
         for fip in &router.floating_ips {
             link.addrs.insert((fip.floating.into(), 32));
         }
+        for forwarding in &router.forwardings {
+            link.addrs.insert((forwarding.floating.into(), 32));
+        }
         if link.up {
             for subnet in network
                 .subnets

@@ -67,6 +67,7 @@ fn router_fixture() -> (Router, Vec<Port>, Vec<Network>) {
             fixed: [10, 0, 0, 5].into(),
             port_id: "x".into(),
         }],
+        forwardings: vec![],
     };
     (router, ports, vec![inside, outside])
 }

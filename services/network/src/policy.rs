@@ -184,6 +184,10 @@ pub const POLICY: &[RuleDefault] = rules! {
     "get_floatingip" => READER,
     "update_floatingip" => MEMBER,
     "delete_floatingip" => MEMBER,
+    "create_floatingip_port_forwarding" => MEMBER,
+    "get_floatingip_port_forwarding" => READER,
+    "update_floatingip_port_forwarding" => MEMBER,
+    "delete_floatingip_port_forwarding" => MEMBER,
     "get_floatingips_tags" => READER,
     "update_floatingips_tags" => MEMBER,
 

@@ -32,6 +32,7 @@ const KINDS: &[&str] = &[
     "port",
     "router",
     "floating_ip",
+    "port_forwarding",
     "security_group",
     "security_group_rule",
     "address_group",
@@ -483,6 +484,23 @@ fn router_item(snapshot: &Snapshot, router: &Object<network::Router>) -> api::Ro
         })
         .collect();
     floating_ips.sort_by(|a, b| a.id.cmp(&b.id));
+    let mut forwardings: Vec<api::Forwarding> = snapshot
+        .find::<network::PortForwarding>("router", &router.id)
+        .filter_map(|f| {
+            let protocols = network::port_forwarding::PROTOCOLS;
+            Some(api::Forwarding {
+                id: f.id.to_string(),
+                floating: snapshot
+                    .get::<network::FloatingIp>(&f.floatingip_id)?
+                    .floating_ip_address,
+                protocol: protocols.iter().find(|(name, _)| *name == f.protocol)?.1,
+                external_port: f.external_port,
+                fixed: f.internal_ip_address,
+                internal_port: f.internal_port,
+            })
+        })
+        .collect();
+    forwardings.sort_by(|a, b| a.id.cmp(&b.id));
     api::Router {
         id: router.id.to_string(),
         admin_up: router.admin_state_up,
@@ -494,5 +512,6 @@ fn router_item(snapshot: &Snapshot, router: &Object<network::Router>) -> api::Ro
         interfaces,
         routes: router.routes.iter().map(|r| (r.destination, r.nexthop)).collect(),
         floating_ips,
+        forwardings,
     }
 }

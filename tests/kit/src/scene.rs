@@ -127,13 +127,19 @@ impl Scene {
         let (network, subnet) = self.kit.network(&who, "net", "10.0.0.0/24").await;
         let body = json!({"network_id": network, "cidr": "10.0.1.0/24", "ip_version": 4});
         self.subnet2 = id(&self.make(&who, &v2("subnets"), "subnet", body).await);
-        let port = self.kit.port(&who, &network).await;
+        // On the subnet behind the router.
+        let port = json!({"network_id": network, "fixed_ips": [{"subnet_id": subnet}]});
+        let port = id(&self.make(&who, &v2("ports"), "port", port).await);
         let router = json!({"name": "r", "external_gateway_info": {"network_id": self.external}});
         let router = id(&self.make(&who, &v2("routers"), "router", router).await);
         let interface = v2(&format!("routers/{router}/add_router_interface"));
         self.kit.put(&who, &interface, json!({"subnet_id": subnet})).await;
         let fip = json!({"floating_network_id": self.external});
         let fip = id(&self.make(&who, &v2("floatingips"), "floatingip", fip).await);
+        let forwarding =
+            json!({"protocol": "tcp", "external_port": 8080, "internal_port": 80, "internal_port_id": port});
+        let path = v2(&format!("floatingips/{fip}/port_forwardings"));
+        let forwarding = id(&self.make(&who, &path, "port_forwarding", forwarding).await);
         let group = id(&self
             .make(&who, &v2("security-groups"), "security_group", json!({"name": "sg"}))
             .await);
@@ -214,6 +220,7 @@ impl Scene {
             ("network/ports", port),
             ("network/routers", router),
             ("network/floatingips", fip),
+            ("network/port_forwardings", forwarding),
             ("network/security-groups", group),
             ("network/security-group-rules", rule),
             ("network/quotas", self.blue.id.clone()),
@@ -519,6 +526,11 @@ impl Scene {
             }
             ("POST", "/v2.0/floatingips") => {
                 json!({"floatingip": {"floating_network_id": self.external, "description": "x"}})
+            }
+            ("POST", "/v2.0/floatingips/{id}/port_forwardings") => json!({"port_forwarding": {"protocol": "udp",
+                "external_port": 53, "internal_port": 53, "internal_port_id": value("ports"), "description": "x"}}),
+            ("PUT", "/v2.0/floatingips/{id}/port_forwardings/{forwarding_id}") => {
+                json!({"port_forwarding": {"external_port": 8081, "internal_port": 81, "description": "x"}})
             }
             ("PUT", "/v2.0/floatingips/{id}") => json!({"floatingip": {"port_id": null, "description": "x"}}),
             ("POST", "/v2.0/security-groups") => json!({"security_group": {"name": "sg2", "description": "x"}}),

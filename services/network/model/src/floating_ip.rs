@@ -2,9 +2,10 @@
 //! gateway is on that network.
 
 use crate::{
-    FixedIpRequest, Meta, Network, NetworkId, Port, PortId, PortRequest, Router, RouterId, Subnet, SubnetId, address,
-    errors, keys,
+    FixedIpRequest, Meta, Network, NetworkId, Port, PortForwarding, PortId, PortRequest, Router, RouterId, Subnet,
+    SubnetId, address, errors, keys,
     port::{plan_create_port, plan_drop_port},
+    port_forwarding,
     port_plan::subnets_of,
     quota, router,
 };
@@ -220,6 +221,7 @@ pub fn plan_delete_floating_ip(snapshot: &Snapshot, txn: &mut Txn, read: &Object
     if let Some(port) = snapshot.get::<Port>(&fip.floating_port_id) {
         plan_drop_port(snapshot, txn, &port);
     }
+    port_forwarding::drop_with(snapshot, txn, &read.id);
     quota::release(txn, &fip.project_id, "floatingip");
     txn.delete(read);
 }
@@ -250,28 +252,8 @@ fn lead_to(
     fixed_ip: Option<IpAddr>,
 ) -> Result<()> {
     let port = keys::look::<Port>(snapshot, txn, port_id).ok_or_else(|| errors::port_not_found(port_id))?;
-    let v4: Vec<&crate::FixedIp> = port.fixed_ips.iter().filter(|f| f.ip_address.is_ipv4()).collect();
-    let fixed = match (fixed_ip, v4.as_slice()) {
-        (Some(ip), _) => *v4.iter().find(|f| f.ip_address == ip).ok_or_else(|| {
-            errors::bad_request(
-                "floatingip",
-                format!("port {port_id} does not have fixed ip {ip}; name one of its IPv4 addresses"),
-            )
-        })?,
-        (None, [one]) => *one,
-        (None, []) => {
-            return Err(errors::bad_request(
-                "floatingip",
-                format!("port {port_id} has no fixed IPv4 address to lead a floating IP to"),
-            ));
-        }
-        (None, _) => {
-            return Err(errors::bad_request(
-                "floatingip",
-                format!("port {port_id} has multiple fixed IPv4 addresses; name one as fixed_ip_address"),
-            ));
-        }
-    };
+    let fixed = fixed_of(port_id, &port, fixed_ip)?;
+    port_forwarding::check_not_forwarded(snapshot, (id, fip), port_id, fixed.ip_address)?;
     let name = pair(port_id, fixed.ip_address);
     let key = keys::claim(CLAIM, &fip.floating_network_id, &name);
     let holder = snapshot
@@ -287,23 +269,7 @@ fn lead_to(
             ),
         ));
     }
-    let way = router_between(snapshot, &fixed.subnet_id, &fip.floating_network_id).ok_or_else(|| {
-        errors::refuse(
-            ErrorKind::NotFound,
-            "ExternalGatewayForFloatingIPNotFound",
-            format!(
-                "External network {} is not reachable from subnet {}: no router joins them, so port {port_id} cannot be \
-                 associated with a floating IP. Give a router a gateway on the one and an interface on the other.",
-                fip.floating_network_id, fixed.subnet_id
-            ),
-        )
-    })?;
-    // A gateway or interface that goes away at this moment conflicts.
-    keys::hold_epoch(snapshot, txn, &format!("router:{way}"));
-    keys::alive::<Router>(txn, &way);
-    // So does a port that goes away or changes its addresses.
-    keys::alive::<Port>(txn, port_id);
-    txn.bump_epoch(&format!("fips:{port_id}"));
+    let way = hold_way(snapshot, txn, port_id, &fixed.subnet_id, &fip.floating_network_id)?;
     if snapshot.owner(CLAIM, &fip.floating_network_id, &name).is_none() {
         txn.claim(CLAIM, &fip.floating_network_id, &name, id);
     }
@@ -311,6 +277,54 @@ fn lead_to(
     fip.fixed_ip_address = Some(fixed.ip_address);
     fip.router_id = Some(way);
     Ok(())
+}
+
+/// The address of a port that is asked for, or its only IPv4 address.
+pub(crate) fn fixed_of(port_id: &PortId, port: &Port, wanted: Option<IpAddr>) -> Result<crate::FixedIp> {
+    let v4: Vec<&crate::FixedIp> = port.fixed_ips.iter().filter(|f| f.ip_address.is_ipv4()).collect();
+    let refused = |why: String| Err(errors::bad_request("floatingip", why));
+    match (wanted, v4.as_slice()) {
+        (Some(ip), _) => match v4.iter().find(|f| f.ip_address == ip) {
+            Some(fixed) => Ok((*fixed).clone()),
+            None => refused(format!(
+                "port {port_id} does not have fixed ip {ip}; name one of its IPv4 addresses"
+            )),
+        },
+        (None, [one]) => Ok((*one).clone()),
+        (None, []) => refused(format!(
+            "port {port_id} has no fixed IPv4 address to lead a floating IP to"
+        )),
+        (None, _) => refused(format!(
+            "port {port_id} has multiple fixed IPv4 addresses; name one as fixed_ip_address"
+        )),
+    }
+}
+
+/// The router on the way from an external network to a port's subnet, held so that its gateway, that interface and the port stay.
+pub(crate) fn hold_way(
+    snapshot: &Snapshot,
+    txn: &mut Txn,
+    port: &PortId,
+    subnet: &SubnetId,
+    network: &NetworkId,
+) -> Result<RouterId> {
+    let way = router_between(snapshot, subnet, network).ok_or_else(|| {
+        errors::refuse(
+            ErrorKind::NotFound,
+            "ExternalGatewayForFloatingIPNotFound",
+            format!(
+                "External network {network} is not reachable from subnet {subnet}: no router joins them, so port {port} cannot be \
+                 associated with a floating IP. Give a router a gateway on the one and an interface on the other.",
+            ),
+        )
+    })?;
+    // A gateway or interface that goes away at this moment conflicts.
+    keys::hold_epoch(snapshot, txn, &format!("router:{way}"));
+    keys::alive::<Router>(txn, &way);
+    // So does a port that goes away or changes its addresses, or whose other floating IPs change.
+    keys::alive::<Port>(txn, port);
+    keys::hold_epoch(snapshot, txn, &format!("fips:{port}"));
+    Ok(way)
 }
 
 /// The router with an interface on a subnet and its gateway on an external network.
@@ -334,13 +348,21 @@ fn router_between(snapshot: &Snapshot, subnet: &SubnetId, external: &NetworkId) 
     candidates.into_iter().map(|(_, id)| id).find(fits)
 }
 
-/// The status that the API shows: ACTIVE when it leads to a port and its router's gateway works.
+/// The router on the way, as a whole or for its forwarded ports.
 #[must_use]
-pub fn floating_ip_status(snapshot: &Snapshot, fip: &FloatingIp) -> &'static str {
-    let works = fip
-        .router_id
+pub fn floating_ip_router(snapshot: &Snapshot, id: &str, fip: &FloatingIp) -> Option<RouterId> {
+    let whole = fip.router_id.clone().filter(|_| fip.port_id.is_some());
+    whole.or_else(|| {
+        let mut forwardings = snapshot.find::<PortForwarding>("floatingip", id);
+        forwardings.next().map(|f| f.router_id.clone())
+    })
+}
+
+/// The status that the API shows: ACTIVE when it leads to a port, or one of its ports does, and its router's gateway works.
+#[must_use]
+pub fn floating_ip_status(snapshot: &Snapshot, id: &str, fip: &FloatingIp) -> &'static str {
+    let works = floating_ip_router(snapshot, id, fip)
         .as_ref()
-        .filter(|_| fip.port_id.is_some())
         .and_then(|id| snapshot.get::<Router>(id))
         .and_then(|r| r.value.gateway.clone())
         .and_then(|g| snapshot.get::<Port>(&g.port_id))

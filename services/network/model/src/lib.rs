@@ -20,7 +20,7 @@
 //! | `address-group:<group>` | rules that name an address group | its deletion |
 //! | `flavors:<profile>` | flavors that offer a profile | its deletion |
 //! | `default-rules`, `default-statefulness` | a new or deleted one | the same |
-//! | `fips:<port>` | floating IPs of a port | deletion of the port, change of its addresses |
+//! | `fips:<port>` | floating IPs of a port, forwardings to it | deletion of the port, change of its addresses |
 
 pub mod address;
 pub mod address_group;
@@ -41,6 +41,7 @@ pub mod metering;
 pub mod network;
 pub mod observed;
 pub mod port;
+pub mod port_forwarding;
 mod port_plan;
 pub mod protocol;
 pub mod quota;
@@ -72,6 +73,7 @@ pub use observed::{ObservedPort, plan_observe_port, port_is_up};
 pub use port::{
     AddressPair, DhcpOption, FixedIp, FixedIpRequest, Port, PortId, PortRequest, plan_create_port, plan_delete_port,
 };
+pub use port_forwarding::{PortForwarding, PortForwardingId};
 pub use quota::{Quota, over_quota};
 pub use rbac::{RbacPolicy, RbacPolicyId};
 pub use router::{Gateway, Route, Router, RouterId, pick_host, plan_host_routers};
@@ -90,6 +92,7 @@ pub fn register(r: &mut maru_store::Registry) {
         .register::<Port>()
         .register::<Router>()
         .register::<FloatingIp>()
+        .register::<PortForwarding>()
         .register::<SecurityGroup>()
         .register::<SecurityGroupRule>()
         .register::<Quota>()

@@ -330,7 +330,7 @@ pub fn plan_delete_network(snapshot: &Snapshot, txn: &mut Txn, read: &Object<Net
     // As upstream: floating IPs that lead nowhere go with their external network.
     let idle: Vec<Object<FloatingIp>> = snapshot
         .find::<FloatingIp>("network", id)
-        .filter(|f| f.value.port_id.is_none())
+        .filter(|f| f.value.port_id.is_none() && crate::port_forwarding::forwardings_of(snapshot, &f.id).is_empty())
         .collect();
     let goes =
         |p: &Object<Port>| p.value.device_owner == dhcp::OWNER || idle.iter().any(|f| f.value.floating_port_id == p.id);

@@ -2,8 +2,8 @@
 //! happen one at a time.
 
 use crate::{
-    FixedIpRequest, FloatingIp, Meta, Network, NetworkId, Port, PortId, PortRequest, Subnet, SubnetId, TombstoneRouter,
-    errors, keys,
+    FixedIpRequest, FloatingIp, Meta, Network, NetworkId, Port, PortForwarding, PortId, PortRequest, Subnet, SubnetId,
+    TombstoneRouter, errors, keys,
     port::{PortChange, plan_create_port, plan_drop_port, plan_update_port},
     quota,
     router::{GATEWAY, Gateway, INTERFACE, Route, Router, RouterId, interfaces, pick_host},
@@ -12,6 +12,7 @@ use crate::{
 use ipnet::IpNet;
 use maru_base::{ErrorKind, ProjectId, Result};
 use maru_store::{Object, Snapshot, Txn};
+use std::net::IpAddr;
 
 /// A wished gateway.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -199,13 +200,18 @@ pub fn plan_delete_router(snapshot: &Snapshot, txn: &mut Txn, read: &Object<Rout
 }
 
 fn refuse_while_floating(snapshot: &Snapshot, id: &RouterId) -> Result<()> {
-    match snapshot.find::<FloatingIp>("router", id).next() {
+    let whole = snapshot.find::<FloatingIp>("router", id).next();
+    let forwarded = snapshot.find::<PortForwarding>("router", id).next();
+    let needs = whole
+        .map(|f| f.floating_ip_address.to_string())
+        .or_else(|| forwarded.map(|f| format!("{} (its port {})", f.floatingip_id, f.external_port)));
+    match needs {
         None => Ok(()),
-        Some(fip) => Err(errors::conflict(
+        Some(needs) => Err(errors::conflict(
             "RouterExternalGatewayInUseByFloatingIp",
             format!(
-                "The gateway of router {id} cannot be changed: floating IP {} needs it; disassociate its floating IPs first.",
-                fip.value.floating_ip_address
+                "The gateway of router {id} cannot be changed: floating IP {needs} needs it; disassociate its floating IPs, and delete their \
+                 port forwardings, first."
             ),
         )),
     }
@@ -519,24 +525,30 @@ pub fn plan_remove_interface(
         }
     };
     let gone: Vec<SubnetId> = port.value.fixed_ips.iter().map(|f| f.subnet_id.clone()).collect();
-    for fip in snapshot.find::<FloatingIp>("router", id) {
-        let inner = fip.value.port_id.as_ref().and_then(|p| snapshot.get::<Port>(p));
-        let through = inner.is_some_and(|p| {
-            p.value
-                .fixed_ips
-                .iter()
-                .any(|f| Some(f.ip_address) == fip.value.fixed_ip_address && gone.contains(&f.subnet_id))
-        });
-        if through {
-            return Err(errors::conflict(
-                "RouterInterfaceInUseByFloatingIP",
-                format!(
-                    "Router interface for subnet {} on router {id} cannot be deleted, as floating IP {} needs it.",
-                    gone.first().map(SubnetId::as_str).unwrap_or_default(),
-                    fip.value.floating_ip_address
-                ),
-            ));
-        }
+    let through = |port: &PortId, ip: IpAddr| {
+        snapshot.get::<Port>(port).is_some_and(|p| {
+            let mut fixed = p.value.fixed_ips.iter();
+            fixed.any(|f| f.ip_address == ip && gone.contains(&f.subnet_id))
+        })
+    };
+    let whole = snapshot.find::<FloatingIp>("router", id).find(|f| {
+        let end = f.port_id.as_ref().zip(f.fixed_ip_address);
+        end.is_some_and(|(port, ip)| through(port, ip))
+    });
+    let forwarded = snapshot
+        .find::<PortForwarding>("router", id)
+        .find(|f| through(&f.internal_port_id, f.internal_ip_address.into()));
+    let needs = whole
+        .map(|f| f.floating_ip_address.to_string())
+        .or_else(|| forwarded.map(|f| format!("{} (its port {})", f.floatingip_id, f.external_port)));
+    if let Some(needs) = needs {
+        return Err(errors::conflict(
+            "RouterInterfaceInUseByFloatingIP",
+            format!(
+                "Router interface for subnet {} on router {id} cannot be deleted, as floating IP {needs} needs it.",
+                gone.first().map(SubnetId::as_str).unwrap_or_default(),
+            ),
+        ));
     }
     let cidrs: Vec<IpNet> = gone
         .iter()

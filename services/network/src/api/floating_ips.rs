@@ -4,6 +4,7 @@ use super::{
     body::{self, Body},
     candidates,
     networks::domain,
+    port_forwardings,
     row::{self, List, Row},
 };
 use crate::{
@@ -14,7 +15,8 @@ use maru_auth::Target;
 use maru_base::Result;
 use maru_http::{Reply, Request};
 use maru_network_model::{
-    FloatingIp, FloatingIpRequest, NetworkId, Port, PortId, SubnetId, errors, floating_ip::floating_ip_status,
+    FloatingIp, FloatingIpRequest, NetworkId, Port, PortId, SubnetId, errors,
+    floating_ip::{floating_ip_router, floating_ip_status},
     observed::port_status,
 };
 use maru_store::Snapshot;
@@ -38,6 +40,7 @@ const LIST: List = List {
         "dns_name",
         "dns_domain",
         "port_details",
+        "port_forwardings",
         "created_at",
         "updated_at",
         "revision_number",
@@ -59,16 +62,20 @@ fn row_of(snapshot: &Snapshot, id: &str, f: &FloatingIp) -> Row {
         .project(&f.project_id)
         .with("floating_ip_address", f.floating_ip_address.to_string())
         .with("floating_network_id", f.floating_network_id.as_str())
-        .with("router_id", text(f.router_id.as_ref().map(|r| r.as_str())))
+        .with(
+            "router_id",
+            text(floating_ip_router(snapshot, id, f).as_ref().map(|r| r.as_str())),
+        )
         .with("port_id", text(f.port_id.as_ref().map(|p| p.as_str())))
         .with(
             "fixed_ip_address",
             f.fixed_ip_address.map_or(Value::Null, |a| a.to_string().into()),
         )
-        .with("status", floating_ip_status(snapshot, f))
+        .with("status", floating_ip_status(snapshot, id, f))
         .with("dns_name", f.dns_name.as_str())
         .with("dns_domain", f.dns_domain.as_str())
         .with("port_details", details)
+        .with("port_forwardings", port_forwardings::shown(snapshot, id))
         .meta(&f.meta)
 }
 
@@ -93,7 +100,7 @@ fn request_of(request: &Request, mut b: Body) -> Result<FloatingIpRequest> {
             "fixed_ip_address cannot be specified without a port_id",
         ));
     }
-    b.finish(&["router_id", "port_details"])?;
+    b.finish(&["router_id", "port_details", "port_forwardings"])?;
     Ok(r)
 }
 
@@ -144,6 +151,7 @@ pub(crate) async fn update(app: Arc<App>, mut request: Request) -> Result<Reply>
     b.finish(&[
         "router_id",
         "port_details",
+        "port_forwardings",
         "floating_ip_address",
         "floating_network_id",
         "subnet_id",

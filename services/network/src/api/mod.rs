@@ -11,6 +11,7 @@ mod floating_ips;
 mod ip_availability;
 mod metering;
 mod networks;
+mod port_forwardings;
 mod ports;
 mod quotas;
 mod rbac_policies;
@@ -181,7 +182,17 @@ pub(crate) fn routes(app: Arc<App>) -> Vec<Route> {
         .get("/v2.0/quotas/{project}/details", "get_quota", quotas::details)
         .get("/v2.0/quotas/{project}/details.json", "get_quota", quotas::details);
     let r = rbac_routes(metering_routes(pool_routes(tags::routes(r))));
-    flavor_routes(group_routes(r)).build()
+    forwarding_routes(flavor_routes(group_routes(r))).build()
+}
+
+fn forwarding_routes(r: Routes<App>) -> Routes<App> {
+    let all = "/v2.0/floatingips/{id}/port_forwardings";
+    let one = "/v2.0/floatingips/{id}/port_forwardings/{forwarding_id}";
+    r.get(all, "get_floatingip_port_forwarding", port_forwardings::list)
+        .post(all, "create_floatingip_port_forwarding", port_forwardings::create)
+        .get(one, "get_floatingip_port_forwarding", port_forwardings::show)
+        .put(one, "update_floatingip_port_forwarding", port_forwardings::update)
+        .delete(one, "delete_floatingip_port_forwarding", port_forwardings::delete)
 }
 
 fn pool_routes(r: Routes<App>) -> Routes<App> {

@@ -215,6 +215,24 @@ async fn what_no_back_end_offers_is_an_error_that_is_told() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_group_type_is_renamed_by_its_old_name() {
+    let s = stage().await;
+    let admin = s.kit.admin();
+    let body = json!({"group_type": {"name": "old"}});
+    let kind = id(&s.call(&admin, "POST", "group_types", body).await.expect(202)["group_type"]);
+    let to = |name: &str| json!({"group_type": {"name": name}});
+    let renamed = s.call(&admin, "PUT", "group_types/old", to("new")).await.expect(200);
+    assert_eq!(renamed["group_type"]["id"], kind.as_str());
+    assert_eq!(renamed["group_type"]["name"], "new");
+    // What is not there is told so, even if there is one of the new name.
+    s.call(&admin, "PUT", "group_types/old", to("new")).await.expect(404);
+    s.call(&admin, "DELETE", "group_types/new", Value::Null)
+        .await
+        .expect(202);
+    s.kit.audit_consistency().await;
+}
+
+#[tokio::test(start_paused = true)]
 async fn no_quota_of_groups_is_passed_by_any_race() {
     let s = stage().await;
     let kind = s.group_type(json!({})).await;

@@ -39,7 +39,8 @@ pub use observe::{
 };
 pub use plan::{
     check_still, find_snapshot, find_volume, plan_create_snapshot, plan_create_volume, plan_delete_snapshot,
-    plan_delete_volume, plan_forget_snapshot, plan_forget_volume, plan_remove_snapshot, plan_remove_volume, type_epoch,
+    plan_delete_volume, plan_end_epoch, plan_forget_snapshot, plan_forget_volume, plan_remove_snapshot,
+    plan_remove_volume, type_epoch,
 };
 pub use qos::{Consumer, Qos, QosId, front_end_limits};
 pub use snapshot::{Snapshot, SnapshotId, SnapshotStatus, snapshot_of_bytes};

@@ -5,7 +5,7 @@ use crate::{
     VolumeId, VolumeType, attachments_of, group_epoch, quota,
 };
 use maru_base::{Error, Result};
-use maru_store::{Object, Txn};
+use maru_store::{Guard, Key, Object, Op, Txn};
 
 /// A volume that exists.
 ///
@@ -79,6 +79,16 @@ pub fn plan_create_volume(
 #[must_use]
 pub fn type_epoch(id: &str) -> String {
     format!("volume_type:{id}")
+}
+
+/// Ends an epoch together with its parent: of this and a transaction that bumps it at the same moment, one is planned again.
+pub fn plan_end_epoch(snapshot: &maru_store::Snapshot, txn: &mut Txn, epoch: &str) {
+    let key = Key::of(&["epoch", epoch]);
+    txn.guard(match snapshot.raw(&key) {
+        Some((revision, _)) => Guard::At(key.clone(), revision),
+        None => Guard::Absent(key.clone()),
+    });
+    txn.op(Op::Delete(key));
 }
 
 /// What refuses a deletion whatever the status is: snapshots, attachments, copies that are being made of it.

@@ -10,8 +10,8 @@ use crate::{
 use maru_auth::Target;
 use maru_base::{Error, Result};
 use maru_http::{Reply, Request};
-use maru_store::{Object, Op, Snapshot, Txn};
-use maru_volume_model::{Group, GroupType, GroupTypeId, group_type_epoch};
+use maru_store::{Object, Snapshot, Txn};
+use maru_volume_model::{Group, GroupType, GroupTypeId, group_type_epoch, plan_end_epoch};
 use serde::Deserialize;
 use serde_json::{Value, json};
 use std::{collections::BTreeMap, sync::Arc};
@@ -173,25 +173,26 @@ pub(crate) async fn create(app: Arc<App>, mut request: Request) -> Result<Reply>
     Reply::json(202, &json!({"group_type": view(&request, &kind)}))
 }
 
-/// One change of one group type.
+/// One change of one group type; the address may be its name, and the change may give it another.
 async fn edit(
     app: &App,
     request: &Request,
-    change: impl Fn(&Snapshot, &mut Txn, &mut GroupType) -> Result<()> + Send,
+    change: impl Fn(&Snapshot, &mut Txn, &GroupTypeId, &mut GroupType) -> Result<()> + Send,
 ) -> Result<Object<GroupType>> {
     wire::since(request, 11)?;
-    app.store
+    let id = app
+        .store
         .plan(|snapshot| {
             let kind = find(request, snapshot, request.param("id"))?;
             let mut new = (*kind.value).clone();
             let mut txn = Txn::new();
-            change(snapshot, &mut txn, &mut new)?;
+            change(snapshot, &mut txn, &kind.id, &mut new)?;
             new.updated = Some(maru_base::time::now());
             txn.update(&kind, &new);
-            Ok((txn, ()))
+            Ok((txn, kind.id))
         })
         .await?;
-    find(request, &app.store.snapshot(), request.param("id"))
+    find(request, &app.store.snapshot(), &id)
 }
 
 /// `PUT /group_types/{id}`.
@@ -206,16 +207,15 @@ pub(crate) async fn update(app: Arc<App>, mut request: Request) -> Result<Reply>
     }
     let name = given.name.as_deref().map(check_name).transpose()?;
     let description = wire::text("group_type.description", given.description)?;
-    let kind = edit(&app, &request, |snapshot, txn, kind| {
+    let kind = edit(&app, &request, |snapshot, txn, id, kind| {
         if let Some(name) = &name
             && *name != kind.name
         {
             if snapshot.owner("volume_group_type", "", name).is_some() {
                 return Err(taken(name));
             }
-            let id = find(&request, snapshot, request.param("id"))?.id;
             txn.release("volume_group_type", "", &kind.name);
-            txn.claim("volume_group_type", "", name, &id);
+            txn.claim("volume_group_type", "", name, id);
             kind.name.clone_from(name);
         }
         if description.is_some() {
@@ -226,13 +226,7 @@ pub(crate) async fn update(app: Arc<App>, mut request: Request) -> Result<Reply>
         }
         Ok(())
     })
-    .await;
-    // The address may have been the old name.
-    let kind = match (kind, &name) {
-        (Ok(kind), _) => kind,
-        (Err(_), Some(name)) => find(&request, &app.store.snapshot(), name)?,
-        (Err(e), None) => return Err(e),
-    };
+    .await?;
     Reply::json(200, &json!({"group_type": view(&request, &kind)}))
 }
 
@@ -249,12 +243,7 @@ pub(crate) async fn delete(app: Arc<App>, request: Request) -> Result<Reply> {
             }
             let mut txn = Txn::new();
             // A group that is made at this moment bumps this epoch.
-            let mut epoch = Txn::new();
-            epoch.over_set(snapshot, &group_type_epoch(&kind.id));
-            for guard in epoch.guards() {
-                txn.guard(guard.clone());
-                txn.op(Op::Delete(guard.key().clone()));
-            }
+            plan_end_epoch(snapshot, &mut txn, &group_type_epoch(&kind.id));
             txn.release("volume_group_type", "", &kind.value.name);
             txn.delete(&kind);
             Ok((txn, ()))
@@ -276,7 +265,7 @@ pub(crate) async fn add_specs(app: Arc<App>, mut request: Request) -> Result<Rep
     wire::since(&request, 11)?;
     let specs: BTreeMap<String, String> = body(&mut request, "group_specs").await?;
     wire::check_metadata("group_specs", &specs)?;
-    edit(&app, &request, |_, _, kind| {
+    edit(&app, &request, |_, _, _, kind| {
         kind.specs.extend(specs.clone());
         Ok(())
     })
@@ -301,16 +290,8 @@ pub(crate) async fn spec(app: Arc<App>, request: Request) -> Result<Reply> {
 /// `PUT /group_types/{id}/group_specs/{key}`.
 pub(crate) async fn put_spec(app: Arc<App>, mut request: Request) -> Result<Reply> {
     wire::since(&request, 11)?;
-    let specs: BTreeMap<String, String> = request.json().await?;
-    wire::check_metadata("group_specs", &specs)?;
-    let key = request.param("key").to_owned();
-    if specs.len() != 1 || !specs.contains_key(&key) {
-        return Err(invalid(
-            &key,
-            "Request body and URI mismatch: send the one item of the address.",
-        ));
-    }
-    edit(&app, &request, |_, _, kind| {
+    let specs = wire::one_spec(&mut request, "group_specs").await?;
+    edit(&app, &request, |_, _, _, kind| {
         kind.specs.extend(specs.clone());
         Ok(())
     })
@@ -321,7 +302,7 @@ pub(crate) async fn put_spec(app: Arc<App>, mut request: Request) -> Result<Repl
 /// `DELETE /group_types/{id}/group_specs/{key}`.
 pub(crate) async fn delete_spec(app: Arc<App>, request: Request) -> Result<Reply> {
     let key = request.param("key").to_owned();
-    edit(&app, &request, |_, _, kind| {
+    edit(&app, &request, |_, _, _, kind| {
         kind.specs
             .remove(&key)
             .map(drop)

@@ -7,8 +7,11 @@ use crate::{
 use maru_auth::Target;
 use maru_base::{Error, Result};
 use maru_http::{Reply, Request};
-use maru_store::{Guard, Key, Object, Op, Snapshot, Txn};
-use maru_volume_model::{DEFAULT_TYPE, DefaultType, Encryption, Group, Volume, VolumeType, VolumeTypeId, visible_type};
+use maru_store::{Object, Snapshot, Txn};
+use maru_volume_model::{
+    DEFAULT_TYPE, DefaultType, Encryption, Group, Volume, VolumeType, VolumeTypeId, plan_end_epoch, type_epoch,
+    visible_type,
+};
 use serde::Deserialize;
 use serde_json::{Map, Value, json};
 use std::{
@@ -169,10 +172,6 @@ fn check_name(name: &str) -> Result<String> {
     Ok(name.to_owned())
 }
 
-fn check_specs(field: &str, specs: &BTreeMap<String, String>) -> Result<()> {
-    wire::check_metadata(field, specs)
-}
-
 fn taken(name: &str) -> Error {
     Error::conflict(format!("Volume Type {name} already exists."))
 }
@@ -183,7 +182,7 @@ pub(crate) async fn create(app: Arc<App>, mut request: Request) -> Result<Reply>
     let name = check_name(&given.name)?;
     let description = wire::text("volume_type.description", given.description)?;
     let specs = given.extra_specs.unwrap_or_default();
-    check_specs("volume_type.extra_specs", &specs)?;
+    wire::check_metadata("volume_type.extra_specs", &specs)?;
     let id = VolumeTypeId::new_uuid();
     app.store
         .plan(|snapshot| {
@@ -313,12 +312,7 @@ pub(crate) async fn delete(app: Arc<App>, request: Request) -> Result<Reply> {
             }
             let mut txn = Txn::new();
             // A volume that is made at this moment bumps this epoch.
-            let epoch = Key::of(&["epoch", &format!("volume_type:{}", kind.id)]);
-            txn.guard(match snapshot.raw(&epoch) {
-                Some((revision, _)) => Guard::At(epoch.clone(), revision),
-                None => Guard::Absent(epoch.clone()),
-            });
-            txn.op(Op::Delete(epoch));
+            plan_end_epoch(snapshot, &mut txn, &type_epoch(&kind.id));
             txn.release("volume_type", "", &kind.value.name);
             txn.delete(&kind);
             Ok((txn, ()))
@@ -337,7 +331,7 @@ pub(crate) async fn specs(app: Arc<App>, request: Request) -> Result<Reply> {
 /// `POST /types/{id}/extra_specs`.
 pub(crate) async fn add_specs(app: Arc<App>, mut request: Request) -> Result<Reply> {
     let specs: BTreeMap<String, String> = body(&mut request, "extra_specs").await?;
-    check_specs("extra_specs", &specs)?;
+    wire::check_metadata("extra_specs", &specs)?;
     edit(&app, &request, |snapshot, _, kind| {
         keep_multiattach(snapshot, request.param("id"), kind, &specs)?;
         kind.extra_specs.extend(specs.clone());
@@ -377,15 +371,7 @@ pub(crate) async fn spec(app: Arc<App>, request: Request) -> Result<Reply> {
 
 /// `PUT /types/{id}/extra_specs/{key}`.
 pub(crate) async fn put_spec(app: Arc<App>, mut request: Request) -> Result<Reply> {
-    let specs: BTreeMap<String, String> = request.json().await?;
-    let key = request.param("key").to_owned();
-    check_specs("extra_specs", &specs)?;
-    if specs.len() != 1 || !specs.contains_key(&key) {
-        return Err(invalid(
-            &key,
-            "Request body and URI mismatch: send the one item of the address.",
-        ));
-    }
+    let specs = wire::one_spec(&mut request, "extra_specs").await?;
     edit(&app, &request, |snapshot, _, kind| {
         keep_multiattach(snapshot, request.param("id"), kind, &specs)?;
         kind.extra_specs.extend(specs.clone());

@@ -107,6 +107,20 @@ pub(crate) fn check_item(field: &str, key: &str, value: &str) -> Result<()> {
     Ok(())
 }
 
+/// The body `{key: value}` of the item at an address that ends in `{key}`: that item and no other.
+pub(crate) async fn one_spec(request: &mut Request, field: &str) -> Result<BTreeMap<String, String>> {
+    let specs: BTreeMap<String, String> = request.json().await?;
+    check_metadata(field, &specs)?;
+    let key = request.param("key");
+    if specs.len() != 1 || !specs.contains_key(key) {
+        return Err(invalid(
+            key,
+            "Request body and URI mismatch: send the one item of the address.",
+        ));
+    }
+    Ok(specs)
+}
+
 /// The object of one action: `{"os-extend": {...}}`.
 pub(crate) async fn action(request: &mut Request) -> Result<(String, Value)> {
     let Value::Object(map) = request.json_value().await? else {

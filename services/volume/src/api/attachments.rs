@@ -4,7 +4,7 @@ use crate::{
     App,
     api::{
         list::{self, Row},
-        wire::{self, all_projects, body, invalid, own, time_or_null},
+        wire::{self, body, invalid, own, time_or_null},
     },
 };
 use maru_base::{Error, Result};
@@ -100,12 +100,7 @@ fn summary(read: &Object<Attachment>) -> Value {
 async fn listed(app: &App, request: &Request) -> Result<list::Listed<Object<Attachment>>> {
     wire::since(request, 27)?;
     let snapshot = app.store.current().await?;
-    let mut rows: Vec<Object<Attachment>> = if all_projects(request)? {
-        snapshot.list::<Attachment>().collect()
-    } else {
-        let project = request.caller()?.require_project()?;
-        snapshot.find::<Attachment>("project", project).collect()
-    };
+    let mut rows: Vec<Object<Attachment>> = list::of_project(request, &snapshot)?;
     list::filter(request, &mut rows, FILTERS)?;
     list::page(request, rows, SORT_KEYS)
 }

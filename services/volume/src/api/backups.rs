@@ -4,7 +4,7 @@ use crate::{
     App,
     api::{
         list::{self, Row},
-        wire::{self, Flag, all_projects, body, invalid, links, own, time, time_or_null, typed},
+        wire::{self, Flag, body, invalid, links, time, time_or_null, typed},
     },
     app::volumes as app_volumes,
 };
@@ -80,10 +80,7 @@ const SORT_KEYS: &[&str] = &["id", "name", "status", "size", "created_at", "upda
 
 /// A backup that the caller may see: a foreign one does not exist.
 pub(crate) fn find(request: &Request, snapshot: &Snapshot, id: &str) -> Result<Object<Backup>> {
-    let missing = || Error::not_found(format!("Backup {id} could not be found."));
-    let found = snapshot.get::<Backup>(&BackupId::from(id)).ok_or_else(missing)?;
-    own(request, &found.value.project_id, missing)?;
-    Ok(found)
+    wire::find_own(request, snapshot, "Backup", id, |b: &Backup| &b.project_id)
 }
 
 pub(crate) fn short(request: &Request, backup: &Object<Backup>) -> Value {
@@ -127,12 +124,7 @@ fn view(request: &Request, snapshot: &Snapshot, backup: &Object<Backup>) -> Valu
 
 async fn listed(app: &App, request: &Request) -> Result<(Snapshot, list::Listed<Object<Backup>>)> {
     let snapshot = app.store.current().await?;
-    let mut rows: Vec<Object<Backup>> = if all_projects(request)? {
-        snapshot.list::<Backup>().collect()
-    } else {
-        let project = request.caller()?.require_project()?;
-        snapshot.find::<Backup>("project", project).collect()
-    };
+    let mut rows: Vec<Object<Backup>> = list::of_project(request, &snapshot)?;
     list::filter(request, &mut rows, FILTERS)?;
     let page = list::page(request, rows, SORT_KEYS)?;
     Ok((snapshot, page))

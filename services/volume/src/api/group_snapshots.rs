@@ -3,9 +3,8 @@
 use crate::{
     App,
     api::{
-        groups::{StatusBody, status_of},
         list::{self, Row},
-        wire::{self, body, invalid, own, time, typed},
+        wire::{self, body, invalid, time},
     },
     app::groups as app_groups,
 };
@@ -62,12 +61,9 @@ const SORT_KEYS: &[&str] = &["id", "name", "status", "group_id", "created_at", "
 
 /// A group snapshot that the caller may see: a foreign one does not exist.
 pub(crate) fn find(request: &Request, snapshot: &Snapshot, id: &str) -> Result<Object<GroupSnapshot>> {
-    let missing = || Error::not_found(format!("GroupSnapshot {id} could not be found."));
-    let found = snapshot
-        .get::<GroupSnapshot>(&GroupSnapshotId::from(id))
-        .ok_or_else(missing)?;
-    own(request, &found.value.project_id, missing)?;
-    Ok(found)
+    wire::find_own(request, snapshot, "GroupSnapshot", id, |g: &GroupSnapshot| {
+        &g.project_id
+    })
 }
 
 fn view(request: &Request, read: &Object<GroupSnapshot>) -> Value {
@@ -207,19 +203,11 @@ pub(crate) async fn act(app: Arc<App>, mut request: Request) -> Result<Reply> {
     if name != "reset_status" {
         return Err(Error::bad_request(format!("There is no such action: {name}")));
     }
-    let given: StatusBody = typed("reset_status", value)?;
-    let status = status_of(&given.status)?;
-    app.store
-        .plan(|snapshot| {
-            let read = find(&request, snapshot, request.param("id"))?;
-            let mut new = (*read.value).clone();
-            new.status = status;
-            new.making = false;
-            new.updated = Some(maru_base::time::now());
-            let mut txn = Txn::new();
-            txn.update(&read, &new);
-            Ok((txn, ()))
-        })
-        .await?;
+    super::groups::reset_status(&app, &request, value, find, |of, status| {
+        of.status = status;
+        of.making = false;
+        of.updated = Some(maru_base::time::now());
+    })
+    .await?;
     Ok(Reply::empty(202))
 }

@@ -4,14 +4,14 @@ use crate::{
     App,
     api::{
         list::{self, Row},
-        wire::{self, Flag, body, invalid, own, time, typed},
+        wire::{self, Flag, body, invalid, time, typed},
     },
     app::groups::{self as app_groups, NewGroup, Origin, volumes_of},
 };
 use maru_auth::Target;
 use maru_base::{Error, Result};
 use maru_http::{Reply, Request};
-use maru_store::{Object, Snapshot, Txn};
+use maru_store::{Kind, Object, Snapshot, Txn};
 use maru_volume_model::{Group, GroupId, GroupStatus, VolumeId, VolumeTypeId, quota, visible_type};
 use serde::Deserialize;
 use serde_json::{Value, json};
@@ -57,8 +57,8 @@ struct DeleteBody {
 
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub(crate) struct StatusBody {
-    pub status: String,
+struct StatusBody {
+    status: String,
 }
 
 impl Row for Object<Group> {
@@ -104,10 +104,7 @@ const SORT_KEYS: &[&str] = &["id", "name", "status", "group_type", "created_at",
 
 /// A group that the caller may see: a foreign one does not exist.
 pub(crate) fn find(request: &Request, snapshot: &Snapshot, id: &str) -> Result<Object<Group>> {
-    let missing = || Error::not_found(format!("Group {id} could not be found."));
-    let found = snapshot.get::<Group>(&GroupId::from(id)).ok_or_else(missing)?;
-    own(request, &found.value.project_id, missing)?;
-    Ok(found)
+    wire::find_own(request, snapshot, "Group", id, |g: &Group| &g.project_id)
 }
 
 fn short(group: &Object<Group>) -> Value {
@@ -415,20 +412,12 @@ pub(crate) async fn act(app: Arc<App>, mut request: Request) -> Result<Reply> {
         "reset_status" => {
             wire::since(&request, 20)?;
             request.authorize_rule("group:reset_status", &Target::none())?;
-            let given: StatusBody = typed("reset_status", value)?;
-            let status = status_of(&given.status)?;
-            app.store
-                .plan(|snapshot| {
-                    let group = find(&request, snapshot, request.param("id"))?;
-                    let mut new = (*group.value).clone();
-                    new.status = status;
-                    new.making = false;
-                    new.updated = Some(maru_base::time::now());
-                    let mut txn = Txn::new();
-                    txn.update(&group, &new);
-                    Ok((txn, ()))
-                })
-                .await?;
+            reset_status(&app, &request, value, find, |group, status| {
+                group.status = status;
+                group.making = false;
+                group.updated = Some(maru_base::time::now());
+            })
+            .await?;
         }
         "enable_replication" | "disable_replication" | "failover_replication" | "list_replication_targets" => {
             wire::since(&request, 38)?;
@@ -455,8 +444,30 @@ fn replication_rule(action: &str) -> &'static str {
     }
 }
 
+/// `reset_status` of the object of the address, which `find` finds.
+pub(crate) async fn reset_status<K: Kind>(
+    app: &App,
+    request: &Request,
+    value: Value,
+    find: fn(&Request, &Snapshot, &str) -> Result<Object<K>>,
+    set: fn(&mut K, GroupStatus),
+) -> Result<()> {
+    let given: StatusBody = typed("reset_status", value)?;
+    let status = status_of(&given.status)?;
+    app.store
+        .plan(|snapshot| {
+            let read = find(request, snapshot, request.param("id"))?;
+            let mut new = (*read.value).clone();
+            set(&mut new, status);
+            let mut txn = Txn::new();
+            txn.update(&read, &new);
+            Ok((txn, ()))
+        })
+        .await
+}
+
 /// A status that an administrator may set.
-pub(crate) fn status_of(word: &str) -> Result<GroupStatus> {
+fn status_of(word: &str) -> Result<GroupStatus> {
     GroupStatus::parse(&word.to_lowercase()).ok_or_else(|| {
         invalid(
             "reset_status.status",

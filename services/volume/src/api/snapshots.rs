@@ -4,7 +4,7 @@ use crate::{
     App,
     api::{
         list::{self, Row},
-        wire::{self, Flag, all_projects, invalid, own, time, time_or_null},
+        wire::{self, Flag, invalid, time, time_or_null},
     },
 };
 use maru_auth::Target;
@@ -79,11 +79,7 @@ const SORT_KEYS: &[&str] = &["id", "name", "display_name", "status", "created_at
 
 /// A snapshot that the caller may see: a foreign one does not exist.
 pub(crate) fn find(request: &Request, snapshot: &maru_store::Snapshot, id: &str) -> Result<Object<Snapshot>> {
-    let found = find_snapshot(snapshot, id)?;
-    own(request, &found.value.project_id, || {
-        Error::not_found(format!("Snapshot {id} could not be found."))
-    })?;
-    Ok(found)
+    wire::find_own(request, snapshot, "Snapshot", id, |s: &Snapshot| &s.project_id)
 }
 
 pub(crate) fn view(request: &Request, read: &Object<Snapshot>, whole: bool) -> Value {
@@ -111,12 +107,7 @@ pub(crate) fn view(request: &Request, read: &Object<Snapshot>, whole: bool) -> V
 
 async fn listed(app: &App, request: &Request) -> Result<list::Listed<Object<Snapshot>>> {
     let snapshot = app.store.current().await?;
-    let mut rows: Vec<Object<Snapshot>> = if all_projects(request)? {
-        snapshot.list::<Snapshot>().collect()
-    } else {
-        let project = request.caller()?.require_project()?;
-        snapshot.find::<Snapshot>("project", project).collect()
-    };
+    let mut rows: Vec<Object<Snapshot>> = list::of_project(request, &snapshot)?;
     if let Some(text) = request.query.get("metadata") {
         let pairs = list::dictionary("metadata", text)?;
         rows.retain(|s| pairs.iter().all(|(k, v)| s.value.metadata.get(k) == Some(v)));

@@ -4,7 +4,7 @@ use crate::{
     App,
     api::{
         list::{self, Row},
-        wire::{self, Flag, all_projects, body, invalid, links, own, time},
+        wire::{self, Flag, body, invalid, links, own, time},
     },
 };
 use maru_base::{Error, Result, hex};
@@ -80,12 +80,7 @@ fn view(request: &Request, t: &Object<Transfer>) -> Value {
 
 async fn listed(app: &App, request: &Request) -> Result<list::Listed<Object<Transfer>>> {
     let snapshot = app.store.current().await?;
-    let mut rows: Vec<Object<Transfer>> = if all_projects(request)? {
-        snapshot.list::<Transfer>().collect()
-    } else {
-        let project = request.caller()?.require_project()?;
-        snapshot.find::<Transfer>("project", project).collect()
-    };
+    let mut rows: Vec<Object<Transfer>> = list::of_project(request, &snapshot)?;
     list::filter(request, &mut rows, &["id", "name", "volume_id", "created_at"])?;
     list::page(request, rows, &["id", "name", "created_at"])
 }

@@ -4,7 +4,7 @@ use crate::{
     App,
     api::{
         list::{self, Row},
-        wire::{self, Count, Flag, Link, all_projects, invalid, links, own, time, time_or_null},
+        wire::{self, Count, Flag, Link, invalid, links, own, time, time_or_null},
     },
     app::volumes as app_volumes,
 };
@@ -249,12 +249,7 @@ pub(crate) fn view<'a>(request: &Request, snapshot: &Snapshot, volume: &'a Objec
 
 async fn listed(app: &App, request: &Request) -> Result<(Snapshot, list::Listed<Object<Volume>>)> {
     let snapshot = app.store.current().await?;
-    let mut rows: Vec<Object<Volume>> = if all_projects(request)? {
-        snapshot.list::<Volume>().collect()
-    } else {
-        let project = request.caller()?.require_project()?;
-        snapshot.find::<Volume>("project", project).collect()
-    };
+    let mut rows: Vec<Object<Volume>> = list::of_project(request, &snapshot)?;
     for (name, of) in [("metadata", 0), ("glance_metadata", 1)] {
         if let Some(text) = request.query.get(name) {
             let pairs = list::dictionary(name, text)?;

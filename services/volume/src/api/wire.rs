@@ -4,6 +4,7 @@ use maru_auth::Target;
 use maru_base::{Error, Result};
 use maru_http::Request;
 pub(crate) use maru_http::forms::{Count, Flag, body, invalid, is_uuid, typed};
+use maru_store::{Kind, Object, Snapshot};
 use serde_json::{Map, Value, json};
 use std::collections::BTreeMap;
 
@@ -148,6 +149,20 @@ pub(crate) fn map_of(action: &str, value: Value) -> Result<Map<String, Value>> {
 pub(crate) fn all_projects(request: &Request) -> Result<bool> {
     let asked = request.query.bool("all_tenants")?.unwrap_or(false);
     Ok(asked && request.caller()?.is_admin())
+}
+
+/// An object that the caller may see, of a noun as upstream's refusal writes it: a foreign one does not exist.
+pub(crate) fn find_own<K: Kind>(
+    request: &Request,
+    snapshot: &Snapshot,
+    noun: &str,
+    id: &str,
+    project: fn(&K) -> &str,
+) -> Result<Object<K>> {
+    let missing = || Error::not_found(format!("{noun} {id} could not be found."));
+    let found = snapshot.get::<K>(&K::Id::from(id)).ok_or_else(missing)?;
+    own(request, project(&found.value), missing)?;
+    Ok(found)
 }
 
 /// Authorises for an object; a foreign one does not exist.

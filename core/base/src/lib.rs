@@ -7,6 +7,7 @@ mod durations;
 mod error;
 mod hex;
 mod id;
+pub mod levels;
 pub mod panics;
 pub mod random;
 mod secret;

@@ -12,6 +12,7 @@ use maru_volume_model::{Backend, Volume, find_backend, given_gb};
 use serde::Deserialize;
 use serde_json::{Map, Value, json};
 use std::sync::Arc;
+use tracing::level_filters::LevelFilter;
 
 /// Binaries that clients know: each node has the first, the control plane the others.
 const VOLUME: &str = "cinder-volume";
@@ -211,41 +212,69 @@ fn fits(request: &Request, snapshot: &Snapshot, pool: &Value) -> bool {
     })
 }
 
-/// `PUT /os-services/get-log` and `set-log` (3.32): every part of this process has the level that it was started with.
+/// The part of the log that is meant when none is named.
+const LOG: &str = "maru_volume";
+
+/// `PUT /os-services/get-log` and `set-log` (3.32). All services here are one process with one log: what is set for one of them
+/// holds for all, and until the process ends.
 async fn log(app: &App, request: &mut Request, action: &str) -> Result<Reply> {
     super::wire::since(request, 32)?;
     let given: LogBody = request.json().await?;
-    if action == "set-log" {
-        return Err(Error::not_implemented(
-            "The level of the log is set where the control plane is started (MARU_LOG), not by this request.",
-        ));
-    }
-    let level = tracing::level_filters::LevelFilter::current()
-        .to_string()
-        .to_uppercase();
-    let prefix = given
-        .prefix
-        .filter(|p| !p.is_empty())
-        .unwrap_or_else(|| "maru".to_owned());
+    let prefix = given.prefix.as_deref().filter(|p| !p.is_empty()).unwrap_or(LOG);
     let snapshot = app.store.current().await?;
     let all = backends(&snapshot);
+    let meant = |binary: &str, host: &str| {
+        let binary_is = |w: &str| w.is_empty() || w == "*" || w == binary;
+        given.binary.as_deref().is_none_or(binary_is)
+            && given.server.as_deref().is_none_or(|w| w.is_empty() || w == host)
+    };
     let volumes = all.iter().map(|b| (VOLUME, format!("{}@local", b.value.host)));
     let control = all
         .iter()
         .take(1)
         .flat_map(|b| CONTROL.iter().map(|binary| (*binary, b.value.host.clone())));
-    let levels: Vec<Value> = volumes
+    let services: Vec<_> = volumes
         .chain(control)
-        .filter(|(binary, _)| {
-            given
-                .binary
-                .as_deref()
-                .is_none_or(|w| w.is_empty() || w == "*" || w == *binary)
-        })
-        .filter(|(_, host)| given.server.as_deref().is_none_or(|w| w.is_empty() || w == host))
-        .map(|(binary, host)| json!({"binary": binary, "host": host, "levels": {prefix.as_str(): level.as_str()}}))
+        .filter(|(binary, host)| meant(binary, host))
         .collect();
-    Reply::json(200, &json!({"log_levels": levels}))
+    if action == "set-log" {
+        let level = level_of(given.level.as_deref().unwrap_or_default())?;
+        let levels = maru_base::levels::offered()
+            .ok_or_else(|| Error::not_implemented("This process writes no log whose level could be changed."))?;
+        if !services.is_empty() {
+            levels.set(prefix, level)?;
+        }
+        return Ok(Reply::empty(202));
+    }
+    let level = maru_base::levels::offered().map_or_else(LevelFilter::current, |levels| levels.level(prefix));
+    let rows: Vec<Value> = services
+        .iter()
+        .map(|(binary, host)| json!({"binary": binary, "host": host, "levels": {prefix: word_of(level)}}))
+        .collect();
+    Reply::json(200, &json!({"log_levels": rows}))
+}
+
+/// Levels by upstream's words.
+const LEVELS: &[(&str, LevelFilter)] = &[
+    ("DEBUG", LevelFilter::DEBUG),
+    ("INFO", LevelFilter::INFO),
+    ("WARNING", LevelFilter::WARN),
+    ("ERROR", LevelFilter::ERROR),
+];
+
+fn level_of(word: &str) -> Result<LevelFilter> {
+    let found = LEVELS.iter().find(|(name, _)| name.eq_ignore_ascii_case(word));
+    found.map(|(_, level)| *level).ok_or_else(|| {
+        invalid(
+            "level",
+            format!("'{word}' is not a level; choose from DEBUG, INFO, WARNING, ERROR."),
+        )
+    })
+}
+
+fn word_of(level: LevelFilter) -> String {
+    let found = LEVELS.iter().find(|(_, known)| *known == level);
+    found.map_or_else(|| level.to_string().to_uppercase(), |(name, _)| (*name).to_owned())
 }
 
 #[derive(Debug, Deserialize)]
@@ -254,7 +283,6 @@ struct LogBody {
     binary: Option<String>,
     server: Option<String>,
     prefix: Option<String>,
-    #[allow(dead_code)]
     level: Option<String>,
 }
 

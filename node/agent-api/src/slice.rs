@@ -362,6 +362,29 @@ pub struct Port {
     pub extra_dhcp_opts: Vec<(String, String, u8)>,
     /// The fully qualified name handed out by DHCP.
     pub dns_name: String,
+    /// What binds its traffic.
+    #[serde(default)]
+    pub qos: PortQos,
+}
+
+/// What binds a port's traffic.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct PortQos {
+    /// Into the guest.
+    pub ingress: Option<RateLimit>,
+    /// Out of the guest.
+    pub egress: Option<RateLimit>,
+    /// The mark of packets out of the guest (DSCP, RFC 2474).
+    pub dscp: Option<u8>,
+}
+
+/// At most so much in a second.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RateLimit {
+    /// Kilobits in a second.
+    pub kbps: u32,
+    /// Kilobits at once; 0 leaves it to the node.
+    pub burst_kbits: u32,
 }
 
 /// A security group.

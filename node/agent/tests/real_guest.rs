@@ -105,6 +105,7 @@ fn slice(digest: &str, key: &str) -> Vec<Item> {
             admin_up: true,
             extra_dhcp_opts: vec![],
             dns_name: "vm1".into(),
+            qos: maru_agent_api::slice::PortQos::default(),
         })
     };
     let subnet = |id: &str, cidr: &str, gateway: &str, dhcp: Option<&str>| Subnet {

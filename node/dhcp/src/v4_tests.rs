@@ -49,6 +49,7 @@ pub(crate) fn port() -> Port {
         admin_up: true,
         extra_dhcp_opts: vec![],
         dns_name: "web-1.example.org.".into(),
+        qos: maru_agent_api::slice::PortQos::default(),
     }
 }
 

@@ -238,6 +238,7 @@ mod tests {
             admin_up: true,
             extra_dhcp_opts: vec![],
             dns_name: String::new(),
+            qos: maru_agent_api::slice::PortQos::default(),
         };
         NetworkView::new(&network, [&port])
     }

@@ -126,6 +126,7 @@ fn port() -> Port {
         admin_up: true,
         extra_dhcp_opts: vec![],
         dns_name: String::new(),
+        qos: maru_agent_api::slice::PortQos::default(),
     }
 }
 

@@ -5,7 +5,7 @@ use crate::model::{FirewallInput, RuleFault};
 use crate::rules::Match;
 use crate::text::{Family, Ruleset};
 use ipnet::IpNet;
-use maru_agent_api::slice::{Port, SecurityGroup};
+use maru_agent_api::slice::{Port, RateLimit, SecurityGroup};
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, Ipv6Addr};
 
@@ -312,24 +312,36 @@ fn one_port(
             "its network has not been delivered, or has no conntrack zone of its own; its tap is cut off".into(),
         );
     };
+    let (out, into) = qos_chains(port, c);
     if !port.port_security {
-        verdict(c, "accept");
+        for (map, chain) in [("source", out), ("target", into)] {
+            let text = match chain {
+                None => "accept".to_owned(),
+                Some(limits) => {
+                    let free = format!("f{limits}");
+                    c.ruleset.chain(
+                        Family::Bridge,
+                        free.clone(),
+                        vec![format!("jump {limits}"), "accept".into()],
+                    );
+                    format!("goto {free}")
+                }
+            };
+            c.ruleset.map(Family::Bridge, map, tap.clone(), text);
+        }
         return Ok(());
     }
     // A port whose addresses cannot be checked sends nothing.
     let by_mac = sources(port, c).inspect_err(|_| verdict(c, "drop"))?;
 
-    source_chains(id, &by_mac, &mut c.ruleset);
+    source_chains(id, &by_mac, out.as_deref(), &mut c.ruleset);
     let macs = list(by_mac.keys());
-    c.ruleset.chain(
-        Family::Bridge,
-        format!("t-{id}"),
-        vec![
-            // Frames for others that the bridge floods are not for this guest to see (attack class E3).
-            format!("ether daddr & 01:00:00:00:00:00 == 00:00:00:00:00:00 ether daddr != {macs} drop"),
-            "goto known_types".into(),
-        ],
-    );
+    // Frames for others that the bridge floods are not for this guest to see (attack class E3).
+    let foreign = format!("ether daddr & 01:00:00:00:00:00 == 00:00:00:00:00:00 ether daddr != {macs} drop");
+    let target = std::iter::once(foreign)
+        .chain(into.map(|limits| format!("jump {limits}")))
+        .chain(std::iter::once("goto known_types".to_owned()));
+    c.ruleset.chain(Family::Bridge, format!("t-{id}"), target.collect());
     c.ruleset
         .map(Family::Bridge, "source", tap.clone(), format!("goto s-{id}"));
     c.ruleset
@@ -381,23 +393,57 @@ fn one_port(
     Ok(())
 }
 
+/// Least bytes at once: a guest hands over up to 64 KiB as one, and a bucket that never holds that much would never let it pass.
+const LEAST_BURST: u64 = 128 << 10;
+
+/// Most bytes in a second, and at once: the kernel counts rate and burst together in nanoseconds, in 64 bits.
+const MOST_RATE: u64 = 16_000_000_000;
+const MOST_BURST: u64 = 1 << 30;
+
+/// The chains that bind a port's traffic, out of the guest and into it, where something does.
+fn qos_chains(port: &Port, c: &mut Compiled) -> (Option<String>, Option<String>) {
+    let limit = |l: RateLimit| {
+        let rate = (u64::from(l.kbps) * 125).clamp(1, MOST_RATE);
+        // Upstream's share for TCP when nothing is said.
+        let burst = match l.burst_kbits {
+            0 => rate * 4 / 5,
+            kbits => u64::from(kbits) * 125,
+        };
+        let burst = burst.clamp(LEAST_BURST, MOST_BURST);
+        format!("limit rate over {rate} bytes/second burst {burst} bytes drop")
+    };
+    let mut out: Vec<String> = port.qos.egress.map(limit).into_iter().collect();
+    if let Some(mark) = port.qos.dscp {
+        let mark = mark & 0x3f;
+        out.push(format!("ether type ip ip dscp set {mark}"));
+        out.push(format!("ether type ip6 ip6 dscp set {mark}"));
+    }
+    let into: Vec<String> = port.qos.ingress.map(limit).into_iter().collect();
+    let mut chain = |name: &str, rules: Vec<String>| {
+        let name = format!("{name}-{}", port.id);
+        (!rules.is_empty()).then(|| {
+            c.ruleset.chain(Family::Bridge, name.clone(), rules);
+            name
+        })
+    };
+    (chain("qe", out), chain("qi", into))
+}
+
 /// What a guest may claim to be: MAC, ARP, IPv4, IPv6 and ND (attack classes E1 and E2).
 ///
 /// Sets without a name cost the kernel time that grows with their number, so what is common to all ports is in shared chains
 /// of the base, and a few addresses are a few rules.
-fn source_chains(id: &str, by_mac: &BTreeMap<String, Vec<IpNet>>, ruleset: &mut Ruleset) {
+fn source_chains(id: &str, by_mac: &BTreeMap<String, Vec<IpNet>>, limits: Option<&str>, ruleset: &mut Ruleset) {
     let macs = list(by_mac.keys());
-    ruleset.chain(
-        Family::Bridge,
-        format!("s-{id}"),
-        vec![
-            format!("ether saddr != {macs} drop"),
-            format!("ether type arp goto sa-{id}"),
-            format!("ether type ip goto s4-{id}"),
-            format!("ether type ip6 goto s6-{id}"),
-            "drop".into(),
-        ],
-    );
+    let mut rules = vec![format!("ether saddr != {macs} drop")];
+    rules.extend(limits.map(|l| format!("jump {l}")));
+    rules.extend([
+        format!("ether type arp goto sa-{id}"),
+        format!("ether type ip goto s4-{id}"),
+        format!("ether type ip6 goto s6-{id}"),
+        "drop".into(),
+    ]);
+    ruleset.chain(Family::Bridge, format!("s-{id}"), rules);
     let mut arp: Vec<String> = vec!["jump arp_form".into()];
     let mut ip4: Vec<String> = vec!["jump dhcp4".into()];
     let mut ip6 = vec![

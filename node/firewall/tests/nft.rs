@@ -5,7 +5,9 @@ mod common;
 
 use common::*;
 use ipnet::IpNet;
-use maru_agent_api::slice::{FloatingIp, Forwarding, Gateway, Network, Port, Router, Rule, SecurityGroup};
+use maru_agent_api::slice::{
+    FloatingIp, Forwarding, Gateway, Network, Port, PortQos, RateLimit, Router, Rule, SecurityGroup,
+};
 use maru_firewall::{FirewallInput, RouterNat, compile, compile_nat};
 use nix::sched::{CloneFlags, unshare};
 use proptest::prelude::*;
@@ -94,6 +96,11 @@ fn any_port() -> impl Strategy<Value = Port> {
     let pair_mac = prop::option::of(prop_oneof![4 => "fa:16:3e:00:01:0[0-9]", 1 => "[ -~]{0,17}"]);
     let pairs = prop::collection::vec((any_net(), pair_mac), 0..5);
     let groups = prop::collection::vec("g[0-5]", 0..4);
+    let rate = || {
+        prop::option::of((any::<u32>(), any::<u32>()).prop_map(|(kbps, burst_kbits)| RateLimit { kbps, burst_kbits }))
+    };
+    let qos = (rate(), rate(), prop::option::of(any::<u8>()));
+    let qos = qos.prop_map(|(ingress, egress, dscp)| PortQos { ingress, egress, dscp });
     (
         id,
         mac,
@@ -103,8 +110,9 @@ fn any_port() -> impl Strategy<Value = Port> {
         groups,
         any::<bool>(),
         prop::bool::weighted(0.9),
+        prop_oneof![Just(PortQos::default()), qos],
     )
-        .prop_map(|(id, mac, net, fixed_ips, pairs, groups, security, up)| Port {
+        .prop_map(|(id, mac, net, fixed_ips, pairs, groups, security, up, qos)| Port {
             id,
             network_id: net.into(),
             mac,
@@ -116,6 +124,7 @@ fn any_port() -> impl Strategy<Value = Port> {
             // Nothing of this may reach the rules at all.
             project_id: "\"; drop".into(),
             dns_name: "a\nflush ruleset".into(),
+            qos,
             ..port(1, &network("n1", 1, 1, "10.0.0.0/24"), &[], &[])
         })
 }

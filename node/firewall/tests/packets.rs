@@ -7,7 +7,7 @@ mod common;
 
 use common::wire::*;
 use common::*;
-use maru_agent_api::slice::{Port, Rule};
+use maru_agent_api::slice::{Port, PortQos, RateLimit, Rule};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 fn udp_in(id: &str, port: u16) -> Rule {
@@ -670,6 +670,82 @@ fn a_port_among_others_is_made_quickly() {
         println!("one port beside 99: tap {tap:?}, rules {rules:?}, all {all:?}");
         assert!(all < std::time::Duration::from_secs(2), "{all:?}");
         drop(fd);
+        m.done().await;
+    });
+}
+
+/// A QoS policy: what is over the rate is dropped on the way out and on the way in, also without port security, packets bear the mark,
+/// and a neighbour without a policy is not touched.
+#[test]
+fn a_rate_is_held_in_both_directions_and_packets_are_marked() {
+    const FRAMES: usize = 300;
+    // A kilobyte in a second: in the moment of the test what passes is the burst, 128 KiB.
+    let slow = Some(RateLimit {
+        kbps: 8,
+        burst_kbits: 8,
+    });
+    host(|| async {
+        let nets = vec![network("n1", 107, 1, "10.0.0.0/24")];
+        let open = group("open", [egress_all(), vec![udp_in("in", 9)]].concat());
+        let mut m = Machine::new(nets.clone(), vec![open]).await;
+        let with = |n: u32, qos: PortQos| Port {
+            qos,
+            ..port(n, &nets[0], &[&format!("10.0.0.{}", n & 0xf)], &["open"])
+        };
+        let out = PortQos {
+            egress: slow,
+            dscp: Some(46),
+            ..PortQos::default()
+        };
+        let into = PortQos {
+            ingress: slow,
+            ..PortQos::default()
+        };
+        let a = m.guest(with(0xa1, out)).await;
+        let b = m.guest(with(0xa2, PortQos::default())).await;
+        let c = m.guest(with(0xa3, into)).await;
+        let free = Port {
+            port_security: false,
+            ..with(0xa4, out)
+        };
+        let d = m.guest(free).await;
+        let big = |word: &str| [word.as_bytes(), &[b'.'; 1400]].concat();
+        let burst = |from: &Guest, to: &Guest, word: &str| {
+            let frame = datagram(from, to, 5, 9, &big(word));
+            for _ in 0..FRAMES {
+                from.send(&frame);
+            }
+            // From one that nothing binds, so that it comes behind all of them.
+            let marker = format!("after {word}");
+            b.send(&datagram(&b, to, 6, 9, marker.as_bytes()));
+            to.all_before(word.as_bytes(), marker.as_bytes())
+        };
+        let over = |n: usize| (80..130).contains(&n);
+        // Learned addresses first, so that no frame is flooded: each to each.
+        for (from, to) in [(&a, &b), (&b, &a), (&c, &b), (&d, &b)] {
+            from.send(&datagram(from, to, 5, 9, b"hello"));
+            assert!(to.sees(b"hello"));
+        }
+        let marked = burst(&d, &a, "free");
+        assert!(over(marked.len()), "out, without port security: {} came", marked.len());
+        m.ports[0].qos.egress = None;
+        m.apply().await;
+        let marked = burst(&a, &c, "into");
+        assert!(over(marked.len()), "in: {} came", marked.len());
+        for frame in &marked {
+            // Type of service behind the version, its upper six bits the mark; and the header's sum holds.
+            assert_eq!(frame[15] >> 2, 46);
+            let words = frame[14..34].chunks(2).map(|w| u32::from(w[0]) << 8 | u32::from(w[1]));
+            let sum: u32 = words.sum();
+            assert_eq!((sum & 0xffff) + (sum >> 16), 0xffff);
+        }
+        m.ports[2].qos.ingress = None;
+        m.apply().await;
+        assert_eq!(burst(&a, &c, "free again").len(), FRAMES);
+        m.ports[0].qos.egress = slow;
+        m.apply().await;
+        let again = burst(&a, &c, "out").len();
+        assert!(over(again), "out: {again} came");
         m.done().await;
     });
 }

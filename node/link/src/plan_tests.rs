@@ -41,6 +41,7 @@ fn port(id: &str, network: &Network, ip: &str) -> Port {
         admin_up: true,
         extra_dhcp_opts: vec![],
         dns_name: String::new(),
+        qos: maru_agent_api::slice::PortQos::default(),
     }
 }
 

@@ -85,6 +85,7 @@ fn port(id: &str, network: &Network, mac: &str, ip: &str) -> Port {
         admin_up: true,
         extra_dhcp_opts: vec![],
         dns_name: String::new(),
+        qos: maru_agent_api::slice::PortQos::default(),
     }
 }
 

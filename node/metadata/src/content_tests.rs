@@ -39,6 +39,7 @@ pub(crate) fn guest() -> GuestView {
         admin_up: true,
         extra_dhcp_opts: vec![],
         dns_name: String::new(),
+        qos: maru_agent_api::slice::PortQos::default(),
     };
     let server = Server {
         id: "8f2c1c1e-7d0a-4f7b-9b60-0b3a7cf9a001".into(),

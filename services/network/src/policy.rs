@@ -21,6 +21,7 @@ const GET_SUBNET: &str = "role:admin or role:service or (role:reader and project
 const GET_PORT: &str = "role:admin or role:service or (role:reader and project_id:%(project_id)s) or (role:reader and project_id:%(network:project_id)s)";
 const READER_OR_SHARED: &str =
     "role:admin or (role:reader and project_id:%(project_id)s) or field:subnetpools:shared=True";
+const SHARED_POLICY: &str = "role:admin or (role:reader and project_id:%(project_id)s) or field:policies:shared=True";
 const NETWORK_DEVICE: &str = "not field:port:device_owner=~^network: or role:admin or role:service or (role:member and project_id:%(network:project_id)s)";
 
 /// The rules of the network service.
@@ -178,6 +179,27 @@ pub const POLICY: &[RuleDefault] = rules! {
     "delete_dhcp-network" => ADMIN,
     "get_routers_tags" => READER,
     "update_routers_tags" => MEMBER,
+
+    "get_policy" => SHARED_POLICY,
+    "create_policy" => ADMIN,
+    "update_policy" => ADMIN,
+    "delete_policy" => ADMIN,
+    "get_rule_type" => "role:admin or role:reader or role:service",
+    "get_rule_type:drivers" => ADMIN,
+    "get_policy_bandwidth_limit_rule" => SHARED_POLICY,
+    "create_policy_bandwidth_limit_rule" => ADMIN,
+    "update_policy_bandwidth_limit_rule" => ADMIN,
+    "delete_policy_bandwidth_limit_rule" => ADMIN,
+    "get_policy_dscp_marking_rule" => SHARED_POLICY,
+    "create_policy_dscp_marking_rule" => ADMIN,
+    "update_policy_dscp_marking_rule" => ADMIN,
+    "delete_policy_dscp_marking_rule" => ADMIN,
+    "get_alias_bandwidth_limit_rule" => SHARED_POLICY,
+    "update_alias_bandwidth_limit_rule" => ADMIN,
+    "delete_alias_bandwidth_limit_rule" => ADMIN,
+    "get_alias_dscp_marking_rule" => SHARED_POLICY,
+    "update_alias_dscp_marking_rule" => ADMIN,
+    "delete_alias_dscp_marking_rule" => ADMIN,
 
     "create_floatingip" => MEMBER,
     "create_floatingip:floating_ip_address" => ADMIN,

@@ -33,6 +33,7 @@ const KINDS: &[&str] = &[
     "router",
     "floating_ip",
     "port_forwarding",
+    "qos_policy",
     "security_group",
     "security_group_rule",
     "address_group",
@@ -182,7 +183,7 @@ pub fn of(snapshot: &Snapshot, node: &NodeName) -> Slice {
             groups.extend(port.security_groups.iter().cloned());
         }
         let hostname = hostnames.get(port.id.as_str());
-        put(Item::Port(port_item(port, node, hostname)), &mut slice);
+        put(Item::Port(port_item(snapshot, port, node, hostname)), &mut slice);
     }
     // Remote groups of rules, for their members; their own rules do not matter here but do no harm.
     let mut todo: Vec<network::SecurityGroupId> = groups.iter().cloned().collect();
@@ -376,7 +377,12 @@ fn network_item(snapshot: &Snapshot, network: &Object<network::Network>, node: &
     }
 }
 
-fn port_item(port: &Object<network::Port>, node: &NodeName, hostname: Option<&String>) -> api::Port {
+fn port_item(
+    snapshot: &Snapshot,
+    port: &Object<network::Port>,
+    node: &NodeName,
+    hostname: Option<&String>,
+) -> api::Port {
     let dns_name = match hostname {
         _ if !port.dns_name.is_empty() => port.dns_name.clone(),
         Some(name) => name.clone(),
@@ -416,7 +422,32 @@ fn port_item(port: &Object<network::Port>, node: &NodeName, hostname: Option<&St
             .map(|o| (o.opt_name.clone(), o.opt_value.clone(), o.ip_version))
             .collect(),
         dns_name,
+        qos: port_qos(snapshot, port),
     }
+}
+
+fn port_qos(snapshot: &Snapshot, port: &network::Port) -> api::PortQos {
+    let mut qos = api::PortQos::default();
+    for says in network::qos::rules_of(snapshot, port) {
+        match says {
+            network::QosRuleKind::BandwidthLimit {
+                max_kbps,
+                max_burst_kbps,
+                direction,
+            } => {
+                let limit = Some(api::RateLimit {
+                    kbps: max_kbps,
+                    burst_kbits: max_burst_kbps,
+                });
+                match direction {
+                    network::Direction::Ingress => qos.ingress = limit,
+                    network::Direction::Egress => qos.egress = limit,
+                }
+            }
+            network::QosRuleKind::DscpMarking { dscp_mark } => qos.dscp = Some(dscp_mark),
+        }
+    }
+    qos
 }
 
 /// A rule as nodes carry it out: one that names an address group is one for each of its blocks of the rule's IP version.

@@ -33,6 +33,7 @@ impl Scene {
         self.kit
             .post(&admin, &of, json!({"service_profile": {"id": profile}}))
             .await;
+        self.qos().await;
         self.values.extend([
             ("network/address-groups", addresses),
             (
@@ -48,10 +49,44 @@ impl Scene {
         ]);
     }
 
+    /// A QoS policy of the project with a rule of each kind.
+    async fn qos(&mut self) {
+        let admin = self.kit.admin();
+        let v2 = |noun: &str| format!("/network/v2.0/qos/{noun}");
+        let body = json!({"policy": {"name": "q", "project_id": self.blue.id}});
+        let policy = id(&self.kit.post(&admin, &v2("policies"), body).await["policy"]);
+        let body = json!({"bandwidth_limit_rule": {"max_kbps": 1000}});
+        let path = v2(&format!("policies/{policy}/bandwidth_limit_rules"));
+        let limit = id(&self.kit.post(&admin, &path, body).await["bandwidth_limit_rule"]);
+        let body = json!({"dscp_marking_rule": {"dscp_mark": 10}});
+        let path = v2(&format!("policies/{policy}/dscp_marking_rules"));
+        let mark = id(&self.kit.post(&admin, &path, body).await["dscp_marking_rule"]);
+        self.values.extend([
+            ("network/policies", policy),
+            ("network/bandwidth_limit_rules", limit.clone()),
+            ("network/alias_bandwidth_limit_rules", limit),
+            ("network/dscp_marking_rules", mark.clone()),
+            ("network/alias_dscp_marking_rules", mark),
+            ("network/rule-types", "bandwidth_limit".to_owned()),
+        ]);
+    }
+
     /// Bodies for them.
     pub(crate) fn network_extras_body(&self, method: &str, path: &str) -> Option<Body> {
         let value = |noun: &str| self.value("network", noun).unwrap_or_default();
+        if matches!(method, "POST" | "PUT") && path.contains("bandwidth_limit_rules") {
+            let direction = if method == "POST" { "ingress" } else { "egress" };
+            return Some(Body::Json(json!({"bandwidth_limit_rule": {
+                "max_kbps": 2000, "max_burst_kbps": 80, "direction": direction}})));
+        }
+        if matches!(method, "POST" | "PUT") && path.contains("dscp_marking_rules") {
+            return Some(Body::Json(json!({"dscp_marking_rule": {"dscp_mark": 12}})));
+        }
         Some(Body::Json(match (method, path) {
+            ("POST", "/v2.0/qos/policies") => json!({"policy": {"name": "q2", "description": "x", "shared": false,
+                "is_default": true}}),
+            ("PUT", "/v2.0/qos/policies/{id}") => json!({"policy": {"name": "q3", "description": "y", "shared": true,
+                "is_default": true}}),
             ("POST", "/v2.0/address-groups") => {
                 json!({"address_group": {"name": "ag2", "description": "x", "addresses": ["10.8.0.0/16", "2001:db8::/64"]}})
             }

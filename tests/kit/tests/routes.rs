@@ -284,6 +284,10 @@ async fn a_stranger_learns_nothing_and_changes_nothing() {
     /// Routes that tell a stranger something, with upstream's reason.
     const TOLD: &[(&str, &str)] = &[
         (
+            "network GET /v2.0/qos/rule-types/{id}",
+            "what kinds of rules the cloud carries out, the same for every project",
+        ),
+        (
             "compute GET /v2.1/os-quota-sets/{project}/defaults",
             "the defaults are the cloud's, the same for every project; upstream's rule lets anyone",
         ),
@@ -370,6 +374,7 @@ async fn a_role_that_may_not_is_refused() {
         ("network GET /v2.0/subnets", "gives what is shared or external only"),
         ("network GET /v2.0/subnetpools", "gives what is shared only"),
         ("network GET /v2.0/address-scopes", "gives what is shared only"),
+        ("network GET /v2.0/qos/policies", "gives what is shared only"),
         ("os_compute_api:extensions", "upstream: anyone"),
         ("os_compute_api:os-flavors:index", "upstream: anyone"),
         ("os_compute_api:os-keypairs:index", "a user's own"),

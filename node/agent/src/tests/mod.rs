@@ -50,6 +50,7 @@ pub(crate) fn port(id: &str) -> Item {
         admin_up: true,
         extra_dhcp_opts: vec![],
         dns_name: String::new(),
+        qos: maru_agent_api::slice::PortQos::default(),
     })
 }
 

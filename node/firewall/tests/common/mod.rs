@@ -94,6 +94,7 @@ pub fn port(id: u32, network: &Network, ips: &[&str], groups: &[&str]) -> Port {
         admin_up: true,
         extra_dhcp_opts: vec![],
         dns_name: String::new(),
+        qos: maru_agent_api::slice::PortQos::default(),
     }
 }
 

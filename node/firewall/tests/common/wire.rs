@@ -185,6 +185,20 @@ impl Guest {
         }
     }
 
+    /// The frames with these bytes that arrive before one with the marker.
+    pub fn all_before(&self, wanted: &[u8], marker: &[u8]) -> Vec<Vec<u8>> {
+        let mut all = Vec::new();
+        loop {
+            let frame = self.next(Duration::from_secs(5)).expect("the marker never came");
+            if contains(&frame, marker) {
+                return all;
+            }
+            if contains(&frame, wanted) {
+                all.push(frame);
+            }
+        }
+    }
+
     /// Whether a frame that contains these bytes arrives.
     pub fn sees(&self, wanted: &[u8]) -> bool {
         let end = Instant::now() + Duration::from_secs(5);

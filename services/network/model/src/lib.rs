@@ -20,6 +20,7 @@
 //! | `address-group:<group>` | rules that name an address group | its deletion |
 //! | `flavors:<profile>` | flavors that offer a profile | its deletion |
 //! | `default-rules`, `default-statefulness` | a new or deleted one | the same |
+//! | `qos:<policy>` | ports and networks that get a QoS policy | its deletion |
 //! | `fips:<port>` | floating IPs of a port, forwardings to it | deletion of the port, change of its addresses |
 
 pub mod address;
@@ -44,6 +45,7 @@ pub mod port;
 pub mod port_forwarding;
 mod port_plan;
 pub mod protocol;
+pub mod qos;
 pub mod quota;
 pub mod rbac;
 pub mod router;
@@ -74,6 +76,7 @@ pub use port::{
     AddressPair, DhcpOption, FixedIp, FixedIpRequest, Port, PortId, PortRequest, plan_create_port, plan_delete_port,
 };
 pub use port_forwarding::{PortForwarding, PortForwardingId};
+pub use qos::{QosPolicy, QosPolicyId, QosRule, QosRuleId, QosRuleKind};
 pub use quota::{Quota, over_quota};
 pub use rbac::{RbacPolicy, RbacPolicyId};
 pub use router::{Gateway, Route, Router, RouterId, pick_host, plan_host_routers};
@@ -93,6 +96,7 @@ pub fn register(r: &mut maru_store::Registry) {
         .register::<Router>()
         .register::<FloatingIp>()
         .register::<PortForwarding>()
+        .register::<QosPolicy>()
         .register::<SecurityGroup>()
         .register::<SecurityGroupRule>()
         .register::<Quota>()

@@ -7,7 +7,8 @@
 //! ```
 
 use crate::{
-    FloatingIp, Meta, Port, RbacPolicy, Subnet, TombstoneNetwork, dhcp, errors, keys, quota, subnet::plan_drop_subnet,
+    FloatingIp, Meta, Port, QosPolicyId, RbacPolicy, Subnet, TombstoneNetwork, dhcp, errors, keys, qos, quota,
+    subnet::plan_drop_subnet,
 };
 use maru_base::{ErrorKind, ProjectId, Result, random};
 use maru_store::{Index, Kind, Object, Op, Snapshot, Txn};
@@ -82,6 +83,9 @@ pub struct Network {
     /// Nodes that an administrator told not to answer DHCP here.
     #[serde(default)]
     pub dhcp_off: Vec<String>,
+    /// The QoS policy of its ports that have none of their own.
+    #[serde(default)]
+    pub qos_policy_id: Option<QosPolicyId>,
     /// Standard attributes.
     pub meta: Meta,
 }
@@ -129,6 +133,10 @@ impl Kind for Network {
                 name: "name",
                 values: |n| vec![n.name.clone()],
             },
+            Index {
+                name: "qos_policy",
+                values: |n| n.qos_policy_id.iter().map(ToString::to_string).collect(),
+            },
         ]
     }
 }
@@ -164,6 +172,8 @@ pub struct NetworkRequest {
     pub segmentation_id: Option<u32>,
     /// See [`Network`].
     pub availability_zone_hints: Vec<String>,
+    /// See [`Network`]; `None` for the default of its project.
+    pub qos_policy_id: Option<Option<QosPolicyId>>,
     /// See [`Meta`].
     pub tags: Vec<String>,
 }
@@ -187,6 +197,7 @@ impl NetworkRequest {
             physical_network: None,
             segmentation_id: None,
             availability_zone_hints: Vec::new(),
+            qos_policy_id: None,
             tags: Vec::new(),
         }
     }
@@ -270,6 +281,11 @@ pub fn plan_create_network(
         }
     };
     let zone = allocate_number(snapshot, txn, "zone", ZONE_MAX, &id)?;
+    let default = || qos::default_policy(snapshot, &request.project_id);
+    let qos_policy_id = request.qos_policy_id.clone().unwrap_or_else(default);
+    if let Some(policy) = &qos_policy_id {
+        qos::hold_policy(txn, policy);
+    }
     let network = Network {
         project_id: request.project_id,
         name: request.name,
@@ -288,6 +304,7 @@ pub fn plan_create_network(
         shared_with: Vec::new(),
         dhcp_on: Vec::new(),
         dhcp_off: Vec::new(),
+        qos_policy_id,
         meta: Meta::new(request.description).with_tags(request.tags),
     };
     txn.create(&id, &network);

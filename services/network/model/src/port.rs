@@ -10,7 +10,7 @@
 pub use crate::port_plan::{
     DhcpOptionChange, PortChange, plan_create_port, plan_delete_port, plan_drop_port, plan_update_port,
 };
-use crate::{Meta, NetworkId, SecurityGroupId, SubnetId};
+use crate::{Meta, NetworkId, QosPolicyId, SecurityGroupId, SubnetId};
 use ipnet::IpNet;
 use maru_base::ProjectId;
 use maru_store::{Index, Kind};
@@ -88,6 +88,9 @@ pub struct Port {
     pub profile: BTreeMap<String, serde_json::Value>,
     /// Host name in DNS and DHCP.
     pub dns_name: String,
+    /// Its own QoS policy.
+    #[serde(default)]
+    pub qos_policy_id: Option<QosPolicyId>,
     /// Standard attributes.
     pub meta: Meta,
 }
@@ -133,6 +136,10 @@ impl Kind for Port {
             Index {
                 name: "mac",
                 values: |p| vec![p.mac_address.clone()],
+            },
+            Index {
+                name: "qos_policy",
+                values: |p| p.qos_policy_id.iter().map(ToString::to_string).collect(),
             },
             Index {
                 name: "ip",
@@ -219,6 +226,8 @@ pub struct PortRequest {
     pub profile: BTreeMap<String, serde_json::Value>,
     /// See [`Port`].
     pub dns_name: String,
+    /// See [`Port`].
+    pub qos_policy_id: Option<QosPolicyId>,
     /// See [`Meta`].
     pub tags: Vec<String>,
     /// The cloud makes it by itself: it counts, but no quota refuses it.
@@ -248,6 +257,7 @@ impl PortRequest {
             vnic_type: "normal".to_owned(),
             profile: BTreeMap::new(),
             dns_name: String::new(),
+            qos_policy_id: None,
             tags: Vec::new(),
             by_the_cloud: false,
         }

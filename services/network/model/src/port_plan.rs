@@ -2,8 +2,8 @@
 
 use crate::{
     AddressPair, DhcpOption, FixedIp, FixedIpRequest, FloatingIp, Meta, Network, NetworkId, ObservedPort, Port, PortId,
-    PortRequest, SecurityGroup, SecurityGroupId, Subnet, SubnetId, TombstonePort, address, default_group, errors,
-    floating_ip, keys, port_forwarding, quota, router,
+    PortRequest, QosPolicyId, SecurityGroup, SecurityGroupId, Subnet, SubnetId, TombstonePort, address, default_group,
+    errors, floating_ip, keys, port_forwarding, qos, quota, router,
 };
 use maru_base::{ErrorKind, ProjectId, Result};
 use maru_store::{Object, Op, Snapshot, Txn};
@@ -47,6 +47,8 @@ pub struct PortChange {
     pub profile: Option<BTreeMap<String, serde_json::Value>>,
     /// See [`Port`].
     pub dns_name: Option<String>,
+    /// See [`Port`].
+    pub qos_policy_id: Option<Option<QosPolicyId>>,
 }
 
 /// Plans a new port with its addresses, MAC and security groups.
@@ -114,9 +116,13 @@ pub fn plan_create_port(snapshot: &Snapshot, txn: &mut Txn, request: PortRequest
         vnic_type: request.vnic_type,
         profile: request.profile,
         dns_name: request.dns_name,
+        qos_policy_id: request.qos_policy_id,
         meta: Meta::new(request.description).with_tags(request.tags),
     };
     check_security(&port)?;
+    if let Some(policy) = &port.qos_policy_id {
+        qos::hold_policy(txn, policy);
+    }
     mark_host(txn, &port);
     txn.create(&id, &port);
     Ok((id, port))
@@ -143,8 +149,14 @@ pub fn plan_update_port(snapshot: &Snapshot, txn: &mut Txn, read: &Object<Port>,
         host,
         vnic_type,
         profile,
-        dns_name
+        dns_name,
+        qos_policy_id
     );
+    if port.qos_policy_id != old.qos_policy_id
+        && let Some(policy) = &port.qos_policy_id
+    {
+        qos::hold_policy(txn, policy);
+    }
     if let Some(description) = change.description {
         port.meta.description = description;
     }

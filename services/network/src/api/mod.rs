@@ -13,6 +13,7 @@ mod metering;
 mod networks;
 mod port_forwardings;
 mod ports;
+mod qos;
 mod quotas;
 mod rbac_policies;
 mod routers;
@@ -182,7 +183,35 @@ pub(crate) fn routes(app: Arc<App>) -> Vec<Route> {
         .get("/v2.0/quotas/{project}/details", "get_quota", quotas::details)
         .get("/v2.0/quotas/{project}/details.json", "get_quota", quotas::details);
     let r = rbac_routes(metering_routes(pool_routes(tags::routes(r))));
-    forwarding_routes(flavor_routes(group_routes(r))).build()
+    qos_routes(forwarding_routes(flavor_routes(group_routes(r)))).build()
+}
+
+fn qos_routes(r: Routes<App>) -> Routes<App> {
+    let r = r
+        .get("/v2.0/qos/policies", "get_policy", qos::list)
+        .post("/v2.0/qos/policies", "create_policy", qos::create)
+        .get("/v2.0/qos/policies/{id}", "get_policy", qos::show)
+        .put("/v2.0/qos/policies/{id}", "update_policy", qos::update)
+        .delete("/v2.0/qos/policies/{id}", "delete_policy", qos::delete)
+        .get("/v2.0/qos/rule-types", "get_rule_type", qos::list_types)
+        .get("/v2.0/qos/rule-types/{id}", "get_rule_type", qos::show_type);
+    macro_rules! rules {
+        ($r:expr, $kind:literal) => {{
+            let all = concat!("/v2.0/qos/policies/{id}/", $kind, "_rules");
+            let one = concat!("/v2.0/qos/policies/{id}/", $kind, "_rules/{rule_id}");
+            let alias = concat!("/v2.0/qos/alias_", $kind, "_rules/{rule_id}");
+            $r.get(all, concat!("get_policy_", $kind, "_rule"), qos::list_rules)
+                .post(all, concat!("create_policy_", $kind, "_rule"), qos::create_rule)
+                .get(one, concat!("get_policy_", $kind, "_rule"), qos::show_rule)
+                .put(one, concat!("update_policy_", $kind, "_rule"), qos::update_rule)
+                .delete(one, concat!("delete_policy_", $kind, "_rule"), qos::delete_rule)
+                .get(alias, concat!("get_alias_", $kind, "_rule"), qos::show_rule)
+                .put(alias, concat!("update_alias_", $kind, "_rule"), qos::update_rule)
+                .delete(alias, concat!("delete_alias_", $kind, "_rule"), qos::delete_rule)
+        }};
+    }
+    let r = rules!(r, "bandwidth_limit");
+    rules!(r, "dscp_marking")
 }
 
 fn forwarding_routes(r: Routes<App>) -> Routes<App> {

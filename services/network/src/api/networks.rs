@@ -2,7 +2,7 @@
 
 use super::{
     body::{self, Body, check_text, invalid},
-    candidates,
+    candidates, qos,
     row::{self, List, Row},
 };
 use crate::{
@@ -35,6 +35,7 @@ const LIST: List = List {
         "ipv6_address_scope",
         "router:external",
         "is_default",
+        "qos_policy_id",
         "description",
         "port_security_enabled",
         "dns_domain",
@@ -121,6 +122,7 @@ impl<'a> View<'a> {
             .with("router:external", n.external)
             .with("port_security_enabled", n.port_security_enabled)
             .with("dns_domain", n.dns_domain.as_str())
+            .with("qos_policy_id", n.qos_policy_id.as_ref().map(ToString::to_string))
             .meta(&n.meta);
         if n.external {
             row = row.with("is_default", n.is_default);
@@ -204,6 +206,7 @@ fn request_of(request: &Request, mut b: Body) -> Result<NetworkRequest> {
             .map_err(|_| invalid("provider:segmentation_id", format!("'{n}' is not a segment number")))?;
         r.segmentation_id = Some(n);
     }
+    r.qos_policy_id = qos::wanted(&mut b)?;
     b.finish(FIXED)?;
     Ok(r)
 }
@@ -248,7 +251,7 @@ pub(crate) async fn show(app: Arc<App>, request: Request) -> Result<Reply> {
 pub(crate) async fn create(app: Arc<App>, mut request: Request) -> Result<Reply> {
     let (bulk, bodies) = body::create(&mut request, "network", "networks").await?;
     let requests: Result<Vec<_>> = bodies.into_iter().map(|b| request_of(&request, b)).collect();
-    let made = app.create_networks(requests?).await?;
+    let made = app.create_networks(&request, requests?).await?;
     let snapshot = app.store.snapshot();
     let view = View::new(&request, &snapshot);
     row::created(
@@ -274,6 +277,7 @@ pub(crate) async fn update(app: Arc<App>, mut request: Request) -> Result<Reply>
             .text("dns_domain", 255)?
             .map(|t| domain("dns_domain", t))
             .transpose()?,
+        qos_policy_id: qos::wanted(&mut b)?,
     };
     b.finish(&[
         "subnets",

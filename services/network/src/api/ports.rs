@@ -4,6 +4,7 @@ use super::{
     body::{self, Body, address_of, block_of, invalid, mac_of},
     candidates,
     networks::domain,
+    qos,
     row::{self, List, Row},
 };
 use crate::{App, app::access};
@@ -16,6 +17,7 @@ use maru_network_model::{
     network::dns_domain,
     observed::port_status,
     port::{DhcpOptionChange, PortChange, host_name},
+    qos::network_policy,
 };
 use maru_store::Snapshot;
 use serde_json::{Value, json};
@@ -47,6 +49,8 @@ const LIST: List = List {
         "port_security_enabled",
         "dns_name",
         "dns_assignment",
+        "qos_policy_id",
+        "qos_network_policy_id",
         "created_at",
         "updated_at",
         "revision_number",
@@ -71,6 +75,7 @@ const FIXED: &[&str] = &[
     "binding:vif_type",
     "binding:vif_details",
     "dns_assignment",
+    "qos_network_policy_id",
     "mac_address",
     "network_id",
 ];
@@ -128,6 +133,11 @@ impl<'a> View<'a> {
             .with("binding:vnic_type", p.vnic_type.as_str())
             .with("dns_name", p.dns_name.as_str())
             .with("dns_assignment", self.names(p))
+            .with("qos_policy_id", p.qos_policy_id.as_ref().map(ToString::to_string))
+            .with(
+                "qos_network_policy_id",
+                network_policy(self.snapshot, &p.network_id).map(|id| id.to_string()),
+            )
             .meta(&p.meta);
         if self.binding {
             let bound = !p.host.is_empty();
@@ -323,6 +333,7 @@ fn request_of(request: &Request, mut b: Body) -> Result<PortRequest> {
         })
         .collect();
     r.dns_name = dns_name(&mut b)?.unwrap_or_default();
+    r.qos_policy_id = qos::wanted(&mut b)?.flatten();
     b.finish(FIXED)?;
     Ok(r)
 }
@@ -427,6 +438,7 @@ pub(crate) async fn update(app: Arc<App>, mut request: Request) -> Result<Reply>
         vnic_type: vnic_type(&mut b)?,
         profile: profile(&mut b)?,
         dns_name: dns_name(&mut b)?,
+        qos_policy_id: qos::wanted(&mut b)?,
     };
     b.finish(FIXED)?;
     let (id, port) = app.update_port(&request, request.param("id"), change).await?;

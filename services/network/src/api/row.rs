@@ -18,6 +18,10 @@ impl Row {
         row.0.push(("id", id.into()));
         row
     }
+    /// What has no id.
+    pub(crate) fn unnamed() -> Self {
+        Self(Vec::new())
+    }
     pub(crate) fn with(mut self, name: &'static str, value: impl Into<Value>) -> Self {
         self.0.push((name, value.into()));
         self

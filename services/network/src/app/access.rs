@@ -6,8 +6,8 @@ use maru_base::{ErrorKind, ProjectId, Result};
 use maru_http::Request;
 use maru_network_model::{
     AddressGroup, AddressGroupId, AddressScope, AddressScopeId, FloatingIp, FloatingIpId, Meta, Network, NetworkId,
-    Port, PortId, Router, RouterId, SecurityGroup, SecurityGroupId, SecurityGroupRule, SecurityGroupRuleId, Subnet,
-    SubnetId, SubnetPool, SubnetPoolId, errors,
+    Port, PortId, QosPolicy, QosPolicyId, Router, RouterId, SecurityGroup, SecurityGroupId, SecurityGroupRule,
+    SecurityGroupRuleId, Subnet, SubnetId, SubnetPool, SubnetPoolId, errors,
 };
 use maru_store::{Object, Snapshot};
 
@@ -123,6 +123,18 @@ visible!(
     errors::floating_ip_not_found,
     |_, _, f| Target::project(&f.project_id)
 );
+visible!(
+    qos_policy,
+    QosPolicy,
+    QosPolicyId,
+    "get_policy",
+    maru_network_model::qos::policy_not_found,
+    |_, _, p| of_policy(p)
+);
+/// A QoS policy as a target.
+pub(crate) fn of_policy(p: &QosPolicy) -> Target {
+    Target::project(&p.project_id).with("shared", flag(p.shared))
+}
 visible!(
     group,
     SecurityGroup,

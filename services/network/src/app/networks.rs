@@ -4,9 +4,11 @@ use super::{App, access};
 use maru_base::{ErrorKind, Result};
 use maru_http::Request;
 use maru_network_model::{
-    Network, NetworkId, NetworkRequest, Port, RbacPolicy, dhcp, errors, floating_ip, keys,
+    Network, NetworkId, NetworkRequest, Port, QosPolicyId, RbacPolicy, dhcp, errors, floating_ip, keys,
     network::{MTU_EXTERNAL, MTU_MIN, MTU_VXLAN},
-    plan_create_network, plan_delete_network, rbac, router,
+    plan_create_network, plan_delete_network,
+    qos::hold_policy,
+    rbac, router,
 };
 use maru_store::Snapshot;
 
@@ -22,15 +24,24 @@ pub(crate) struct NetworkChange {
     pub(crate) mtu: Option<i64>,
     pub(crate) port_security_enabled: Option<bool>,
     pub(crate) dns_domain: Option<String>,
+    pub(crate) qos_policy_id: Option<Option<QosPolicyId>>,
 }
 
 impl App {
-    pub(crate) async fn create_networks(&self, requests: Vec<NetworkRequest>) -> Result<Vec<(NetworkId, Network)>> {
+    pub(crate) async fn create_networks(
+        &self,
+        request: &Request,
+        requests: Vec<NetworkRequest>,
+    ) -> Result<Vec<(NetworkId, Network)>> {
         self.plan(|snapshot, txn| {
-            requests
-                .iter()
-                .map(|r| plan_create_network(snapshot, txn, r.clone()))
-                .collect()
+            let mut made = Vec::with_capacity(requests.len());
+            for r in &requests {
+                if let Some(Some(policy)) = &r.qos_policy_id {
+                    access::qos_policy(request, snapshot, policy)?;
+                }
+                made.push(plan_create_network(snapshot, txn, r.clone())?);
+            }
+            Ok(made)
         })
         .await
     }
@@ -95,6 +106,13 @@ impl App {
             network.is_default = c.is_default.unwrap_or(network.is_default);
             network.port_security_enabled = c.port_security_enabled.unwrap_or(network.port_security_enabled);
             network.dns_domain = c.dns_domain.unwrap_or(network.dns_domain);
+            if let Some(policy) = c.qos_policy_id.filter(|p| *p != network.qos_policy_id) {
+                if let Some(policy) = &policy {
+                    access::qos_policy(request, snapshot, policy)?;
+                    hold_policy(txn, policy);
+                }
+                network.qos_policy_id = policy;
+            }
             if let Some(mtu) = c.mtu {
                 let most = if network.external || network.network_type == "flat" {
                     MTU_EXTERNAL

@@ -101,6 +101,9 @@ impl App {
                     pairs: !r.allowed_address_pairs.is_empty(),
                 }
                 .check(request, &target)?;
+                if let Some(policy) = &r.qos_policy_id {
+                    access::qos_policy(request, snapshot, policy)?;
+                }
                 hide_foreign(
                     request,
                     snapshot,
@@ -161,6 +164,11 @@ impl App {
             let fixed = change.fixed_ips.as_deref().unwrap_or_default();
             hide_foreign(request, snapshot, &old.network_id, fixed)?;
             refuse_cloud_ports(snapshot, &read.id, old, &change)?;
+            if let Some(Some(policy)) = &change.qos_policy_id
+                && old.qos_policy_id.as_ref() != Some(policy)
+            {
+                access::qos_policy(request, snapshot, policy)?;
+            }
             let port = plan_update_port(
                 snapshot,
                 txn,

@@ -237,7 +237,8 @@ impl Cloud {
                 || s.get::<m::Subnet>(&id.into()).is_some()
                 || s.get::<m::Port>(&id.into()).is_some()
                 || s.get::<m::Router>(&id.into()).is_some()
-                || s.get::<m::SecurityGroup>(&id.into()).is_some();
+                || s.get::<m::SecurityGroup>(&id.into()).is_some()
+                || s.get::<m::QosPolicy>(&id.into()).is_some();
             assert!(there, "{key} outlived its object");
         }
     }

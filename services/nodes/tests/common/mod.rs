@@ -283,6 +283,7 @@ pub fn net(mtu: u32) -> network::Network {
         shared_with: Vec::new(),
         dhcp_on: Vec::new(),
         dhcp_off: Vec::new(),
+        qos_policy_id: None,
         meta: meta(),
     }
 }
@@ -308,6 +309,7 @@ pub fn port(net: &str, host: &str, device: &str, owner: &str, groups: &[String],
         vnic_type: "normal".to_owned(),
         profile: BTreeMap::new(),
         dns_name: String::new(),
+        qos_policy_id: None,
         meta: meta(),
     }
 }

@@ -365,6 +365,18 @@ pub struct Port {
     /// What binds its traffic.
     #[serde(default)]
     pub qos: PortQos,
+    /// For a subport: where its frames come in instead of by a tap of its own.
+    #[serde(default)]
+    pub trunk: Option<TrunkLink>,
+}
+
+/// How a subport reaches its guest.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct TrunkLink {
+    /// The parent port, of the same node.
+    pub parent: String,
+    /// The VLAN id of its frames on the parent's tap, 1 to 4094.
+    pub vlan: u16,
 }
 
 /// What binds a port's traffic.

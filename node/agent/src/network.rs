@@ -102,9 +102,9 @@ pub(crate) async fn run(inner: &Arc<Inner>) {
     }
 }
 
-/// Whether a port has a tap on this node.
+/// Whether a port has a tap on this node, or is carried by one that has.
 fn has_tap(port: &Port, node: &str) -> bool {
-    port.host.as_deref() == Some(node) && port.device_owner.starts_with("compute:")
+    port.host.as_deref() == Some(node) && (port.device_owner.starts_with("compute:") || port.trunk.is_some())
 }
 
 async fn pass(inner: &Arc<Inner>, view: &mut NetworkView, memory: &mut Memory, made: &mut Made) -> Troubles {
@@ -164,14 +164,21 @@ async fn ports(inner: &Arc<Inner>, view: &NetworkView, made: &mut Made, begun: i
     let node = inner.config.node.as_str();
     let mut ports: Vec<&(u64, Port)> = Vec::new();
     let mut broken: HashMap<String, String> = HashMap::new();
-    for entry in view.ports.values().filter(|(_, p)| has_tap(p, node)) {
+    let mut here: Vec<&(u64, Port)> = view.ports.values().filter(|(_, p)| has_tap(p, node)).collect();
+    // Parents of trunks come before what they carry.
+    here.sort_by_key(|(_, p)| p.trunk.is_some());
+    let mut ensured: BTreeSet<&str> = BTreeSet::new();
+    for entry in here {
         let port = &entry.1;
         let Some(network) = view.networks.get(&port.network_id) else {
             continue;
         };
-        if made.ports.get(&port.id) != Some(port)
-            && let Err(e) = inner.wires.ensure_port(port, network).await
-        {
+        let parent = port.trunk.as_ref().map(|t| t.parent.as_str());
+        let new = made.ports.get(&port.id) != Some(port) || parent.is_some_and(|p| ensured.contains(p));
+        if new {
+            ensured.insert(&port.id);
+        }
+        if new && let Err(e) = inner.wires.ensure_port(port, network).await {
             troubles.add("port", &port.id, &e);
             broken.insert(port.id.clone(), e.to_string());
             report_port(inner, made, entry, false, Some(e.to_string()));
@@ -208,7 +215,7 @@ async fn ports(inner: &Arc<Inner>, view: &NetworkView, made: &mut Made, begun: i
     }
     for entry in ports {
         let port = &entry.1;
-        if made.ports.get(&port.id) != Some(port) {
+        if ensured.contains(port.id.as_str()) {
             let up = inner.wires.port_up(&port.id, port.admin_up).await;
             if troubles.note("port", &port.id, up).is_none() {
                 continue;
@@ -327,8 +334,22 @@ fn respond(inner: &Arc<Inner>, view: &NetworkView, made: &Made, troubles: &mut T
     }
 }
 
-/// Carries out ordered removals: routers, then ports, then networks.
+/// Carries out ordered removals: routers, then ports, then networks. What a trunk carried and does not carry any more leaves the
+/// machine with them: it is a neighbour like any other then.
 async fn removals(inner: &Inner, view: &NetworkView, made: &mut Made, troubles: &mut Troubles) {
+    let node = inner.config.node.as_str();
+    let left = |(id, port): &(&String, &Port)| {
+        port.trunk.is_some() && view.ports.get(*id).is_some_and(|(_, p)| !has_tap(p, node))
+    };
+    let left: Vec<String> = made.ports.iter().filter(left).map(|(id, _)| id.clone()).collect();
+    for id in left {
+        let gone = inner.wires.remove_port(&id).await;
+        inner.ready().remove(&id);
+        if troubles.note("port", &id, gone).is_some() {
+            made.ports.remove(&id);
+            made.reported.remove(&id);
+        }
+    }
     if view.gone.is_empty() {
         return;
     }

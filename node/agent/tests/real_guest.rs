@@ -106,6 +106,7 @@ fn slice(digest: &str, key: &str) -> Vec<Item> {
             extra_dhcp_opts: vec![],
             dns_name: "vm1".into(),
             qos: maru_agent_api::slice::PortQos::default(),
+            trunk: None,
         })
     };
     let subnet = |id: &str, cidr: &str, gateway: &str, dhcp: Option<&str>| Subnet {

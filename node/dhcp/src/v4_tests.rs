@@ -50,6 +50,7 @@ pub(crate) fn port() -> Port {
         extra_dhcp_opts: vec![],
         dns_name: "web-1.example.org.".into(),
         qos: maru_agent_api::slice::PortQos::default(),
+        trunk: None,
     }
 }
 

@@ -239,6 +239,7 @@ mod tests {
             extra_dhcp_opts: vec![],
             dns_name: String::new(),
             qos: maru_agent_api::slice::PortQos::default(),
+            trunk: None,
         };
         NetworkView::new(&network, [&port])
     }

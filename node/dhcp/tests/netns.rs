@@ -127,6 +127,7 @@ fn port() -> Port {
         extra_dhcp_opts: vec![],
         dns_name: String::new(),
         qos: maru_agent_api::slice::PortQos::default(),
+        trunk: None,
     }
 }
 

@@ -1,17 +1,19 @@
 //! Carries out what is asked, step by step, in the kernel. Blocking; [`crate::Links`] calls it off the async threads.
 
+mod ports;
+
 use crate::model::{
-    LinkConfig, Netns, NetworkLinks, Observed, ObservedPort, PortLink, RouterInterface, RouterLinks, RouterSpec, Uplink,
+    LinkConfig, Netns, NetworkLinks, Observed, ObservedPort, RouterInterface, RouterLinks, RouterSpec, Uplink,
 };
 use crate::nl::{Link, Route, Socket, Veth};
 use crate::plan::{self, Desired, Op, View};
-use crate::{arp, names, ns, tap};
-use maru_agent_api::slice::{Network, Port};
+use crate::{arp, names, ns};
+use maru_agent_api::slice::Network;
 use maru_base::{Error, Result};
 use nix::errno::Errno;
 use std::fs::File;
 use std::net::{IpAddr, Ipv4Addr};
-use std::os::fd::{AsRawFd, OwnedFd};
+use std::os::fd::AsRawFd;
 
 /// What the kernel refused, and what would help where that is known.
 fn kernel(what: impl std::fmt::Display, e: Errno) -> Error {
@@ -306,92 +308,6 @@ impl Driver {
             .map_err(|e| Error::internal("The host's network namespace cannot be opened.", e))?;
         self.maru.set_master(link.index, 0).map_err(refused)?;
         self.maru.set_netns(link.index, host.as_raw_fd()).map_err(refused)
-    }
-
-    // ---- ports
-
-    pub(crate) fn ensure_port(&mut self, port: &Port, network: &Network) -> Result<PortLink> {
-        names::check_id("port", &port.id)?;
-        let name = names::tap_name(&port.id);
-        let alias = format!("port:{}", port.id);
-        let refused = |e| kernel(format!("Tap {name} of port {}", port.id), e);
-        let bridge_name = names::bridge_name(network.vni);
-        let bridge = self.maru_link(&bridge_name)?.ok_or_else(|| {
-            Error::unavailable(format!(
-                "Port {} waits: bridge {bridge_name} of its network is not there yet.",
-                port.id
-            ))
-        })?;
-        let mut created = false;
-        let link = match self.maru_link(&name)? {
-            Some(link) => link,
-            None => {
-                ns::in_namespace(&self.home.path(), || tap::create(&name))?.map_err(refused)?;
-                created = true;
-                let link = self.maru_link(&name)?.ok_or(Errno::ENODEV).map_err(refused)?;
-                self.maru.set_alias(link.index, &alias).map_err(refused)?;
-                Link {
-                    alias: alias.clone(),
-                    ..link
-                }
-            }
-        };
-        if link.alias.is_empty() {
-            // A crash between making and naming it.
-            self.maru.set_alias(link.index, &alias).map_err(refused)?;
-        } else if link.alias != alias {
-            return Err(Error::conflict(format!(
-                "Tap {name} belongs to {}: two ports share their first 11 characters.",
-                link.alias
-            )));
-        }
-        let mtu = network.mtu.clamp(68, 65_535);
-        if link.mtu != mtu {
-            self.maru.set_mtu(link.index, mtu).map_err(refused)?;
-        }
-        if link.master != bridge.index {
-            // Never up on a bridge for which its firewall was not made.
-            if link.up {
-                self.maru.set_up(link.index, false).map_err(refused)?;
-            }
-            self.maru.set_master(link.index, bridge.index).map_err(refused)?;
-        }
-        Ok(PortLink { tap: name, created })
-    }
-
-    pub(crate) fn port_up(&mut self, port_id: &str, up: bool) -> Result<()> {
-        let name = names::tap_name(port_id);
-        let link = self.tap(port_id)?;
-        if link.up == up {
-            return Ok(());
-        }
-        self.maru
-            .set_up(link.index, up)
-            .map_err(|e| kernel(format!("Tap {name}"), e))
-    }
-
-    fn tap(&mut self, port_id: &str) -> Result<Link> {
-        names::check_id("port", port_id)?;
-        let name = names::tap_name(port_id);
-        self.maru_link(&name)?
-            .filter(|l| l.alias == format!("port:{port_id}"))
-            .ok_or_else(|| Error::not_found(format!("There is no tap for port {port_id} on this node.")))
-    }
-
-    pub(crate) fn open_tap(&mut self, port_id: &str) -> Result<OwnedFd> {
-        let link = self.tap(port_id)?;
-        ns::in_namespace(&self.home.path(), || tap::open(&link.name))?
-            .map_err(|e| kernel(format!("Opening tap {} of port {port_id}", link.name), e))
-    }
-
-    pub(crate) fn remove_port(&mut self, port_id: &str) -> Result<()> {
-        match self.tap(port_id) {
-            Ok(link) => {
-                gone_is_fine(self.maru.del_link(link.index)).map_err(|e| kernel(format!("Removing {}", link.name), e))
-            }
-            Err(e) if e.kind() == maru_base::ErrorKind::NotFound => Ok(()),
-            Err(e) => Err(e),
-        }
     }
 
     // ---- routers

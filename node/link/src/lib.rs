@@ -146,9 +146,12 @@ impl Links {
     }
 
     /// Makes the port's persistent tap on the network's bridge, **down** if it is new. Idempotent; an existing tap keeps its state.
+    /// For a subport it makes a VLAN device over its parent's tap, of the same name as the tap would have: whatever goes by
+    /// that name, the firewall first of all, holds for both alike.
     ///
     /// # Errors
-    /// Another port has the same first 11 characters, the network's bridge is missing, or the kernel refused.
+    /// Another port has the same first 11 characters, the network's bridge or the parent's tap is missing, or the kernel
+    /// refused.
     pub async fn ensure_port(&self, port: &Port, network: &Network) -> Result<PortLink> {
         let (port, network) = (port.clone(), network.clone());
         self.run(move |d| d.ensure_port(&port, &network)).await

@@ -35,6 +35,7 @@ const RTM_GETRULE: u16 = 34;
 const IFLA_ADDRESS: u16 = 1;
 const IFLA_IFNAME: u16 = 3;
 const IFLA_MTU: u16 = 4;
+const IFLA_LINK: u16 = 5;
 const IFLA_MASTER: u16 = 10;
 const IFLA_LINKINFO: u16 = 18;
 const IFLA_IFALIAS: u16 = 20;
@@ -43,6 +44,10 @@ const IFLA_EXT_MASK: u16 = 29;
 const IFLA_INFO_KIND: u16 = 1;
 const IFLA_INFO_DATA: u16 = 2;
 const VETH_INFO_PEER: u16 = 1;
+const IFLA_VLAN_ID: u16 = 1;
+const IFLA_VLAN_FLAGS: u16 = 2;
+/// A VLAN device goes up and down by itself, not with the device below it.
+const VLAN_FLAG_LOOSE_BINDING: u32 = 4;
 const NLA_F_NESTED: u16 = 0x8000;
 /// Leaves the counters out of link dumps.
 const RTEXT_FILTER_SKIP_STATS: u32 = 1 << 3;
@@ -134,6 +139,8 @@ pub(crate) struct Link {
     pub master: u32,
     pub alias: String,
     pub kind: String,
+    /// Of a VLAN device: the device below it, and its VLAN id.
+    pub vlan: Option<(u32, u16)>,
     pub up: bool,
     pub carrier: bool,
 }
@@ -383,6 +390,26 @@ impl Socket {
         self.set_master(link.index, veth.master)
     }
 
+    /// Makes a VLAN device over another one, down.
+    pub(crate) fn add_vlan(&mut self, name: &str, below: u32, id: u16, mtu: u32, alias: &str) -> Res<()> {
+        let mut msg = Msg::new(RTM_NEWLINK, NLM_F_CREATE | NLM_F_EXCL, &ifinfo(0, 0, 0));
+        msg.str(IFLA_IFNAME, name);
+        msg.u32(IFLA_LINK, below);
+        msg.u32(IFLA_MTU, mtu);
+        msg.nest(IFLA_LINKINFO, |info| {
+            info.attr(IFLA_INFO_KIND, b"vlan");
+            info.nest(IFLA_INFO_DATA, |data| {
+                data.attr(IFLA_VLAN_ID, &id.to_ne_bytes());
+                // struct ifla_vlan_flags: flags and mask.
+                let flag = VLAN_FLAG_LOOSE_BINDING.to_ne_bytes();
+                data.attr(IFLA_VLAN_FLAGS, &[flag, flag].concat());
+            });
+        });
+        self.ask(&msg)?;
+        let link = self.link(name)?.ok_or(Errno::ENODEV)?;
+        self.set_alias(link.index, alias)
+    }
+
     fn change(&mut self, index: u32, flags: u32, mask: u32, fill: impl FnOnce(&mut Msg)) -> Res<()> {
         let mut msg = Msg::new(RTM_NEWLINK, 0, &ifinfo(index, flags, mask));
         fill(&mut msg);
@@ -547,6 +574,15 @@ fn to_str(v: &[u8]) -> String {
 
 fn parse_link(body: &[u8]) -> Link {
     let flags = word(body, 8).unwrap_or_default();
+    let info = find(body, 16, IFLA_LINKINFO);
+    let kind = info
+        .and_then(|v| find(v, 0, IFLA_INFO_KIND))
+        .map(to_str)
+        .unwrap_or_default();
+    let vlan = || {
+        let id = find(find(info?, 0, IFLA_INFO_DATA)?, 0, IFLA_VLAN_ID)?;
+        Some((word(find(body, 16, IFLA_LINK)?, 0)?, half(id, 0)?))
+    };
     Link {
         index: word(body, 4).unwrap_or_default(),
         name: find(body, 16, IFLA_IFNAME).map(to_str).unwrap_or_default(),
@@ -554,10 +590,8 @@ fn parse_link(body: &[u8]) -> Link {
         mtu: find(body, 16, IFLA_MTU).and_then(|v| word(v, 0)).unwrap_or_default(),
         master: find(body, 16, IFLA_MASTER).and_then(|v| word(v, 0)).unwrap_or_default(),
         alias: find(body, 16, IFLA_IFALIAS).map(to_str).unwrap_or_default(),
-        kind: find(body, 16, IFLA_LINKINFO)
-            .and_then(|v| find(v, 0, IFLA_INFO_KIND))
-            .map(to_str)
-            .unwrap_or_default(),
+        vlan: if kind == "vlan" { vlan() } else { None },
+        kind,
         up: flags & IFF_UP != 0,
         carrier: flags & IFF_LOWER_UP != 0,
     }

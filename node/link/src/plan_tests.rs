@@ -42,6 +42,7 @@ fn port(id: &str, network: &Network, ip: &str) -> Port {
         extra_dhcp_opts: vec![],
         dns_name: String::new(),
         qos: maru_agent_api::slice::PortQos::default(),
+        trunk: None,
     }
 }
 

@@ -86,6 +86,7 @@ fn port(id: &str, network: &Network, mac: &str, ip: &str) -> Port {
         extra_dhcp_opts: vec![],
         dns_name: String::new(),
         qos: maru_agent_api::slice::PortQos::default(),
+        trunk: None,
     }
 }
 

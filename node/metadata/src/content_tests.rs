@@ -40,6 +40,7 @@ pub(crate) fn guest() -> GuestView {
         extra_dhcp_opts: vec![],
         dns_name: String::new(),
         qos: maru_agent_api::slice::PortQos::default(),
+        trunk: None,
     };
     let server = Server {
         id: "8f2c1c1e-7d0a-4f7b-9b60-0b3a7cf9a001".into(),

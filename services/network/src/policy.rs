@@ -213,6 +213,16 @@ pub const POLICY: &[RuleDefault] = rules! {
     "get_floatingips_tags" => READER,
     "update_floatingips_tags" => MEMBER,
 
+    "create_trunk" => MEMBER,
+    "get_trunk" => READER,
+    "update_trunk" => MEMBER,
+    "delete_trunk" => MEMBER,
+    "get_subports" => READER,
+    "add_subports" => MEMBER,
+    "remove_subports" => MEMBER,
+    "get_trunks_tags" => READER,
+    "update_trunks_tags" => MEMBER,
+
     "create_security_group" => MEMBER,
     "get_security_group" => READER,
     "update_security_group" => MEMBER,

@@ -257,6 +257,95 @@ async fn networks_and_what_is_on_them() {
 }
 
 #[tokio::test]
+async fn a_trunk_and_what_its_parent_does() {
+    let port = |w: &World, id: &str| {
+        let (id, net) = (m::PortId::from(id), w.net.clone());
+        let create: Plan = Box::new(move |s, txn| {
+            let mut r = m::PortRequest::new(net.as_str().into(), "aaa".into());
+            r.name = id.to_string();
+            m::plan_create_port(s, txn, r).unwrap();
+        });
+        create
+    };
+    let named = |s: &Snapshot, name: &str| s.list::<m::Port>().find(|p| p.name == name).unwrap();
+    let trunk = |parent: m::PortId, subs: &[(m::PortId, u16)]| m::Trunk {
+        project_id: "aaa".into(),
+        name: String::new(),
+        port_id: parent,
+        sub_ports: subs
+            .iter()
+            .map(|(port_id, segmentation_id)| m::SubPort {
+                port_id: port_id.clone(),
+                segmentation_id: *segmentation_id,
+            })
+            .collect(),
+        admin_state_up: true,
+        meta: m::Meta::new(""),
+    };
+    for case in 0..5 {
+        for swapped in [false, true] {
+            let w = world().await;
+            let commit = |plan: Plan| {
+                let store = w.cloud.store.clone();
+                async move {
+                    let mut txn = Txn::new();
+                    plan(&store.snapshot(), &mut txn);
+                    store.commit(txn).await
+                }
+            };
+            for name in ["parent", "sub", "more"] {
+                commit(port(&w, name)).await.unwrap();
+            }
+            let create = move |subs: &'static [(&'static str, u16)]| -> Plan {
+                Box::new(move |s, txn| {
+                    let subs: Vec<_> = subs.iter().map(|(n, v)| (named(s, n).id, *v)).collect();
+                    m::trunk::plan_create_trunk(s, txn, &trunk(named(s, "parent").id, &subs)).unwrap();
+                })
+            };
+            let add = |name: &'static str| -> Plan {
+                Box::new(move |s, txn| {
+                    let read = s.list::<m::Trunk>().next().unwrap();
+                    let sub = m::SubPort {
+                        port_id: named(s, name).id,
+                        segmentation_id: 9,
+                    };
+                    m::trunk::plan_add(s, txn, &read, &[sub]).unwrap();
+                })
+            };
+            let bind: Plan = Box::new(move |s, txn| {
+                m::plan_bind_port(s, txn, &named(s, "parent"), "n2", "server", "", "nova").unwrap();
+            });
+            let drop_sub: Plan = Box::new(move |s, txn| m::plan_delete_port(s, txn, &named(s, "more")).unwrap());
+            if case != 0 {
+                commit(create(&[("sub", 5)])).await.unwrap();
+            }
+            let (first, second): (Plan, Plan) = match case {
+                0 => (create(&[("sub", 5)]), bind),
+                1 => (add("more"), bind),
+                2 => (add("more"), drop_sub),
+                3 => (add("more"), add("more")),
+                _ => (
+                    Box::new(|s, txn| {
+                        let read = s.list::<m::Trunk>().next().unwrap();
+                        m::trunk::plan_delete_trunk(s, txn, &read).unwrap();
+                    }),
+                    bind,
+                ),
+            };
+            let (first, second) = if swapped { (second, first) } else { (first, second) };
+            let s = w.cloud.store.snapshot();
+            let (mut one, mut two) = (Txn::new(), Txn::new());
+            first(&s, &mut one);
+            second(&s, &mut two);
+            w.cloud.store.commit(one).await.unwrap();
+            let crossed = w.cloud.store.commit(two).await.expect_err("both happened");
+            assert!(crossed.is_conflict(), "case {case}: {crossed:?}");
+            w.cloud.audit();
+        }
+    }
+}
+
+#[tokio::test]
 async fn a_removal_report_that_crosses_a_binding_is_planned_again() {
     let w = world().await;
     let c = &w.cloud;

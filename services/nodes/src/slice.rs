@@ -34,6 +34,7 @@ const KINDS: &[&str] = &[
     "floating_ip",
     "port_forwarding",
     "qos_policy",
+    "trunk",
     "security_group",
     "security_group_rule",
     "address_group",
@@ -423,7 +424,20 @@ fn port_item(
             .collect(),
         dns_name,
         qos: port_qos(snapshot, port),
+        trunk: trunk_link(snapshot, port),
     }
+}
+
+fn trunk_link(snapshot: &Snapshot, port: &Object<network::Port>) -> Option<api::TrunkLink> {
+    if port.device_owner != network::trunk::SUBPORT {
+        return None;
+    }
+    let trunk = network::trunk::of_subport(snapshot, &port.id)?;
+    let sub = trunk.sub_ports.iter().find(|s| s.port_id == port.id)?;
+    Some(api::TrunkLink {
+        parent: trunk.port_id.to_string(),
+        vlan: sub.segmentation_id,
+    })
 }
 
 fn port_qos(snapshot: &Snapshot, port: &network::Port) -> api::PortQos {

@@ -405,7 +405,6 @@ async fn what_is_of_no_concern_is_not_told() {
     assert_eq!(agent.heard, heard + 2, "only the sentinel's two changes");
 }
 
-/// A change of every kind that a slice is made of is told without any other change.
 #[tokio::test]
 async fn a_node_that_is_told_not_to_answers_no_dhcp() {
     let world = world().await;
@@ -435,6 +434,51 @@ async fn a_node_that_is_told_not_to_answers_no_dhcp() {
     }
 }
 
+/// A subport is told with the port that carries it, and again when its VLAN id is another one.
+#[tokio::test]
+async fn a_subport_is_told_with_its_parent() {
+    let world = world().await;
+    for at in [0, 1] {
+        world.write(|txn| write(txn, &Change::Port(at, 0, 0, 0, vec![]))).await;
+    }
+    let [parent, sub] = [0, 1].map(|at| network::PortId::from(name("port", at)));
+    let mut port = (*world.store.snapshot().get::<network::Port>(&sub).unwrap().value).clone();
+    port.device_owner = network::trunk::SUBPORT.to_owned();
+    let trunk = |segmentation_id| network::Trunk {
+        project_id: "p".into(),
+        name: String::new(),
+        port_id: parent.clone(),
+        sub_ports: vec![network::SubPort {
+            port_id: sub.clone(),
+            segmentation_id,
+        }],
+        admin_state_up: true,
+        meta: network::Meta::new(""),
+    };
+    world
+        .write(|txn| {
+            txn.put(&sub, &port);
+        })
+        .await;
+    let (_, mut agent) = world.connect("here", 1).await;
+    for vlan in [7, 8] {
+        world
+            .write(|txn| {
+                txn.put(&network::TrunkId::from("trunk"), &trunk(vlan));
+            })
+            .await;
+        hears(&world, &mut agent).await;
+        let told = slice::of(&world.store.snapshot(), &"here".into());
+        let link = |id: &network::PortId| match told.items.get(&ItemKey::Port(id.to_string())) {
+            Some(Item::Port(p)) => p.trunk.clone().map(|t| (t.parent, t.vlan)),
+            other => panic!("{other:?}"),
+        };
+        assert_eq!(link(&sub), Some((parent.to_string(), vlan)));
+        assert_eq!(link(&parent), None);
+    }
+}
+
+/// A change of every kind that a slice is made of is told without any other change.
 #[tokio::test]
 async fn every_kind_is_told() {
     let world = world().await;

@@ -34,6 +34,7 @@ impl Scene {
             .post(&admin, &of, json!({"service_profile": {"id": profile}}))
             .await;
         self.qos().await;
+        self.trunk().await;
         self.values.extend([
             ("network/address-groups", addresses),
             (
@@ -71,6 +72,30 @@ impl Scene {
         ]);
     }
 
+    /// A trunk with a subport, and a port each for what a route may make of them.
+    async fn trunk(&mut self) {
+        let who = self.blue.member.clone();
+        let network = self.values["network/networks"].clone();
+        let ports = "/network/v2.0/ports";
+        let mut made = Vec::new();
+        for name in ["trunk-parent", "trunk-sub", "trunk-next", "trunk-free"] {
+            let body = json!({"port": {"network_id": network, "name": name}});
+            made.push(id(&self.kit.post(&who, ports, body).await["port"]));
+        }
+        let [parent, sub, next, free] = [0, 1, 2, 3].map(|i| made[i].clone());
+        let body = json!({"trunk": {"name": "t", "port_id": parent,
+            "sub_ports": [{"port_id": sub, "segmentation_type": "vlan", "segmentation_id": 7}]}});
+        let trunk = id(&self.kit.post(&who, "/network/v2.0/trunks", body).await["trunk"]);
+        let tag = format!("/network/v2.0/trunks/{trunk}/tags/t");
+        self.kit.put(&who, &tag, Value::Null).await;
+        self.values.extend([
+            ("network/trunks", trunk),
+            ("network/trunk-sub", sub),
+            ("network/trunk-next", next),
+            ("network/trunk-free", free),
+        ]);
+    }
+
     /// Bodies for them.
     pub(crate) fn network_extras_body(&self, method: &str, path: &str) -> Option<Body> {
         let value = |noun: &str| self.value("network", noun).unwrap_or_default();
@@ -83,6 +108,15 @@ impl Scene {
             return Some(Body::Json(json!({"dscp_marking_rule": {"dscp_mark": 12}})));
         }
         Some(Body::Json(match (method, path) {
+            ("POST", "/v2.0/trunks") => json!({"trunk": {"name": "t2", "description": "x", "admin_state_up": true,
+                "port_id": value("trunk-free"),
+                "sub_ports": [{"port_id": value("trunk-next"), "segmentation_type": "vlan", "segmentation_id": 9}]}}),
+            ("PUT", "/v2.0/trunks/{id}") => {
+                json!({"trunk": {"name": "t3", "description": "y", "admin_state_up": true}})
+            }
+            ("PUT", "/v2.0/trunks/{id}/add_subports") => json!({"sub_ports": [
+                {"port_id": value("trunk-next"), "segmentation_type": "vlan", "segmentation_id": 8}]}),
+            ("PUT", "/v2.0/trunks/{id}/remove_subports") => json!({"sub_ports": [{"port_id": value("trunk-sub")}]}),
             ("POST", "/v2.0/qos/policies") => json!({"policy": {"name": "q2", "description": "x", "shared": false,
                 "is_default": true}}),
             ("PUT", "/v2.0/qos/policies/{id}") => json!({"policy": {"name": "q3", "description": "y", "shared": true,

@@ -184,6 +184,9 @@ impl Wires for Fake {
     async fn ensure_port(&self, port: &Port, network: &Network) -> Result<()> {
         self.call(format!("tap {}", port.id), |s| {
             assert!(s.networks.contains(&network.id), "a tap without its bridge");
+            if let Some(trunk) = &port.trunk {
+                assert!(s.ports.contains_key(&trunk.parent), "a subport before its parent");
+            }
             s.ports.entry(port.id.clone()).or_insert(false);
             Ok(())
         })

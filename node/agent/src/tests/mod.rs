@@ -3,6 +3,7 @@
 
 mod fake;
 mod fake_volumes;
+mod trunks;
 mod volumes;
 
 use fake::{Fake, NODE, Plane, run};
@@ -51,6 +52,7 @@ pub(crate) fn port(id: &str) -> Item {
         extra_dhcp_opts: vec![],
         dns_name: String::new(),
         qos: maru_agent_api::slice::PortQos::default(),
+        trunk: None,
     })
 }
 

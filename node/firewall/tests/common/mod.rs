@@ -95,6 +95,7 @@ pub fn port(id: u32, network: &Network, ips: &[&str], groups: &[&str]) -> Port {
         extra_dhcp_opts: vec![],
         dns_name: String::new(),
         qos: maru_agent_api::slice::PortQos::default(),
+        trunk: None,
     }
 }
 

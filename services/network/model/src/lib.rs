@@ -55,6 +55,7 @@ pub mod security_group_rule;
 pub mod subnet;
 pub mod subnet_pool;
 pub mod tombstone;
+pub mod trunk;
 
 pub use address_group::{AddressGroup, AddressGroupId};
 pub use address_scope::{AddressScope, AddressScopeId};
@@ -87,6 +88,7 @@ pub use security_group_rule::{
 pub use subnet::{Subnet, SubnetId, SubnetRequest, plan_create_subnets, plan_delete_subnet};
 pub use subnet_pool::{PoolWish, SubnetPool, SubnetPoolChange, SubnetPoolId};
 pub use tombstone::{Removed, TombstoneNetwork, TombstonePort, TombstoneRouter, network_hosts, plan_removed};
+pub use trunk::{SubPort, Trunk, TrunkId};
 
 /// Registers the kinds of this service.
 pub fn register(r: &mut maru_store::Registry) {
@@ -97,6 +99,7 @@ pub fn register(r: &mut maru_store::Registry) {
         .register::<FloatingIp>()
         .register::<PortForwarding>()
         .register::<QosPolicy>()
+        .register::<Trunk>()
         .register::<SecurityGroup>()
         .register::<SecurityGroupRule>()
         .register::<Quota>()

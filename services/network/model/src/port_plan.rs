@@ -3,7 +3,7 @@
 use crate::{
     AddressPair, DhcpOption, FixedIp, FixedIpRequest, FloatingIp, Meta, Network, NetworkId, ObservedPort, Port, PortId,
     PortRequest, QosPolicyId, SecurityGroup, SecurityGroupId, Subnet, SubnetId, TombstonePort, address, default_group,
-    errors, floating_ip, keys, port_forwarding, qos, quota, router,
+    errors, floating_ip, keys, port_forwarding, qos, quota, router, trunk,
 };
 use maru_base::{ErrorKind, ProjectId, Result};
 use maru_store::{Object, Op, Snapshot, Txn};
@@ -232,6 +232,7 @@ pub fn plan_update_port(snapshot: &Snapshot, txn: &mut Txn, read: &Object<Port>,
     if port.host != old.host {
         mark_host(txn, &port);
         txn.op(Op::Delete(keys::object_key::<ObservedPort>(id)));
+        trunk::follow(snapshot, txn, id, &port.host)?;
     }
     port.meta.touch();
     txn.update(read, &port);
@@ -241,7 +242,8 @@ pub fn plan_update_port(snapshot: &Snapshot, txn: &mut Txn, read: &Object<Port>,
 /// Plans the deletion of a port as a client may ask for it.
 ///
 /// # Errors
-/// 409 `ServicePortInUse` for a port that a router or floating IP owns.
+/// 409 `ServicePortInUse` for a port that a router or floating IP owns, `PortInUseAsSubPort` or `PortInUseAsTrunkParent` for one
+/// of a trunk.
 pub fn plan_delete_port(snapshot: &Snapshot, txn: &mut Txn, read: &Object<Port>) -> Result<()> {
     let owner = &read.value.device_owner;
     if router::is_router_port(&read.value) || owner == floating_ip::OWNER {
@@ -259,6 +261,7 @@ pub fn plan_delete_port(snapshot: &Snapshot, txn: &mut Txn, read: &Object<Port>)
             ),
         ));
     }
+    trunk::not_of_a_trunk(snapshot, &read.id)?;
     plan_drop_port(snapshot, txn, read);
     Ok(())
 }

@@ -86,6 +86,8 @@ const SERVED: &[(&str, &str)] = &[
     ("subnet-service-types", "Subnet service types"),
     ("subnet_onboard", "Subnet Onboard"),
     ("subnetpool-prefix-ops", "Subnet Pool Prefix Operations"),
+    ("trunk", "Trunk Extension"),
+    ("trunk-details", "Trunk port details"),
 ];
 
 fn describe((alias, name): &(&str, &str)) -> Value {

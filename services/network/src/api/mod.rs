@@ -23,6 +23,7 @@ mod security_groups;
 mod subnet_pools;
 mod subnets;
 mod tags;
+mod trunks;
 
 use crate::{App, app::access};
 use maru_auth::Target;
@@ -183,7 +184,22 @@ pub(crate) fn routes(app: Arc<App>) -> Vec<Route> {
         .get("/v2.0/quotas/{project}/details", "get_quota", quotas::details)
         .get("/v2.0/quotas/{project}/details.json", "get_quota", quotas::details);
     let r = rbac_routes(metering_routes(pool_routes(tags::routes(r))));
-    qos_routes(forwarding_routes(flavor_routes(group_routes(r)))).build()
+    trunk_routes(qos_routes(forwarding_routes(flavor_routes(group_routes(r))))).build()
+}
+
+fn trunk_routes(r: Routes<App>) -> Routes<App> {
+    r.get("/v2.0/trunks", "get_trunk", trunks::list)
+        .post("/v2.0/trunks", "create_trunk", trunks::create)
+        .get("/v2.0/trunks/{id}", "get_trunk", trunks::show)
+        .put("/v2.0/trunks/{id}", "update_trunk", trunks::update)
+        .delete("/v2.0/trunks/{id}", "delete_trunk", trunks::delete)
+        .get("/v2.0/trunks/{id}/get_subports", "get_subports", trunks::get_subports)
+        .put("/v2.0/trunks/{id}/add_subports", "add_subports", trunks::add_subports)
+        .put(
+            "/v2.0/trunks/{id}/remove_subports",
+            "remove_subports",
+            trunks::remove_subports,
+        )
 }
 
 fn qos_routes(r: Routes<App>) -> Routes<App> {

@@ -6,6 +6,7 @@ use super::{
     networks::domain,
     qos,
     row::{self, List, Row},
+    trunks,
 };
 use crate::{App, app::access};
 use maru_auth::Target;
@@ -78,6 +79,7 @@ const FIXED: &[&str] = &[
     "qos_network_policy_id",
     "mac_address",
     "network_id",
+    "trunk_details",
 ];
 
 struct View<'a> {
@@ -139,6 +141,9 @@ impl<'a> View<'a> {
                 network_policy(self.snapshot, &p.network_id).map(|id| id.to_string()),
             )
             .meta(&p.meta);
+        if let Some(details) = trunks::details(self.snapshot, id) {
+            row = row.with("trunk_details", details);
+        }
         if self.binding {
             let bound = !p.host.is_empty();
             let details = if bound {

@@ -24,6 +24,7 @@ const RESOURCES: &[(&str, &str, &str)] = &[
         "get_security_groups_tags",
         "update_security_groups_tags",
     ),
+    ("trunks", "get_trunks_tags", "update_trunks_tags"),
 ];
 /// Longest tag, in characters.
 const LONGEST: usize = 255;

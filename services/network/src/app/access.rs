@@ -7,7 +7,7 @@ use maru_http::Request;
 use maru_network_model::{
     AddressGroup, AddressGroupId, AddressScope, AddressScopeId, FloatingIp, FloatingIpId, Meta, Network, NetworkId,
     Port, PortId, QosPolicy, QosPolicyId, Router, RouterId, SecurityGroup, SecurityGroupId, SecurityGroupRule,
-    SecurityGroupRuleId, Subnet, SubnetId, SubnetPool, SubnetPoolId, errors,
+    SecurityGroupRuleId, Subnet, SubnetId, SubnetPool, SubnetPoolId, Trunk, TrunkId, errors,
 };
 use maru_store::{Object, Snapshot};
 
@@ -135,6 +135,14 @@ visible!(
 pub(crate) fn of_policy(p: &QosPolicy) -> Target {
     Target::project(&p.project_id).with("shared", flag(p.shared))
 }
+visible!(
+    trunk,
+    Trunk,
+    TrunkId,
+    "get_trunk",
+    maru_network_model::trunk::trunk_not_found,
+    |_, _, t| Target::project(&t.project_id)
+);
 visible!(
     group,
     SecurityGroup,

@@ -8,12 +8,18 @@ use maru_network_model::{
     FixedIpRequest, NetworkId, Port, PortId, PortRequest, Subnet, dhcp, errors, floating_ip, plan_create_port,
     plan_delete_port,
     port::{PortChange, plan_update_port},
-    router,
+    router, trunk,
 };
 use maru_store::{Object, Snapshot};
 
 /// Owners that only the cloud itself gives: a port that claimed one could pass for an interface of a foreign router.
-const RESERVED: &[&str] = &[router::INTERFACE, router::GATEWAY, floating_ip::OWNER, dhcp::OWNER];
+const RESERVED: &[&str] = &[
+    router::INTERFACE,
+    router::GATEWAY,
+    floating_ip::OWNER,
+    dhcp::OWNER,
+    trunk::SUBPORT,
+];
 
 /// Whether a request names what needs more than its route's rule.
 struct Wants<'a> {
@@ -34,7 +40,7 @@ impl Wants<'_> {
         if let Some(owner) = self.device_owner {
             if RESERVED.contains(&owner) {
                 return Err(errors::invalid_input(format!(
-                    "device_owner '{owner}' is given by the cloud itself: use the calls of routers, floating IPs and subnets"
+                    "device_owner '{owner}' is given by the cloud itself: use the calls of routers, floating IPs, subnets and trunks"
                 )));
             }
             request.authorize_rule(&rule("device_owner"), &target.clone().with("device_owner", owner))?;
@@ -194,7 +200,7 @@ impl App {
     }
 }
 
-/// Refuses changes that would take a port from the router, floating IP or subnet it serves.
+/// Refuses changes that would take a port from the router, floating IP, subnet or trunk it serves.
 fn refuse_cloud_ports(snapshot: &Snapshot, id: &PortId, old: &Port, change: &PortChange) -> Result<()> {
     if !RESERVED.contains(&old.device_owner.as_str()) {
         return Ok(());
@@ -202,6 +208,8 @@ fn refuse_cloud_ports(snapshot: &Snapshot, id: &PortId, old: &Port, change: &Por
     let device = change.device_id.as_ref().is_some_and(|d| *d != old.device_id)
         || change.device_owner.as_ref().is_some_and(|o| *o != old.device_owner)
         || change.host.as_ref().is_some_and(|h| *h != old.host);
+    // A subport is otherwise its project's like any port.
+    let plain = old.device_owner == trunk::SUBPORT;
     let moves = change.fixed_ips.as_ref().is_some_and(|wanted| {
         let subnet_of = |w: &FixedIpRequest| match (&w.subnet_id, w.ip_address) {
             (Some(s), _) => Some(s.clone()),
@@ -219,7 +227,7 @@ fn refuse_cloud_ports(snapshot: &Snapshot, id: &PortId, old: &Port, change: &Por
     });
     let secured =
         change.port_security_enabled == Some(true) || change.security_groups.as_ref().is_some_and(|g| !g.is_empty());
-    if device || moves || secured {
+    if device || (!plain && (moves || secured)) {
         return Err(errors::conflict(
             "PortInUse",
             format!(

@@ -84,4 +84,5 @@ resources! {
     "floatingips", access::floating_ip, |_: &Snapshot, f: &maru_network_model::FloatingIp| Target::project(&f.project_id);
     "subnetpools", access::subnet_pool, |_: &Snapshot, p: &maru_network_model::SubnetPool| access::of_pool(p);
     "security-groups", access::group, |_: &Snapshot, g: &maru_network_model::SecurityGroup| Target::project(&g.project_id);
+    "trunks", access::trunk, |_: &Snapshot, t: &maru_network_model::Trunk| Target::project(&t.project_id);
 }

@@ -193,6 +193,45 @@ async fn addresses_are_shown_by_network() {
 }
 
 #[tokio::test]
+async fn a_project_without_a_network_is_given_one_when_it_asks() {
+    let c = cloud().await;
+    let public = json!({"network": {"name": "public", "router:external": true, "is_default": true}});
+    let public = id(&c.net(ADMIN, "POST", "/networks", public).await);
+    let body = json!({"subnet": {"network_id": public, "cidr": "172.24.4.0/24", "ip_version": 4}});
+    c.net(ADMIN, "POST", "/subnets", body).await;
+    let auto = || wanted(json!({"networks": "auto"}));
+    let message = c.refused(400, A, "POST", "/servers", auto()).await;
+    assert!(message.contains("No default subnetpools"), "{message}");
+    let pool = json!({"subnetpool": {"name": "p", "prefixes": ["10.90.0.0/16"], "default_prefixlen": 26, "is_default": true,
+        "shared": true}});
+    c.net(ADMIN, "POST", "/subnetpools", pool).await;
+    // A request that is refused makes nothing.
+    let bad = wanted(json!({"networks": "auto", "flavorRef": "nothing"}));
+    c.refused(400, A, "POST", "/servers", bad).await;
+    assert!(
+        c.store
+            .snapshot()
+            .list::<maru_network_model::topology::AutoTopology>()
+            .next()
+            .is_none()
+    );
+    let (one, two) = (
+        c.create(A, json!({"networks": "auto"})).await,
+        c.create(A, json!({"networks": "auto"})).await,
+    );
+    c.settle().await;
+    let net = |server: &str| {
+        let path = format!("/servers/{server}/os-interface");
+        let c = &c;
+        async move { c.get(A, &path).await["interfaceAttachments"][0]["net_id"].clone() }
+    };
+    let given = net(&one).await;
+    assert_eq!(given, net(&two).await);
+    let shown = c.net(A, "GET", "/networks", json!(null)).await;
+    assert!(shown.to_string().contains("auto_allocated_network"), "{shown}");
+}
+
+#[tokio::test]
 async fn what_networks_a_server_gets_when_none_is_named() {
     let c = cloud().await;
     let old = || json!({"server": {"name": "s", "imageRef": IMAGE, "flavorRef": "1"}});

@@ -213,6 +213,9 @@ pub const POLICY: &[RuleDefault] = rules! {
     "get_floatingips_tags" => READER,
     "update_floatingips_tags" => MEMBER,
 
+    "get_auto_allocated_topology" => READER,
+    "delete_auto_allocated_topology" => MEMBER,
+
     "create_trunk" => MEMBER,
     "get_trunk" => READER,
     "update_trunk" => MEMBER,

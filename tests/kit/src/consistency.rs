@@ -36,6 +36,7 @@ const CLAIMS: &[(&str, &str)] = &[
     ("forwarding", "port_forwarding"),
     ("qos-default", "qos_policy"),
     ("flat", "network"),
+    ("default-external", "network"),
     ("default-group", "security_group"),
     ("group-rule", "security_group_rule"),
     ("agent", "agent"),

@@ -35,6 +35,7 @@ impl Scene {
             .await;
         self.qos().await;
         self.trunk().await;
+        self.topology().await;
         self.values.extend([
             ("network/address-groups", addresses),
             (
@@ -70,6 +71,19 @@ impl Scene {
             ("network/alias_dscp_marking_rules", mark),
             ("network/rule-types", "bandwidth_limit".to_owned()),
         ]);
+    }
+
+    /// What a topology needs that a project gets by itself.
+    async fn topology(&mut self) {
+        let admin = self.kit.admin();
+        let path = format!("/network/v2.0/networks/{}", self.external);
+        let body = json!({"network": {"is_default": true}});
+        self.kit.put(&admin, &path, body).await;
+        let pool = json!({"subnetpool": {"name": "auto", "prefixes": ["10.204.0.0/16"], "default_prefixlen": 26,
+            "is_default": true, "shared": true}});
+        self.kit.post(&admin, "/network/v2.0/subnetpools", pool).await;
+        self.values
+            .extend([("network/auto-allocated-topology", self.blue.id.clone())]);
     }
 
     /// A trunk with a subport, and a port each for what a route may make of them.

@@ -8,6 +8,7 @@ use maru_network_model::{
     observed::port_status,
     plan_bind_port, plan_create_port, plan_delete_port, plan_unbind_port,
     port::{PortChange, plan_update_port},
+    topology,
 };
 use maru_store::{Object, Snapshot, Txn};
 use std::{collections::BTreeSet, net::IpAddr};
@@ -67,6 +68,26 @@ fn usual_network(snapshot: &Snapshot, project: &ProjectId) -> Result<Option<Obje
     Ok(found.pop())
 }
 
+/// Plans the next step to the network that the cloud gives to a project which asks for one (`auto`) and has none; `true` when there
+/// is nothing more to do.
+///
+/// # Errors
+/// 409 over quota, or when the pools are used up.
+pub fn plan_auto_network(snapshot: &Snapshot, txn: &mut Txn, project: &ProjectId) -> Result<bool> {
+    let step = match usual_network(snapshot, project)? {
+        // What was given to it may not be whole yet.
+        Some(n)
+            if snapshot
+                .get::<topology::AutoTopology>(project)
+                .is_none_or(|t| t.network_id != n.id) =>
+        {
+            return Ok(true);
+        }
+        _ => topology::plan_step(snapshot, txn, project)?,
+    };
+    Ok(step != topology::Step::More)
+}
+
 /// Checks at request time what can be known: networks and ports exist, are the caller's, and are free. `explicit` says
 /// that a network was asked for (`auto` of 2.37), so that having none is an error.
 ///
@@ -78,10 +99,14 @@ pub fn check_networks(snapshot: &Snapshot, caller: &Caller, networks: &Networks,
         Networks::None => return Ok(()),
         Networks::Auto => {
             return match usual_network(snapshot, project)? {
-                None if explicit => Err(Error::bad_request(
-                    "Unable to automatically allocate a network: the project has none with a subnet. Create a network and a \
-                     subnet, name one, or ask for networks 'none'.",
-                )),
+                None if explicit => match topology::requirements(snapshot) {
+                    Ok(_) => Ok(()),
+                    Err(why) => Err(Error::bad_request(format!(
+                        "Unable to automatically allocate a network: the project has none with a subnet, and the cloud gives it none \
+                         ({}). Create a network and a subnet, name one, or ask for networks 'none'.",
+                        why.message()
+                    ))),
+                },
                 _ => Ok(()),
             };
         }

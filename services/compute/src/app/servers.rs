@@ -14,7 +14,7 @@ use crate::{
 };
 use base64::Engine;
 use maru_auth::Caller;
-use maru_base::{Error, Result};
+use maru_base::{Error, ProjectId, Result};
 use maru_compute_model::{
     BlockDevice, Flavor, GroupId, KeyPair, Networks, Power, Reboot, Server, ServerFlavor, ServerGroup, ServerId,
     ServerImage, ServerKey, Task, VmState, WantedPort, begin_action, find_visible_flavor, keypair_id, network,
@@ -55,6 +55,11 @@ pub(crate) async fn create(app: &App, request: &Request, body: CreateBody, hints
         return Err(Error::bad_request("min_count must be <= max_count"));
     }
     let wanted = Wanted::check(request, &caller, body, max)?;
+    if matches!(wanted.networks, Networks::Auto) && request.at_least(2, 37) {
+        // Nothing is made for a request that would be refused.
+        wanted.resolve(&app.store.snapshot(), &caller, &hints, request)?;
+        auto_network(app, &project).await?;
+    }
     let reservation_id = format!("r-{}", random_word(8, b"abcdefghijklmnopqrstuvwxyz0123456789"));
     // The ids are fixed before the plan: a transaction that is planned again makes the same servers.
     let ids: Vec<ServerId> = (0..max.min(MOST_AT_ONCE)).map(|_| ServerId::new_uuid()).collect();
@@ -109,6 +114,23 @@ pub(crate) async fn create(app: &App, request: &Request, body: CreateBody, hints
         auto_disk_config: made.auto_disk_config,
         security_groups: made.security_groups,
     })
+}
+
+/// Sees to it that a project which asks for a network without naming one has one.
+async fn auto_network(app: &App, project: &ProjectId) -> Result<()> {
+    loop {
+        let done = app.store.plan(|snapshot| {
+            let mut txn = Txn::new();
+            let done = network::plan_auto_network(snapshot, &mut txn, project)?;
+            Ok((txn, done))
+        });
+        if done
+            .await
+            .map_err(|e| maru_network_model::over_quota(&e).unwrap_or(e))?
+        {
+            return Ok(());
+        }
+    }
 }
 
 /// How many of `max` servers the quota allows; an error when it is fewer than `min`.

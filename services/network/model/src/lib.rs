@@ -55,6 +55,7 @@ pub mod security_group_rule;
 pub mod subnet;
 pub mod subnet_pool;
 pub mod tombstone;
+pub mod topology;
 pub mod trunk;
 
 pub use address_group::{AddressGroup, AddressGroupId};
@@ -100,6 +101,7 @@ pub fn register(r: &mut maru_store::Registry) {
         .register::<PortForwarding>()
         .register::<QosPolicy>()
         .register::<Trunk>()
+        .register::<topology::AutoTopology>()
         .register::<SecurityGroup>()
         .register::<SecurityGroupRule>()
         .register::<Quota>()

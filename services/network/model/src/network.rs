@@ -8,7 +8,7 @@
 
 use crate::{
     FloatingIp, Meta, Port, QosPolicyId, RbacPolicy, Subnet, TombstoneNetwork, dhcp, errors, keys, qos, quota,
-    subnet::plan_drop_subnet,
+    subnet::plan_drop_subnet, topology,
 };
 use maru_base::{ErrorKind, ProjectId, Result, random};
 use maru_store::{Index, Kind, Object, Op, Snapshot, Txn};
@@ -307,6 +307,7 @@ pub fn plan_create_network(
         qos_policy_id,
         meta: Meta::new(request.description).with_tags(request.tags),
     };
+    topology::plan_default_external(snapshot, txn, &id, false, network.external && network.is_default)?;
     txn.create(&id, &network);
     Ok((id, network))
 }
@@ -385,6 +386,8 @@ pub fn plan_delete_network(snapshot: &Snapshot, txn: &mut Txn, read: &Object<Net
     if let Some(physical) = &network.physical_network {
         txn.release("flat", "", physical);
     }
+    topology::plan_default_external(snapshot, txn, id, network.external && network.is_default, false)?;
+    topology::forget(snapshot, txn, id);
     quota::release(txn, &network.project_id, "network");
     let hosts = crate::tombstone::network_hosts(snapshot, id);
     if hosts.is_empty() {

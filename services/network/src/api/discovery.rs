@@ -13,6 +13,7 @@ const SERVED: &[(&str, &str)] = &[
     ("address-scope", "Address scope"),
     ("agent", "agent"),
     ("allowed-address-pairs", "Allowed Address Pairs"),
+    ("auto-allocated-topology", "Auto Allocated Topology Services"),
     ("availability_zone", "Availability Zone"),
     ("binding", "Port Binding"),
     ("dhcp_agent_scheduler", "DHCP Agent Scheduler"),

@@ -23,6 +23,7 @@ mod security_groups;
 mod subnet_pools;
 mod subnets;
 mod tags;
+mod topology;
 mod trunks;
 
 use crate::{App, app::access};
@@ -188,6 +189,12 @@ pub(crate) fn routes(app: Arc<App>) -> Vec<Route> {
 }
 
 fn trunk_routes(r: Routes<App>) -> Routes<App> {
+    let given = "/v2.0/auto-allocated-topology/{project}";
+    let r = r.get(given, "get_auto_allocated_topology", topology::show).delete(
+        given,
+        "delete_auto_allocated_topology",
+        topology::delete,
+    );
     r.get("/v2.0/trunks", "get_trunk", trunks::list)
         .post("/v2.0/trunks", "create_trunk", trunks::create)
         .get("/v2.0/trunks/{id}", "get_trunk", trunks::show)

@@ -9,6 +9,7 @@ use maru_network_model::{
     plan_create_network, plan_delete_network,
     qos::hold_policy,
     rbac, router,
+    topology::plan_default_external,
 };
 use maru_store::Snapshot;
 
@@ -124,6 +125,8 @@ impl App {
                     .filter(|n| (MTU_MIN..=most).contains(n))
                     .ok_or_else(|| errors::invalid_input(format!("mtu {mtu} is not within {MTU_MIN} and {most}")))?;
             }
+            let default = |n: &Network| n.external && n.is_default;
+            plan_default_external(snapshot, txn, &read.id, default(&read.value), default(&network))?;
             network.meta.touch();
             txn.update(&read, &network);
             Ok((read.id, network))

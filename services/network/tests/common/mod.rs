@@ -203,6 +203,8 @@ impl Cloud {
             .for_each(|n| count(&n.value.project_id, "security_group"));
         s.list::<m::SecurityGroupRule>()
             .for_each(|n| count(&n.value.project_id, "security_group_rule"));
+        s.list::<m::SubnetPool>()
+            .for_each(|n| count(&n.value.project_id, "subnetpool"));
         for (key, _) in s.raw_under(&Key::prefix(&["alloc"])) {
             let parts = key.parts();
             if parts[1] != "vni" && parts[1] != "zone" {
@@ -238,7 +240,8 @@ impl Cloud {
                 || s.get::<m::Port>(&id.into()).is_some()
                 || s.get::<m::Router>(&id.into()).is_some()
                 || s.get::<m::SecurityGroup>(&id.into()).is_some()
-                || s.get::<m::QosPolicy>(&id.into()).is_some();
+                || s.get::<m::QosPolicy>(&id.into()).is_some()
+                || s.get::<m::SubnetPool>(&id.into()).is_some();
             assert!(there, "{key} outlived its object");
         }
     }

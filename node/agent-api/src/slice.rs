@@ -451,6 +451,22 @@ pub struct Router {
     /// Ports of floating addresses that lead to ports behind it.
     #[serde(default)]
     pub forwardings: Vec<Forwarding>,
+    /// Protocols that it reads along with.
+    #[serde(default)]
+    pub helpers: Vec<ConntrackHelper>,
+}
+
+/// A protocol that a router reads along with, so that the connections which it opens are translated like its own.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ConntrackHelper {
+    /// Its id.
+    pub id: String,
+    /// What Linux calls it: `ftp`, `tftp`, `Q.931`, ...
+    pub name: String,
+    /// IP protocol number: 6 (TCP) or 17 (UDP).
+    pub protocol: u8,
+    /// The port on which its connections begin.
+    pub port: u16,
 }
 
 /// One port of a floating address.

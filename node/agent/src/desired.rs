@@ -184,6 +184,7 @@ mod tests {
             routes: vec![],
             floating_ips: vec![],
             forwardings: vec![],
+            helpers: vec![],
         })
     }
 

@@ -219,6 +219,7 @@ fn slice(digest: &str, key: &str) -> Vec<Item> {
                 port_id: "aaaaaaaa-0000-4000-8000-00000000000a".into(),
             }],
             forwardings: vec![],
+            helpers: vec![],
         }),
         Item::Server(Server {
             id: SERVER.into(),

@@ -98,7 +98,19 @@ impl Firewall {
     /// # Errors
     /// nft is missing or refused the ruleset; then the old rules hold.
     pub async fn apply_router(&self, netns: &Path, nat: &RouterNat<'_>) -> Result<Applied> {
-        let (compiled, netns) = (compile_nat(nat), netns.to_owned());
+        let (mut compiled, netns) = (compile_nat(nat), netns.to_owned());
+        if !compiled.helpers.is_empty() {
+            // One that the kernel lacks would have the whole transaction refused.
+            let (wanted, there) = (compiled.helpers.clone(), netns.clone());
+            let missing = blocking(move || {
+                run::inside(&there, || {
+                    let lacking = wanted.into_iter().filter(|h| run::nft(&nat::probe(h)).is_err());
+                    Ok(lacking.collect::<std::collections::BTreeSet<_>>())
+                })
+            })
+            .await?;
+            compiled = nat::compile_nat_without(nat, &missing);
+        }
         blocking(move || {
             run::inside(&netns, || {
                 run::nft(&compiled.text)?;

@@ -6,11 +6,12 @@
 //! * in through the gateway to a forwarded port of a floating address: to its guest's port;
 //! * from a tenant to a floating address of the same router (hairpin): translated on both sides, so that the answer comes
 //!   back through the router;
-//! * between the router's tenants: untouched. IPv6: routed, never translated.
+//! * between the router's tenants: untouched. IPv6: routed, never translated;
+//! * protocols that open further connections (`ct helper`): read along with, so that those are translated like their first.
 
 use crate::conntrack::Entry;
 use crate::model::{RouterNat, RuleFault};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write;
 use std::net::{IpAddr, Ipv4Addr};
 
@@ -29,11 +30,21 @@ pub struct CompiledNat {
     forwarded: BTreeMap<(Ipv4Addr, u8, u16), (Ipv4Addr, u16)>,
     outward: BTreeMap<Ipv4Addr, Ipv4Addr>,
     shared: Option<Ipv4Addr>,
+    /// Helpers that the text needs of the kernel.
+    pub(crate) helpers: BTreeSet<Helper>,
 }
+
+/// A conntrack helper of the kernel: its name, and the IP protocol that it reads.
+pub(crate) type Helper = (String, u8);
 
 /// Compiles the NAT of one router.
 #[must_use]
 pub fn compile_nat(nat: &RouterNat<'_>) -> CompiledNat {
+    compile_nat_without(nat, &BTreeSet::new())
+}
+
+/// Compiles the NAT of one router on a kernel that has not these helpers.
+pub(crate) fn compile_nat_without(nat: &RouterNat<'_>, missing: &BTreeSet<Helper>) -> CompiledNat {
     let mut c = CompiledNat {
         text: String::from("table ip maru\ndelete table ip maru\n"),
         ..CompiledNat::default()
@@ -98,8 +109,10 @@ pub fn compile_nat(nat: &RouterNat<'_>) -> CompiledNat {
         });
     }
 
+    let helped = helped(nat, missing, &mut c);
     let t = &mut c.text;
     t.push_str("table ip maru {\n");
+    t.push_str(&helped);
     t.push_str("\tmap forwarded { type ipv4_addr . inet_proto . inet_service : ipv4_addr . inet_service;");
     if !c.forwarded.is_empty() {
         let all: Vec<String> = c
@@ -140,6 +153,71 @@ pub fn compile_nat(nat: &RouterNat<'_>) -> CompiledNat {
     }
     t.push_str("\t}\n}\n");
     c
+}
+
+/// The helpers as objects, and the chain that gives connections to them: once they are tracked (-200), before they are translated.
+fn helped(nat: &RouterNat<'_>, missing: &BTreeSet<Helper>, c: &mut CompiledNat) -> String {
+    let mut helpers: Vec<_> = nat.router.helpers.iter().collect();
+    helpers.sort_by(|a, b| a.id.cmp(&b.id));
+    let mut rules: Vec<(u8, u16, Helper)> = Vec::new();
+    for h in helpers {
+        let good = (1..=16).contains(&h.name.len())
+            && h.name
+                .bytes()
+                .all(|b| b.is_ascii_alphanumeric() || b == b'-' || b == b'.');
+        let helper = (h.name.clone(), h.protocol);
+        let reason = if !good || !matches!(h.protocol, TCP | UDP) || h.port == 0 {
+            "it is none that could be named to the kernel".to_owned()
+        } else if missing.contains(&helper) {
+            format!(
+                "this machine's kernel has no conntrack helper {:?} for IP protocol {}",
+                h.name, h.protocol
+            )
+        } else {
+            rules.push((h.protocol, h.port, helper.clone()));
+            c.helpers.insert(helper);
+            continue;
+        };
+        c.faults.push(RuleFault {
+            what: "conntrack_helper",
+            id: h.id.clone(),
+            reason,
+        });
+    }
+    let mut text = String::new();
+    let place = |helper: &Helper| c.helpers.iter().position(|h| h == helper).unwrap_or(0);
+    for helper in &c.helpers {
+        text.push_str(&object(&format!("helper{}", place(helper)), helper));
+    }
+    if !rules.is_empty() {
+        text.push_str("\tchain helped {\n\t\ttype filter hook prerouting priority -150; policy accept;\n");
+        for (protocol, port, helper) in &rules {
+            let _ = writeln!(
+                text,
+                "\t\t{} dport {port} ct helper set \"helper{}\"",
+                protocol_name(*protocol),
+                place(helper)
+            );
+        }
+        text.push_str("\t}\n");
+    }
+    text
+}
+
+fn protocol_name(protocol: u8) -> &'static str {
+    if protocol == UDP { "udp" } else { "tcp" }
+}
+
+/// A helper as an object of a table.
+fn object(name: &str, (helper, protocol): &Helper) -> String {
+    let protocol = protocol_name(*protocol);
+    format!("\tct helper {name} {{\n\t\ttype \"{helper}\" protocol {protocol};\n\t\tl3proto ip;\n\t}}\n")
+}
+
+/// A text that nft takes, and that changes nothing, where the kernel has this helper.
+pub(crate) fn probe(helper: &Helper) -> String {
+    let object = object("probe", helper);
+    format!("table ip maru-probe {{\n{object}}}\ndelete table ip maru-probe\n")
 }
 
 impl CompiledNat {

@@ -6,7 +6,7 @@ mod common;
 use common::*;
 use ipnet::IpNet;
 use maru_agent_api::slice::{
-    FloatingIp, Forwarding, Gateway, Network, Port, PortQos, RateLimit, Router, Rule, SecurityGroup,
+    ConntrackHelper, FloatingIp, Forwarding, Gateway, Network, Port, PortQos, RateLimit, Router, Rule, SecurityGroup,
 };
 use maru_firewall::{FirewallInput, RouterNat, compile, compile_nat};
 use nix::sched::{CloneFlags, unshare};
@@ -249,42 +249,61 @@ fn any_router_compiles_to_what_nft_accepts() {
         fixed: [10, 0, 0, f[3] & 3].into(),
         internal_port: u16::from(f[4]) + 1,
     });
+    let names = ["ftp", "tftp", "sip", "Q.931", "", "x y", "\"; }"];
+    let helper = (any::<[u8; 4]>(), 0_usize..7).prop_map(move |(f, i)| ConntrackHelper {
+        id: format!("h{}", f[0] & 7),
+        // What the kernel has: it is asked first, the text is taken as it is here.
+        name: names[i].into(),
+        protocol: if names[i] == "tftp" {
+            17
+        } else {
+            [6, 6, 0][usize::from(f[1] % 3)]
+        },
+        port: u16::from(f[2]),
+    });
     let strategy = (
         prop::collection::vec(fip, 0..6),
-        prop::collection::vec(forwarding, 0..6),
+        (
+            prop::collection::vec(forwarding, 0..6),
+            prop::collection::vec(helper, 0..6),
+        ),
         any::<bool>(),
         any::<bool>(),
         prop_oneof![Just("aaaa-bbbb".to_owned()), "[ -~]{0,12}"],
     );
     cases(48, |runner| {
         runner
-            .run(&strategy, |(floating_ips, forwardings, snat, gateway, id)| {
-                let ext = network("ext", 5, 5, "203.0.113.0/24");
-                let gw = Port {
-                    id: id.clone(),
-                    ..port(1, &ext, &["203.0.113.10", "2001:db8::1"], &[])
-                };
-                let router = Router {
-                    id: "r".into(),
-                    admin_up: true,
-                    gateway: gateway.then(|| Gateway {
-                        port_id: id,
-                        network_id: "ext".into(),
-                        snat,
-                    }),
-                    interfaces: vec![],
-                    routes: vec![],
-                    floating_ips,
-                    forwardings,
-                };
-                let c = compile_nat(&RouterNat {
-                    router: &router,
-                    ports: vec![&gw],
-                    networks: vec![&ext],
-                });
-                nft(&["-c", "-f", "-"], &c.text).map_err(|e| TestCaseError::fail(format!("{e}\n{}", c.text)))?;
-                Ok(())
-            })
+            .run(
+                &strategy,
+                |(floating_ips, (forwardings, helpers), snat, gateway, id)| {
+                    let ext = network("ext", 5, 5, "203.0.113.0/24");
+                    let gw = Port {
+                        id: id.clone(),
+                        ..port(1, &ext, &["203.0.113.10", "2001:db8::1"], &[])
+                    };
+                    let router = Router {
+                        id: "r".into(),
+                        admin_up: true,
+                        gateway: gateway.then(|| Gateway {
+                            port_id: id,
+                            network_id: "ext".into(),
+                            snat,
+                        }),
+                        interfaces: vec![],
+                        routes: vec![],
+                        floating_ips,
+                        forwardings,
+                        helpers,
+                    };
+                    let c = compile_nat(&RouterNat {
+                        router: &router,
+                        ports: vec![&gw],
+                        networks: vec![&ext],
+                    });
+                    nft(&["-c", "-f", "-"], &c.text).map_err(|e| TestCaseError::fail(format!("{e}\n{}", c.text)))?;
+                    Ok(())
+                },
+            )
             .unwrap();
     });
 }

@@ -6,7 +6,7 @@ mod common;
 
 use common::wire::Machine;
 use common::*;
-use maru_agent_api::slice::{FloatingIp, Forwarding, Gateway, Network, Port, Router};
+use maru_agent_api::slice::{ConntrackHelper, FloatingIp, Forwarding, Gateway, Network, Port, Router};
 use maru_firewall::{Applied, RouterNat};
 use maru_link::{Netns, RouterSpec, in_namespace};
 use std::io::{ErrorKind, Read, Write};
@@ -140,6 +140,7 @@ async fn site(m: &Machine, n: u32, tenant: &str) -> Site {
         routes: vec![],
         floating_ips: vec![],
         forwardings: vec![],
+        helpers: vec![],
     };
     let netns = m.links.router_namespace(&router.id);
     let site = Site {
@@ -313,6 +314,59 @@ fn a_forwarded_port_leads_to_its_guest_and_no_other_does() {
         let to: SocketAddr = "203.0.113.50:8080".parse().unwrap();
         assert!(TcpStream::connect_timeout(&to, Duration::from_millis(1500)).is_err());
         let _b = dial(None, "203.0.113.50:8081").expect("the second port still");
+        m.links.remove_router(&site.router.id).await.unwrap();
+        m.done().await;
+    });
+}
+
+/// A protocol whose answers come from another port: they reach the guest behind the translation while the router reads along, on the
+/// named port and no other.
+#[test]
+fn answers_from_another_port_come_in_where_the_router_reads_along() {
+    host(|| async {
+        let mut m = machine(730).await;
+        let n1 = m.network("n1");
+        let mut site = site(&m, 10, "n1").await;
+        let p = port(0xa, &n1, &["10.0.0.5"], &["open"]);
+        let a = guest(&mut m, p, "10.0.0.5/24", "10.0.0.1").await;
+        // A read request (RFC 1350), answered with a first block from a port of its own.
+        let fetches = |port: u16| {
+            // A new connection each time: only the beginning of one is given to a helper.
+            let on_a = in_namespace(&a.path(), || UdpSocket::bind("10.0.0.5:0").unwrap()).unwrap();
+            on_a.set_read_timeout(Some(Duration::from_secs(2))).unwrap();
+            let server = UdpSocket::bind(format!("203.0.113.1:{port}")).unwrap();
+            server.set_read_timeout(Some(Duration::from_secs(5))).unwrap();
+            on_a.send_to(b"\0\x01file\0octet\0", format!("203.0.113.1:{port}"))
+                .unwrap();
+            let mut bytes = [0; 64];
+            let (_, from) = server.recv_from(&mut bytes).expect("the request goes out");
+            assert_eq!(from.ip(), IpAddr::from([203, 0, 113, 10]));
+            let answers = UdpSocket::bind("203.0.113.1:0").unwrap();
+            answers.send_to(b"\0\x03\0\x01data", from).unwrap();
+            match on_a.recv_from(&mut bytes) {
+                Ok((n, by)) => bytes[..n].ends_with(b"data") && by == answers.local_addr().unwrap(),
+                Err(_) => false,
+            }
+        };
+        assert!(!fetches(69), "nothing tells the router that this is an answer");
+        let helper = |id: &str, name: &str, protocol, port| ConntrackHelper {
+            id: id.into(),
+            name: name.into(),
+            protocol,
+            port,
+        };
+        site.router.helpers = vec![helper("a", "tftp", 17, 69), helper("b", "no-such-helper", 6, 70)];
+        let faults = site.apply(&m).await.faults;
+        assert_eq!(faults.len(), 1, "{faults:?}");
+        assert!(
+            faults[0].id == "b" && faults[0].reason.contains("no conntrack helper"),
+            "{faults:?}"
+        );
+        assert!(fetches(69), "it is the guest's");
+        assert!(!fetches(6969), "another port is not read along with");
+        site.router.helpers[0].port = 6969;
+        site.apply(&m).await;
+        assert!(fetches(6969));
         m.links.remove_router(&site.router.id).await.unwrap();
         m.done().await;
     });

@@ -70,6 +70,7 @@ fn router_fixture() -> (Router, Vec<Port>, Vec<Network>) {
             port_id: "x".into(),
         }],
         forwardings: vec![],
+        helpers: vec![],
     };
     (router, ports, vec![inside, outside])
 }

@@ -152,6 +152,7 @@ fn the_host_reaches_a_router_and_its_floating_address_and_nothing_is_left_after_
             routes: vec![("192.168.9.0/24".parse().unwrap(), "10.99.99.99".parse().unwrap())],
             floating_ips: vec![fip([203, 0, 113, 20])],
             forwardings: vec![],
+            helpers: vec![],
         };
         let netns = links.ensure_router_namespace(&router.id).await.unwrap();
         macro_rules! spec {
@@ -350,6 +351,7 @@ fn an_uplink_device_joins_the_external_network_and_goes_back() {
             routes: vec![],
             floating_ips: vec![],
             forwardings: vec![],
+            helpers: vec![],
         };
         links
             .ensure_router(&RouterSpec {

@@ -213,6 +213,10 @@ pub const POLICY: &[RuleDefault] = rules! {
     "get_floatingips_tags" => READER,
     "update_floatingips_tags" => MEMBER,
 
+    "create_router_conntrack_helper" => MEMBER,
+    "get_router_conntrack_helper" => READER,
+    "update_router_conntrack_helper" => MEMBER,
+    "delete_router_conntrack_helper" => MEMBER,
     "get_auto_allocated_topology" => READER,
     "delete_auto_allocated_topology" => MEMBER,
 

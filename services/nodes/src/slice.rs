@@ -558,5 +558,16 @@ fn router_item(snapshot: &Snapshot, router: &Object<network::Router>) -> api::Ro
         routes: router.routes.iter().map(|r| (r.destination, r.nexthop)).collect(),
         floating_ips,
         forwardings,
+        helpers: router.conntrack_helpers.iter().filter_map(helper_item).collect(),
     }
+}
+
+fn helper_item(h: &network::ConntrackHelper) -> Option<api::ConntrackHelper> {
+    let protocols = network::port_forwarding::PROTOCOLS;
+    Some(api::ConntrackHelper {
+        id: h.id.to_string(),
+        name: h.kernel_name()?.to_owned(),
+        protocol: protocols.iter().find(|(name, _)| *name == h.protocol)?.1,
+        port: h.port,
+    })
 }

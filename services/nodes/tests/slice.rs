@@ -140,6 +140,7 @@ fn write(txn: &mut Txn, change: &Change) {
                 distributed: false,
                 ha: false,
                 parked: false,
+                conntrack_helpers: Vec::new(),
                 meta: meta(),
             };
             txn.put(&network::RouterId::from(name("router", i)), &router);

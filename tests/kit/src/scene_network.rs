@@ -36,6 +36,11 @@ impl Scene {
         self.qos().await;
         self.trunk().await;
         self.topology().await;
+        let router = self.values["network/routers"].clone();
+        let path = v2(&format!("routers/{router}/conntrack_helpers"));
+        let body = json!({"conntrack_helper": {"helper": "tftp", "protocol": "udp", "port": 69}});
+        let helper = id(&self.kit.post(&who, &path, body).await["conntrack_helper"]);
+        self.values.extend([("network/conntrack_helpers", helper)]);
         self.values.extend([
             ("network/address-groups", addresses),
             (
@@ -122,6 +127,12 @@ impl Scene {
             return Some(Body::Json(json!({"dscp_marking_rule": {"dscp_mark": 12}})));
         }
         Some(Body::Json(match (method, path) {
+            ("POST", "/v2.0/routers/{id}/conntrack_helpers") => {
+                json!({"conntrack_helper": {"helper": "ftp", "protocol": "tcp", "port": 21}})
+            }
+            ("PUT", "/v2.0/routers/{id}/conntrack_helpers/{helper_id}") => {
+                json!({"conntrack_helper": {"helper": "sip", "protocol": "udp", "port": 5060}})
+            }
             ("POST", "/v2.0/trunks") => json!({"trunk": {"name": "t2", "description": "x", "admin_state_up": true,
                 "port_id": value("trunk-free"),
                 "sub_ports": [{"port_id": value("trunk-next"), "segmentation_type": "vlan", "segmentation_id": 9}]}}),

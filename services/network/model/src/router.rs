@@ -1,6 +1,8 @@
 //! Routers. A router is hosted by one node, chosen when it first has something to route; its ports are bound to that node.
 
-use crate::{Agent, Meta, NetworkId, Port, PortId, agent, errors, port::PortChange, port_plan::plan_update_port};
+use crate::{
+    Agent, ConntrackHelper, Meta, NetworkId, Port, PortId, agent, errors, port::PortChange, port_plan::plan_update_port,
+};
 use ipnet::IpNet;
 use maru_base::{ProjectId, Result};
 use maru_store::{Index, Kind, Object, Snapshot, Txn};
@@ -63,6 +65,9 @@ pub struct Router {
     /// Taken off its node by an administrator: it waits until it is put on one.
     #[serde(default)]
     pub parked: bool,
+    /// What it reads along with.
+    #[serde(default)]
+    pub conntrack_helpers: Vec<ConntrackHelper>,
     /// Standard attributes.
     pub meta: Meta,
 }

@@ -103,6 +103,7 @@ pub fn plan_create_router(snapshot: &Snapshot, txn: &mut Txn, request: RouterReq
         distributed: request.distributed,
         ha: request.ha,
         parked: false,
+        conntrack_helpers: Vec::new(),
         meta: request.meta,
     };
     if let Some(gateway) = request.gateway {

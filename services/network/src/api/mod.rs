@@ -4,6 +4,7 @@ mod address_groups;
 mod address_scopes;
 mod agents;
 mod body;
+mod conntrack_helpers;
 mod default_rules;
 mod discovery;
 mod flavors;
@@ -185,7 +186,21 @@ pub(crate) fn routes(app: Arc<App>) -> Vec<Route> {
         .get("/v2.0/quotas/{project}/details", "get_quota", quotas::details)
         .get("/v2.0/quotas/{project}/details.json", "get_quota", quotas::details);
     let r = rbac_routes(metering_routes(pool_routes(tags::routes(r))));
-    trunk_routes(qos_routes(forwarding_routes(flavor_routes(group_routes(r))))).build()
+    router_routes(trunk_routes(qos_routes(forwarding_routes(flavor_routes(
+        group_routes(r),
+    )))))
+    .build()
+}
+
+/// What routers have besides what they are.
+fn router_routes(r: Routes<App>) -> Routes<App> {
+    let all = "/v2.0/routers/{id}/conntrack_helpers";
+    let one = "/v2.0/routers/{id}/conntrack_helpers/{helper_id}";
+    r.get(all, "get_router_conntrack_helper", conntrack_helpers::list)
+        .post(all, "create_router_conntrack_helper", conntrack_helpers::create)
+        .get(one, "get_router_conntrack_helper", conntrack_helpers::show)
+        .put(one, "update_router_conntrack_helper", conntrack_helpers::update)
+        .delete(one, "delete_router_conntrack_helper", conntrack_helpers::delete)
 }
 
 fn trunk_routes(r: Routes<App>) -> Routes<App> {

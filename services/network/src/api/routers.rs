@@ -37,6 +37,7 @@ const LIST: List = List {
         "availability_zone_hints",
         "availability_zones",
         "flavor_id",
+        "conntrack_helpers",
         "distributed",
         "ha",
         "created_at",
@@ -45,7 +46,7 @@ const LIST: List = List {
     ],
     missing: |id| errors::router_not_found(id),
 };
-const FIXED: &[&str] = &["status", "availability_zones", "flavor_id"];
+const FIXED: &[&str] = &["status", "availability_zones", "flavor_id", "conntrack_helpers"];
 
 /// `shown` says who may see `distributed` and `ha`.
 fn row_of(snapshot: &Snapshot, shown: [bool; 2], id: &str, r: &Router) -> Row {
@@ -92,7 +93,15 @@ fn row_of(snapshot: &Snapshot, shown: [bool; 2], id: &str, r: &Router) -> Row {
         .with("availability_zone_hints", r.availability_zone_hints.clone())
         .with("availability_zones", zones)
         .with("flavor_id", Value::Null)
+        .with("conntrack_helpers", helpers_json(r))
         .meta(&r.meta)
+}
+
+fn helpers_json(r: &Router) -> Vec<Value> {
+    let helpers = r.conntrack_helpers.iter();
+    helpers
+        .map(|h| json!({"protocol": h.protocol, "port": h.port, "helper": h.helper}))
+        .collect()
 }
 
 fn routes_json(r: &Router) -> Vec<Value> {

@@ -3,7 +3,7 @@
 use ipnet::IpNet;
 use maru_base::Secret;
 use serde::{Deserialize, Serialize};
-use std::net::{IpAddr, Ipv4Addr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 /// Names one item of a slice.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
@@ -454,6 +454,10 @@ pub struct Router {
     /// Protocols that it reads along with.
     #[serde(default)]
     pub helpers: Vec<ConntrackHelper>,
+    /// Addresses behind it that it says on its gateway's network are reached through it (RFC 4389), and the only ones that
+    /// connections from there may be opened to. `None`: it says so of none, and routes to all.
+    #[serde(default)]
+    pub ndp_proxies: Option<Vec<Ipv6Addr>>,
 }
 
 /// A protocol that a router reads along with, so that the connections which it opens are translated like its own.

@@ -185,6 +185,7 @@ mod tests {
             floating_ips: vec![],
             forwardings: vec![],
             helpers: vec![],
+            ndp_proxies: None,
         })
     }
 

@@ -220,6 +220,7 @@ fn slice(digest: &str, key: &str) -> Vec<Item> {
             }],
             forwardings: vec![],
             helpers: vec![],
+            ndp_proxies: None,
         }),
         Item::Server(Server {
             id: SERVER.into(),

@@ -6,7 +6,8 @@
 //! * in through the gateway to a forwarded port of a floating address: to its guest's port;
 //! * from a tenant to a floating address of the same router (hairpin): translated on both sides, so that the answer comes
 //!   back through the router;
-//! * between the router's tenants: untouched. IPv6: routed, never translated;
+//! * between the router's tenants: untouched. IPv6: routed, never translated; where the router answers for some addresses on its
+//!   gateway's network, connections from there are opened to these alone;
 //! * protocols that open further connections (`ct helper`): read along with, so that those are translated like their first.
 
 use crate::conntrack::Entry;
@@ -46,7 +47,7 @@ pub fn compile_nat(nat: &RouterNat<'_>) -> CompiledNat {
 /// Compiles the NAT of one router on a kernel that has not these helpers.
 pub(crate) fn compile_nat_without(nat: &RouterNat<'_>, missing: &BTreeSet<Helper>) -> CompiledNat {
     let mut c = CompiledNat {
-        text: String::from("table ip maru\ndelete table ip maru\n"),
+        text: String::from("table ip maru\ndelete table ip maru\ntable ip6 maru\ndelete table ip6 maru\n"),
         ..CompiledNat::default()
     };
     let router = nat.router;
@@ -152,6 +153,16 @@ pub(crate) fn compile_nat_without(nat: &RouterNat<'_>, missing: &BTreeSet<Helper
         let _ = writeln!(t, "\t\toifname != {device} snat to {own}");
     }
     t.push_str("\t}\n}\n");
+    if let Some(proxies) = &router.ndp_proxies {
+        t.push_str("table ip6 maru {\n\tchain forwarding {\n\t\ttype filter hook forward priority 0; policy accept;\n");
+        let _ = writeln!(t, "\t\tiifname {device} ct state established,related accept");
+        let all: BTreeSet<String> = proxies.iter().map(ToString::to_string).collect();
+        if !all.is_empty() {
+            let all: Vec<String> = all.into_iter().collect();
+            let _ = writeln!(t, "\t\tiifname {device} ip6 daddr {{ {} }} accept", all.join(", "));
+        }
+        let _ = writeln!(t, "\t\tiifname {device} drop\n\t}}\n}}");
+    }
     c
 }
 

@@ -266,6 +266,7 @@ fn any_router_compiles_to_what_nft_accepts() {
         (
             prop::collection::vec(forwarding, 0..6),
             prop::collection::vec(helper, 0..6),
+            prop::option::of(prop::collection::vec(any::<u128>().prop_map(Into::into), 0..4)),
         ),
         any::<bool>(),
         any::<bool>(),
@@ -275,7 +276,7 @@ fn any_router_compiles_to_what_nft_accepts() {
         runner
             .run(
                 &strategy,
-                |(floating_ips, (forwardings, helpers), snat, gateway, id)| {
+                |(floating_ips, (forwardings, helpers, proxies), snat, gateway, id)| {
                     let ext = network("ext", 5, 5, "203.0.113.0/24");
                     let gw = Port {
                         id: id.clone(),
@@ -294,6 +295,7 @@ fn any_router_compiles_to_what_nft_accepts() {
                         floating_ips,
                         forwardings,
                         helpers,
+                        ndp_proxies: proxies,
                     };
                     let c = compile_nat(&RouterNat {
                         router: &router,

@@ -141,6 +141,7 @@ async fn site(m: &Machine, n: u32, tenant: &str) -> Site {
         floating_ips: vec![],
         forwardings: vec![],
         helpers: vec![],
+        ndp_proxies: None,
     };
     let netns = m.links.router_namespace(&router.id);
     let site = Site {
@@ -367,6 +368,85 @@ fn answers_from_another_port_come_in_where_the_router_reads_along() {
         site.router.helpers[0].port = 6969;
         site.apply(&m).await;
         assert!(fetches(6969));
+        m.links.remove_router(&site.router.id).await.unwrap();
+        m.done().await;
+    });
+}
+
+/// Addresses that the router answers for on the external network are reached there as if they were on it; others are not, and a
+/// neighbour who knows the way by the router comes no further.
+#[test]
+fn addresses_that_the_router_answers_for_are_reached_and_no_others() {
+    host(|| async {
+        let mut ext = network("ext", 740, 100, "2001:db8:1::/64");
+        ext.external = true;
+        ext.subnets[0].gateway = Some("2001:db8:1::1".parse().unwrap());
+        let inner = network("n1", 741, 101, "2001:db8:2::/64");
+        let open = group("open", [egress_all(), vec![rule("in6", true, 6)]].concat());
+        let mut m = Machine::new(vec![ext.clone(), inner.clone()], vec![open]).await;
+        let gateway = port(0x1000, &ext, &["2001:db8:1::10"], &[]);
+        let interface = port(0x2000, &inner, &["2001:db8:2::1"], &[]);
+        let router = Router {
+            id: "router-6".into(),
+            admin_up: true,
+            gateway: Some(Gateway {
+                port_id: gateway.id.clone(),
+                network_id: "ext".into(),
+                snat: true,
+            }),
+            interfaces: vec![interface.id.clone()],
+            routes: vec![],
+            floating_ips: vec![],
+            forwardings: vec![],
+            helpers: vec![],
+            ndp_proxies: None,
+        };
+        let netns = m.links.router_namespace(&router.id);
+        let mut site = Site {
+            router,
+            gateway,
+            interface,
+            netns,
+        };
+        site.apply(&m).await;
+        let mut guests = Vec::new();
+        for last in [5_u32, 6] {
+            let address = format!("2001:db8:2::{last}");
+            let p = port(last, &inner, &[&address], &["open"]);
+            let at = format!("{address}/64 nodad");
+            guests.push(guest(&mut m, p, &at, "2001:db8:2::1").await);
+        }
+        let listeners: Vec<TcpListener> = guests
+            .iter()
+            .zip([5, 6])
+            .map(|(g, last)| listen(Some(g), &format!("[2001:db8:2::{last}]:80")))
+            .collect();
+        // The outside world has the whole scope on its link.
+        let out = format!("{}-{:x}", m.name, 740);
+        ip(&format!("route add 2001:db8:2::/64 dev {out}"));
+        let reached = |last: u32| {
+            let to: SocketAddr = format!("[2001:db8:2::{last}]:80").parse().unwrap();
+            TcpStream::connect_timeout(&to, Duration::from_millis(2500)).is_ok()
+        };
+        assert!(!reached(5), "nobody answers for it");
+        site.router.ndp_proxies = Some(vec!["2001:db8:2::5".parse().unwrap()]);
+        site.apply(&m).await;
+        assert!(reached(5));
+        assert!(!reached(6), "nobody answers for that one");
+        // By the router's own address as the next hop.
+        ip(&format!("route add 2001:db8:2::6/128 via 2001:db8:1::10 dev {out}"));
+        assert!(!reached(6), "it is not among those that are let in");
+        // The guest that is not among them goes out, and its answers come in.
+        let outside = listen(None, "[2001:db8:1::1]:7000");
+        let dialled = in_namespace(&guests[1].path(), || {
+            TcpStream::connect_timeout(&"[2001:db8:1::1]:7000".parse().unwrap(), Duration::from_secs(5)).is_ok()
+        });
+        assert!(dialled.unwrap());
+        assert_eq!(peer(&outside), "2001:db8:2::6".parse::<IpAddr>().unwrap());
+        site.router.ndp_proxies = Some(vec!["2001:db8:2::6".parse().unwrap()]);
+        site.apply(&m).await;
+        assert!(reached(6) && !reached(5), "it moved from one to the other");
+        drop(listeners);
         m.links.remove_router(&site.router.id).await.unwrap();
         m.done().await;
     });

@@ -394,6 +394,7 @@ impl Driver {
                 addrs: inner.addrs()?,
                 routes: inner.routes()?,
                 rules: inner.rules()?,
+                proxies: inner.proxies()?,
             })
         };
         let view = read(&mut inner).map_err(|e| kernel(format!("Reading {}", netns.name), e))?;
@@ -404,7 +405,7 @@ impl Driver {
         // The bridge's ends come up last: then the bridge sees the carrier at once.
         let mut plugged = false;
         for op in &ops {
-            if !plugged && matches!(op, Op::AddRoute(_) | Op::AddRule(_)) {
+            if !plugged && matches!(op, Op::AddRoute(_) | Op::AddRule(_) | Op::Proxy(..)) {
                 self.plug(desired)?;
                 plugged = true;
             }
@@ -448,6 +449,7 @@ impl Driver {
                 Op::DelRoute(route) => inner.del_route(route),
                 Op::DelRule(rule) => inner.del_rule(rule),
                 Op::AddRule(rule) => inner.add_rule(rule),
+                Op::Proxy(dev, ip, add) => inner.proxy(*add, index(&links, dev)?, *ip),
             };
             done.map_err(|e| kernel(format!("{op:?} in {}", netns.name), e))?;
         }
@@ -680,5 +682,7 @@ fn router_switches() -> Result<()> {
         ("net/ipv6/conf/default/accept_dad", "0"),
         ("net/ipv4/ip_forward", "1"),
         ("net/ipv6/conf/all/forwarding", "1"),
+        // For the addresses that it was told to answer for, and no others.
+        ("net/ipv6/conf/all/proxy_ndp", "1"),
     ])
 }

@@ -28,6 +28,9 @@ const RTM_GETADDR: u16 = 22;
 const RTM_NEWROUTE: u16 = 24;
 const RTM_DELROUTE: u16 = 25;
 const RTM_GETROUTE: u16 = 26;
+const RTM_NEWNEIGH: u16 = 28;
+const RTM_DELNEIGH: u16 = 29;
+const RTM_GETNEIGH: u16 = 30;
 const RTM_NEWRULE: u16 = 32;
 const RTM_DELRULE: u16 = 33;
 const RTM_GETRULE: u16 = 34;
@@ -43,6 +46,9 @@ const IFLA_NET_NS_FD: u16 = 28;
 const IFLA_EXT_MASK: u16 = 29;
 const IFLA_INFO_KIND: u16 = 1;
 const IFLA_INFO_DATA: u16 = 2;
+const NDA_DST: u16 = 1;
+/// Of neighbours: answered for, and elsewhere.
+const NTF_PROXY: u8 = 8;
 const VETH_INFO_PEER: u16 = 1;
 const IFLA_VLAN_ID: u16 = 1;
 const IFLA_VLAN_FLAGS: u16 = 2;
@@ -117,6 +123,15 @@ fn ifinfo(index: u32, flags: u32, change: u32) -> Vec<u8> {
     h.extend_from_slice(&index.to_ne_bytes());
     h.extend_from_slice(&flags.to_ne_bytes());
     h.extend_from_slice(&change.to_ne_bytes());
+    h
+}
+
+/// `struct ndmsg` of IPv6.
+fn ndmsg(index: u32, flags: u8) -> Vec<u8> {
+    // AF_INET6 and padding; the index; state, flags, type.
+    let mut h = vec![10, 0, 0, 0];
+    h.extend_from_slice(&index.to_ne_bytes());
+    h.extend_from_slice(&[0, 0, flags, 0]);
     h
 }
 
@@ -328,6 +343,35 @@ impl Socket {
             });
         })?;
         Ok(routes)
+    }
+
+    /// The IPv6 addresses that the namespace answers for, and the device on which it does.
+    pub(crate) fn proxies(&mut self) -> Res<Vec<(u32, IpAddr)>> {
+        let mut proxies = Vec::new();
+        self.talk(&Msg::new(RTM_GETNEIGH, 0, &ndmsg(0, NTF_PROXY)), true, |kind, body| {
+            let ip = find(body, 12, NDA_DST).and_then(to_ip);
+            if let (RTM_NEWNEIGH, Some(ip), Some(index), Some(flags)) = (kind, ip, word(body, 4), body.get(10))
+                && flags & NTF_PROXY != 0
+            {
+                proxies.push((index, ip));
+            }
+        })?;
+        Ok(proxies)
+    }
+
+    /// Answers (`add`), or answers no more, for an address on a device.
+    pub(crate) fn proxy(&mut self, add: bool, index: u32, ip: IpAddr) -> Res<()> {
+        let (kind, flags) = if add {
+            (RTM_NEWNEIGH, NLM_F_CREATE)
+        } else {
+            (RTM_DELNEIGH, 0)
+        };
+        let mut msg = Msg::new(kind, flags, &ndmsg(index, NTF_PROXY));
+        msg.ip(NDA_DST, ip);
+        match self.ask(&msg) {
+            Err(Errno::ENOENT) if !add => Ok(()),
+            other => other,
+        }
     }
 
     /// The policy rules with an input device.

@@ -42,6 +42,8 @@ pub(crate) struct Desired {
     pub links: Vec<DesiredLink>,
     pub routes: BTreeSet<DesiredRoute>,
     pub rules: BTreeSet<PolicyRule>,
+    /// Addresses that are answered for on a device.
+    pub proxies: BTreeSet<(String, IpAddr)>,
 }
 
 /// What it has.
@@ -51,6 +53,7 @@ pub(crate) struct View {
     pub addrs: Vec<Addr>,
     pub routes: Vec<Route>,
     pub rules: Vec<PolicyRule>,
+    pub proxies: Vec<(u32, IpAddr)>,
 }
 
 /// One step.
@@ -67,6 +70,7 @@ pub(crate) enum Op {
     Up(String, bool),
     AddRoute(DesiredRoute),
     AddRule(PolicyRule),
+    Proxy(String, IpAddr, bool),
 }
 
 /// The steps from `view` to `desired`, in an order that works. Empty when nothing differs.
@@ -160,6 +164,19 @@ pub(crate) fn plan(desired: &Desired, view: &View) -> Vec<Op> {
             .cloned()
             .map(Op::AddRule),
     );
+    // What is answered for on a link that goes is gone with it.
+    let have: BTreeSet<(String, IpAddr)> = view
+        .proxies
+        .iter()
+        .filter_map(|(index, ip)| Some(((*names.get(index)?).to_owned(), *ip)))
+        .filter(|(name, _)| wanted.contains_key(name.as_str()))
+        .collect();
+    for (changed, add) in [
+        (have.difference(&desired.proxies), false),
+        (desired.proxies.difference(&have), true),
+    ] {
+        ops.extend(changed.map(|(dev, ip)| Op::Proxy(dev.clone(), *ip, add)));
+    }
     ops
 }
 
@@ -217,7 +234,7 @@ pub(crate) fn responder(network: &Network, mac: [u8; 6]) -> Desired {
     Desired {
         links: vec![link],
         routes,
-        rules: BTreeSet::new(),
+        ..Desired::default()
     }
 }
 
@@ -286,6 +303,9 @@ pub(crate) fn router(spec: &RouterSpec<'_>) -> Result<Desired> {
                     dev: Some(link.name.clone()),
                 });
             }
+        }
+        for ip in router.ndp_proxies.iter().flatten() {
+            desired.proxies.insert((link.name.clone(), IpAddr::from(*ip)));
         }
         desired.links.push(link);
     }

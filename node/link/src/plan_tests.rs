@@ -71,6 +71,7 @@ fn router_fixture() -> (Router, Vec<Port>, Vec<Network>) {
         }],
         forwardings: vec![],
         helpers: vec![],
+        ndp_proxies: Some(vec!["2001:db8::5".parse().unwrap()]),
     };
     (router, ports, vec![inside, outside])
 }
@@ -86,6 +87,7 @@ fn carry_out(ops: &[Op], view: &mut View) {
                 view.links.retain(|l| l.index != *i);
                 view.addrs.retain(|a| a.index != *i);
                 view.routes.retain(|r| r.oif != *i);
+                view.proxies.retain(|(index, _)| index != i);
             }
             Op::MakeLink(l) => {
                 let index = view.links.iter().map(|l| l.index).max().unwrap_or(1) + 1;
@@ -128,6 +130,13 @@ fn carry_out(ops: &[Op], view: &mut View) {
                 });
             }
             Op::AddRule(r) => view.rules.push(r.clone()),
+            Op::Proxy(n, ip, add) => {
+                let index = at(view, n);
+                view.proxies.retain(|p| *p != (index, *ip));
+                if *add {
+                    view.proxies.push((index, *ip));
+                }
+            }
         }
     }
 }
@@ -232,8 +241,9 @@ fn any_desired() -> impl Strategy<Value = Desired> {
     (
         prop::collection::vec(any_link(), 0..4),
         prop::collection::btree_set(0_u8..5, 0..4),
+        prop::collection::btree_set((0_u8..5, 0_u16..3), 0..4),
     )
-        .prop_map(|(mut links, routes)| {
+        .prop_map(|(mut links, routes, proxies)| {
             links.sort_by(|a, b| a.name.cmp(&b.name));
             links.dedup_by(|a, b| a.name == b.name);
             let routes = routes
@@ -249,10 +259,18 @@ fn any_desired() -> impl Strategy<Value = Desired> {
                     })
                 })
                 .collect();
+            let proxies = proxies
+                .into_iter()
+                .filter_map(|(n, i)| {
+                    let dev = links.get(usize::from(n))?.name.clone();
+                    Some((dev, IpAddr::from([0x2001, 0xdb8, 0, 0, 0, 0, 0, i])))
+                })
+                .collect();
             Desired {
                 links,
                 routes,
                 rules: BTreeSet::new(),
+                proxies,
             }
         })
 }

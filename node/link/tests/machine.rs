@@ -153,6 +153,7 @@ fn the_host_reaches_a_router_and_its_floating_address_and_nothing_is_left_after_
             floating_ips: vec![fip([203, 0, 113, 20])],
             forwardings: vec![],
             helpers: vec![],
+            ndp_proxies: None,
         };
         let netns = links.ensure_router_namespace(&router.id).await.unwrap();
         macro_rules! spec {
@@ -352,6 +353,7 @@ fn an_uplink_device_joins_the_external_network_and_goes_back() {
             floating_ips: vec![],
             forwardings: vec![],
             helpers: vec![],
+            ndp_proxies: None,
         };
         links
             .ensure_router(&RouterSpec {

@@ -213,6 +213,10 @@ pub const POLICY: &[RuleDefault] = rules! {
     "get_floatingips_tags" => READER,
     "update_floatingips_tags" => MEMBER,
 
+    "create_ndp_proxy" => MEMBER,
+    "get_ndp_proxy" => READER,
+    "update_ndp_proxy" => MEMBER,
+    "delete_ndp_proxy" => MEMBER,
     "create_router_conntrack_helper" => MEMBER,
     "get_router_conntrack_helper" => READER,
     "update_router_conntrack_helper" => MEMBER,

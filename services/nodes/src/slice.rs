@@ -33,6 +33,7 @@ const KINDS: &[&str] = &[
     "router",
     "floating_ip",
     "port_forwarding",
+    "ndp_proxy",
     "qos_policy",
     "trunk",
     "security_group",
@@ -558,6 +559,7 @@ fn router_item(snapshot: &Snapshot, router: &Object<network::Router>) -> api::Ro
         routes: router.routes.iter().map(|r| (r.destination, r.nexthop)).collect(),
         floating_ips,
         forwardings,
+        ndp_proxies: network::ndp_proxy::addresses_of(snapshot, router),
         helpers: router.conntrack_helpers.iter().filter_map(helper_item).collect(),
     }
 }

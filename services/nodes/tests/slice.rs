@@ -141,6 +141,7 @@ fn write(txn: &mut Txn, change: &Change) {
                 ha: false,
                 parked: false,
                 conntrack_helpers: Vec::new(),
+                enable_ndp_proxy: false,
                 meta: meta(),
             };
             txn.put(&network::RouterId::from(name("router", i)), &router);

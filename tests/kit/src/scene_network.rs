@@ -41,6 +41,7 @@ impl Scene {
         let body = json!({"conntrack_helper": {"helper": "tftp", "protocol": "udp", "port": 69}});
         let helper = id(&self.kit.post(&who, &path, body).await["conntrack_helper"]);
         self.values.extend([("network/conntrack_helpers", helper)]);
+        self.ndp_proxy().await;
         self.values.extend([
             ("network/address-groups", addresses),
             (
@@ -91,6 +92,44 @@ impl Scene {
             .extend([("network/auto-allocated-topology", self.blue.id.clone())]);
     }
 
+    /// A router that answers for a port behind it on an external network of the same address scope, and a port for one more.
+    async fn ndp_proxy(&mut self) {
+        let (who, admin) = (self.blue.member.clone(), self.kit.admin());
+        let v2 = |noun: &str| format!("/network/v2.0/{noun}");
+        let scope = json!({"name": "six", "ip_version": 6, "shared": true});
+        let scope = id(&self.make(&admin, &v2("address-scopes"), "address_scope", scope).await);
+        let pool = json!({"name": "six", "prefixes": ["fd00:79::/48"], "default_prefixlen": 64, "shared": true,
+            "address_scope_id": scope});
+        let pool = id(&self.make(&admin, &v2("subnetpools"), "subnetpool", pool).await);
+        let outer = json!({"name": "six-out", "router:external": true});
+        let outer = id(&self.make(&admin, &v2("networks"), "network", outer).await);
+        let inner = id(&self
+            .make(&who, &v2("networks"), "network", json!({"name": "six-in"}))
+            .await);
+        let mut subnets = Vec::new();
+        for (actor, network) in [(&admin, &outer), (&who, &inner)] {
+            let body = json!({"network_id": network, "subnetpool_id": pool, "ip_version": 6});
+            subnets.push(id(&self.make(actor, &v2("subnets"), "subnet", body).await));
+        }
+        let router = json!({"external_gateway_info": {"network_id": outer}, "enable_ndp_proxy": true});
+        let router = id(&self.make(&who, &v2("routers"), "router", router).await);
+        let path = v2(&format!("routers/{router}/add_router_interface"));
+        self.kit.put(&who, &path, json!({"subnet_id": subnets[1]})).await;
+        let mut ports = Vec::new();
+        for _ in 0..2 {
+            ports.push(id(&self
+                .make(&who, &v2("ports"), "port", json!({"network_id": inner}))
+                .await));
+        }
+        let proxy = json!({"router_id": router, "port_id": ports[0]});
+        let proxy = id(&self.make(&who, &v2("ndp_proxies"), "ndp_proxy", proxy).await);
+        self.values.extend([
+            ("network/ndp_proxies", proxy),
+            ("network/ndp-router", router),
+            ("network/ndp-port", ports[1].clone()),
+        ]);
+    }
+
     /// A trunk with a subport, and a port each for what a route may make of them.
     async fn trunk(&mut self) {
         let who = self.blue.member.clone();
@@ -133,6 +172,9 @@ impl Scene {
             ("PUT", "/v2.0/routers/{id}/conntrack_helpers/{helper_id}") => {
                 json!({"conntrack_helper": {"helper": "sip", "protocol": "udp", "port": 5060}})
             }
+            ("POST", "/v2.0/ndp_proxies") => json!({"ndp_proxy": {"name": "n", "description": "x",
+                "router_id": value("ndp-router"), "port_id": value("ndp-port")}}),
+            ("PUT", "/v2.0/ndp_proxies/{id}") => json!({"ndp_proxy": {"name": "n2", "description": "y"}}),
             ("POST", "/v2.0/trunks") => json!({"trunk": {"name": "t2", "description": "x", "admin_state_up": true,
                 "port_id": value("trunk-free"),
                 "sub_ports": [{"port_id": value("trunk-next"), "segmentation_type": "vlan", "segmentation_id": 9}]}}),

@@ -13,7 +13,7 @@
 //! | `ports:<network>` | creation of ports | deletion of the network, taking it out of sharing |
 //! | `ports:<subnet>` | every address given or taken | deletion of the subnet, change of its pools |
 //! | `ports:<group>`, `rules:<group>` | ports and rules that name a group | deletion of the group |
-//! | `router:<router>` | interfaces, gateway, routes, floating IPs | the same |
+//! | `router:<router>` | interfaces, gateway, routes, floating IPs, NDP proxies | the same |
 //! | `pool:<pool>` | subnets that are cut out of it, its blocks | the same, its deletion |
 //! | `pools:<scope>` | pools that join an address scope | the same, its deletion |
 //! | `metering:<label>` | rules of a label | the same, its deletion |
@@ -21,7 +21,7 @@
 //! | `flavors:<profile>` | flavors that offer a profile | its deletion |
 //! | `default-rules`, `default-statefulness` | a new or deleted one | the same |
 //! | `qos:<policy>` | ports and networks that get a QoS policy | its deletion |
-//! | `fips:<port>` | floating IPs of a port, forwardings to it | deletion of the port, change of its addresses |
+//! | `fips:<port>` | floating IPs of a port, forwardings to it, NDP proxies of it | deletion of the port, change of its addresses |
 
 pub mod address;
 pub mod address_group;
@@ -40,6 +40,7 @@ pub mod floating_ip;
 pub mod keys;
 pub mod meta;
 pub mod metering;
+pub mod ndp_proxy;
 pub mod network;
 pub mod observed;
 pub mod port;
@@ -74,6 +75,7 @@ pub use floating_ip::{
 };
 pub use meta::Meta;
 pub use metering::{MeteringLabel, MeteringLabelId, MeteringLabelRule, MeteringLabelRuleId};
+pub use ndp_proxy::{NdpProxy, NdpProxyId};
 pub use network::{Network, NetworkId, NetworkRequest, plan_create_network, plan_delete_network};
 pub use observed::{ObservedPort, plan_observe_port, port_is_up};
 pub use port::{
@@ -103,6 +105,7 @@ pub fn register(r: &mut maru_store::Registry) {
         .register::<PortForwarding>()
         .register::<QosPolicy>()
         .register::<Trunk>()
+        .register::<NdpProxy>()
         .register::<topology::AutoTopology>()
         .register::<SecurityGroup>()
         .register::<SecurityGroupRule>()

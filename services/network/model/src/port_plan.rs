@@ -3,7 +3,7 @@
 use crate::{
     AddressPair, DhcpOption, FixedIp, FixedIpRequest, FloatingIp, Meta, Network, NetworkId, ObservedPort, Port, PortId,
     PortRequest, QosPolicyId, SecurityGroup, SecurityGroupId, Subnet, SubnetId, TombstonePort, address, default_group,
-    errors, floating_ip, keys, port_forwarding, qos, quota, router, trunk,
+    errors, floating_ip, keys, ndp_proxy, port_forwarding, qos, quota, router, trunk,
 };
 use maru_base::{ErrorKind, ProjectId, Result};
 use maru_store::{Object, Op, Snapshot, Txn};
@@ -204,6 +204,7 @@ pub fn plan_update_port(snapshot: &Snapshot, txn: &mut Txn, read: &Object<Port>,
                 }
             }
             port_forwarding::drop_to(snapshot, txn, id, Some(&lost));
+            ndp_proxy::drop_to(snapshot, txn, id, Some(&lost));
         }
     }
     if let Some(options) = change.extra_dhcp_opts {
@@ -282,6 +283,7 @@ pub fn plan_drop_port(snapshot: &Snapshot, txn: &mut Txn, read: &Object<Port>) {
         floating_ip::plan_disassociate(txn, &fip);
     }
     port_forwarding::drop_to(snapshot, txn, id, None);
+    ndp_proxy::drop_to(snapshot, txn, id, None);
     keys::bury(txn, keys::epoch(&format!("fips:{id}")));
     txn.op(Op::Delete(keys::object_key::<ObservedPort>(id)));
     if !port.host.is_empty() {

@@ -68,6 +68,9 @@ pub struct Router {
     /// What it reads along with.
     #[serde(default)]
     pub conntrack_helpers: Vec<ConntrackHelper>,
+    /// Whether it may answer for addresses behind it (see [`crate::ndp_proxy`]).
+    #[serde(default)]
+    pub enable_ndp_proxy: bool,
     /// Standard attributes.
     pub meta: Meta,
 }

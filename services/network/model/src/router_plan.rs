@@ -3,7 +3,7 @@
 
 use crate::{
     FixedIpRequest, FloatingIp, Meta, Network, NetworkId, Port, PortForwarding, PortId, PortRequest, Subnet, SubnetId,
-    TombstoneRouter, errors, keys,
+    TombstoneRouter, errors, keys, ndp_proxy,
     port::{PortChange, plan_create_port, plan_drop_port, plan_update_port},
     quota,
     router::{GATEWAY, Gateway, INTERFACE, Route, Router, RouterId, interfaces, pick_host},
@@ -42,6 +42,8 @@ pub struct RouterRequest {
     pub distributed: bool,
     /// See [`Router`].
     pub ha: bool,
+    /// See [`Router`].
+    pub enable_ndp_proxy: bool,
     /// Standard attributes.
     pub meta: Meta,
 }
@@ -63,6 +65,8 @@ pub struct RouterChange {
     pub distributed: Option<bool>,
     /// See [`Router`]; only while its administrative state is down.
     pub ha: Option<bool>,
+    /// See [`Router`].
+    pub enable_ndp_proxy: Option<bool>,
 }
 
 /// How an interface is named.
@@ -104,10 +108,14 @@ pub fn plan_create_router(snapshot: &Snapshot, txn: &mut Txn, request: RouterReq
         ha: request.ha,
         parked: false,
         conntrack_helpers: Vec::new(),
+        enable_ndp_proxy: request.enable_ndp_proxy,
         meta: request.meta,
     };
     if let Some(gateway) = request.gateway {
         set_gateway(snapshot, txn, &id, &mut router, Some(gateway))?;
+    }
+    if router.enable_ndp_proxy {
+        ndp_proxy::check_enabled(snapshot, &id, &router)?;
     }
     txn.create(&id, &router);
     Ok((id, router))
@@ -152,6 +160,14 @@ pub fn plan_update_router(
     if let Some(gateway) = change.gateway {
         keys::hold_epoch(snapshot, txn, &format!("router:{}", read.id));
         set_gateway(snapshot, txn, &read.id, &mut router, gateway)?;
+    }
+    // Without a gateway it is off.
+    router.enable_ndp_proxy &= router.gateway.is_some();
+    if let Some(enable) = change.enable_ndp_proxy {
+        router.enable_ndp_proxy = enable;
+        if enable {
+            ndp_proxy::check_enabled(snapshot, &read.id, &router)?;
+        }
     }
     if let Some(routes) = change.routes {
         keys::hold_epoch(snapshot, txn, &format!("router:{}", read.id));
@@ -231,6 +247,7 @@ fn set_gateway(
             return Ok(());
         };
         refuse_while_floating(snapshot, id)?;
+        ndp_proxy::check_gateway_free(snapshot, id)?;
         drop_gateway(snapshot, txn, &old);
         return check_routes(snapshot, txn, id, router, &router.routes.clone()).map_err(|_| route_needs("gateway", id));
     };
@@ -273,6 +290,7 @@ fn set_gateway(
     }
     if let Some(old) = &old {
         refuse_while_floating(snapshot, id)?;
+        ndp_proxy::check_gateway_free(snapshot, id)?;
         drop_gateway(snapshot, txn, old);
     }
     if router.host.is_none() && !router.parked {
@@ -551,6 +569,7 @@ pub fn plan_remove_interface(
             ),
         ));
     }
+    ndp_proxy::check_interface_free(snapshot, id, &gone)?;
     let cidrs: Vec<IpNet> = gone
         .iter()
         .filter_map(|s| snapshot.get::<Subnet>(s))

@@ -172,6 +172,7 @@ fn begin(snapshot: &Snapshot, txn: &mut Txn, project: &ProjectId) -> Result<()> 
         availability_zone_hints: Vec::new(),
         distributed: false,
         ha: false,
+        enable_ndp_proxy: false,
         meta: Meta::new(""),
     };
     let (router_id, _) = plan_create_router(snapshot, txn, request)?;

@@ -42,6 +42,8 @@ const SERVED: &[(&str, &str)] = &[
     ("ip-substring-filtering", "IP address substring filtering"),
     ("l3-conntrack-helper", "L3 Conntrack helper"),
     ("l3-ha", "HA Router extension"),
+    ("l3-ndp-proxy", "L3 NDP Proxy"),
+    ("l3-ext-ndp-proxy", "Router extension of L3 NDP Proxy"),
     ("l3_agent_scheduler", "L3 Agent Scheduler"),
     ("metering", "Neutron Metering"),
     ("net-mtu", "Network MTU"),

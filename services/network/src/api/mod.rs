@@ -11,6 +11,7 @@ mod flavors;
 mod floating_ips;
 mod ip_availability;
 mod metering;
+mod ndp_proxies;
 mod networks;
 mod port_forwardings;
 mod ports;
@@ -201,6 +202,11 @@ fn router_routes(r: Routes<App>) -> Routes<App> {
         .get(one, "get_router_conntrack_helper", conntrack_helpers::show)
         .put(one, "update_router_conntrack_helper", conntrack_helpers::update)
         .delete(one, "delete_router_conntrack_helper", conntrack_helpers::delete)
+        .get("/v2.0/ndp_proxies", "get_ndp_proxy", ndp_proxies::list)
+        .post("/v2.0/ndp_proxies", "create_ndp_proxy", ndp_proxies::create)
+        .get("/v2.0/ndp_proxies/{id}", "get_ndp_proxy", ndp_proxies::show)
+        .put("/v2.0/ndp_proxies/{id}", "update_ndp_proxy", ndp_proxies::update)
+        .delete("/v2.0/ndp_proxies/{id}", "delete_ndp_proxy", ndp_proxies::delete)
 }
 
 fn trunk_routes(r: Routes<App>) -> Routes<App> {

@@ -13,7 +13,7 @@ use maru_auth::Target;
 use maru_base::Result;
 use maru_http::{Reply, Request};
 use maru_network_model::{
-    Agent, FixedIpRequest, Meta, NetworkId, Port, PortId, Router, SubnetId, agent, errors,
+    Agent, FixedIpRequest, Meta, NetworkId, Port, PortId, Router, SubnetId, agent, errors, ndp_proxy,
     router_plan::{GatewayRequest, InterfaceRequest, RouterChange, RouterRequest},
 };
 use maru_store::Snapshot;
@@ -38,6 +38,7 @@ const LIST: List = List {
         "availability_zones",
         "flavor_id",
         "conntrack_helpers",
+        "enable_ndp_proxy",
         "distributed",
         "ha",
         "created_at",
@@ -94,6 +95,7 @@ fn row_of(snapshot: &Snapshot, shown: [bool; 2], id: &str, r: &Router) -> Row {
         .with("availability_zones", zones)
         .with("flavor_id", Value::Null)
         .with("conntrack_helpers", helpers_json(r))
+        .with("enable_ndp_proxy", ndp_proxy::enabled(r))
         .meta(&r.meta)
 }
 
@@ -195,9 +197,11 @@ fn request_of(request: &Request, mut b: Body) -> Result<RouterRequest> {
     let availability_zone_hints = b.texts("availability_zone_hints", 255)?.unwrap_or_default();
     let distributed = kind_of(request, &mut b, "distributed", "create_router:distributed")?;
     let ha = kind_of(request, &mut b, "ha", "create_router:ha")?;
+    let enable_ndp_proxy = b.boolean("enable_ndp_proxy")?.unwrap_or(false);
     refuse_flavor(&mut b)?;
     b.finish(FIXED)?;
     Ok(RouterRequest {
+        enable_ndp_proxy,
         distributed: distributed.unwrap_or(false),
         ha: ha.unwrap_or(false),
         project_id,
@@ -262,6 +266,7 @@ pub(crate) async fn update(app: Arc<App>, mut request: Request) -> Result<Reply>
         routes: b.routes("routes")?,
         distributed: kind_of(&request, &mut b, "distributed", "update_router:distributed")?,
         ha: kind_of(&request, &mut b, "ha", "update_router:ha")?,
+        enable_ndp_proxy: b.boolean("enable_ndp_proxy")?,
     };
     refuse_flavor(&mut b)?;
     b.finish(&["status", "availability_zones", "availability_zone_hints"])?;

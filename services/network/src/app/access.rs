@@ -5,9 +5,9 @@ use maru_auth::Target;
 use maru_base::{ErrorKind, ProjectId, Result};
 use maru_http::Request;
 use maru_network_model::{
-    AddressGroup, AddressGroupId, AddressScope, AddressScopeId, FloatingIp, FloatingIpId, Meta, Network, NetworkId,
-    Port, PortId, QosPolicy, QosPolicyId, Router, RouterId, SecurityGroup, SecurityGroupId, SecurityGroupRule,
-    SecurityGroupRuleId, Subnet, SubnetId, SubnetPool, SubnetPoolId, Trunk, TrunkId, errors,
+    AddressGroup, AddressGroupId, AddressScope, AddressScopeId, FloatingIp, FloatingIpId, Meta, NdpProxy, NdpProxyId,
+    Network, NetworkId, Port, PortId, QosPolicy, QosPolicyId, Router, RouterId, SecurityGroup, SecurityGroupId,
+    SecurityGroupRule, SecurityGroupRuleId, Subnet, SubnetId, SubnetPool, SubnetPoolId, Trunk, TrunkId, errors,
 };
 use maru_store::{Object, Snapshot};
 
@@ -135,6 +135,14 @@ visible!(
 pub(crate) fn of_policy(p: &QosPolicy) -> Target {
     Target::project(&p.project_id).with("shared", flag(p.shared))
 }
+visible!(
+    ndp_proxy,
+    NdpProxy,
+    NdpProxyId,
+    "get_ndp_proxy",
+    maru_network_model::ndp_proxy::proxy_not_found,
+    |_, _, p| Target::project(&p.project_id)
+);
 visible!(
     trunk,
     Trunk,

@@ -241,7 +241,8 @@ impl Cloud {
                 || s.get::<m::Router>(&id.into()).is_some()
                 || s.get::<m::SecurityGroup>(&id.into()).is_some()
                 || s.get::<m::QosPolicy>(&id.into()).is_some()
-                || s.get::<m::SubnetPool>(&id.into()).is_some();
+                || s.get::<m::SubnetPool>(&id.into()).is_some()
+                || s.get::<m::AddressScope>(&id.into()).is_some();
             assert!(there, "{key} outlived its object");
         }
     }

@@ -312,7 +312,9 @@ def helpers(w):
     w.quiet("subnet create --network next --ip-version 6 --subnet-pool npool nexts")
     w.quiet("network create nin")
     w.quiet("subnet create --network nin --ip-version 6 --subnet-pool npool nins")
-    w.quiet("router create --external-gateway next --enable-ndp-proxy nr")
+    # The client gives the gateway in a second call where a router may have several, and asks for the proxy in the first.
+    w.quiet("router create --external-gateway next nr")
+    w.quiet("router set --enable-ndp-proxy nr")
     w.quiet("router add subnet nr nins")
     w.quiet("port create --network nin nport")
     w.do("router ndp proxy create --name nd0 --port nport nr", by="router ndp proxy show nd0", has=dict(name="nd0"))

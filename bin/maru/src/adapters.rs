@@ -68,6 +68,12 @@ impl Consoles for LaneConsoles {
     async fn inject_nmi(&self, host: &str, server: &str) -> Result<()> {
         self.0.lanes(host)?.inject_nmi(server).await
     }
+    async fn password(&self, host: &str, server: &str) -> Result<Option<Vec<u8>>> {
+        self.0.lanes(host)?.password(server).await
+    }
+    async fn clear_password(&self, host: &str, server: &str) -> Result<()> {
+        self.0.lanes(host)?.clear_password(server).await
+    }
 }
 
 /// A volume's bytes come from its node, through its lanes.

@@ -57,6 +57,22 @@ pub trait Consoles: Send + Sync + 'static {
         let _ = (host, server);
         Err(Error::not_implemented("This node sends no interrupts."))
     }
+    /// What a server's guest posted as its password, encrypted with its user's key.
+    ///
+    /// # Errors
+    /// 503 when its node cannot be asked now.
+    async fn password(&self, host: &str, server: &str) -> Result<Option<Vec<u8>>> {
+        let _ = (host, server);
+        Err(Error::not_implemented("This node keeps no passwords."))
+    }
+    /// Forgets that password.
+    ///
+    /// # Errors
+    /// 503 when its node cannot be asked now.
+    async fn clear_password(&self, host: &str, server: &str) -> Result<()> {
+        let _ = (host, server);
+        Err(Error::not_implemented("This node keeps no passwords."))
+    }
 }
 
 /// The service's state: a store, and the doors into the nodes.

@@ -4,7 +4,8 @@ use crate::{
     App,
     api::{
         aggregates, audit_log, flavors, groups, hosts, hypervisors, instance_actions, keypairs, limits, migrations,
-        quotas, server_actions, server_list, server_parts, server_volumes, servers, services, usage, versions, zones,
+        quotas, server_actions, server_extras, server_list, server_parts, server_volumes, servers, services, usage,
+        versions, zones,
     },
 };
 use maru_http::{Route, Routes};
@@ -178,6 +179,31 @@ fn part_routes(app: Arc<App>) -> Vec<Route> {
             server_parts::diagnostics,
         )
         .get(
+            "/v2.1/servers/{id}/os-server-password",
+            "os_compute_api:os-server-password:show",
+            server_extras::password,
+        )
+        .delete(
+            "/v2.1/servers/{id}/os-server-password",
+            "os_compute_api:os-server-password:clear",
+            server_extras::clear_password,
+        )
+        .get(
+            "/v2.1/servers/{id}/topology",
+            "compute:server:topology:index",
+            server_extras::topology,
+        )
+        .get(
+            "/v2.1/servers/{id}/migrations",
+            "os_compute_api:servers:migrations:index",
+            server_extras::migrations,
+        )
+        .get(
+            "/v2.1/servers/{id}/migrations/{migration}",
+            "os_compute_api:servers:migrations:show",
+            server_extras::migration,
+        )
+        .get(
             "/v2.1/servers/{id}/os-instance-actions",
             "os_compute_api:os-instance-actions:list",
             instance_actions::index,
@@ -289,6 +315,21 @@ fn other_routes(app: Arc<App>) -> Vec<Route> {
         .get("/v2.1/os-hosts", "os_compute_api:os-hosts:list", hosts::index)
         .get("/v2.1/os-hosts/{host}", "os_compute_api:os-hosts:show", hosts::show)
         .put("/v2.1/os-hosts/{host}", "os_compute_api:os-hosts:update", hosts::update)
+        .get(
+            "/v2.1/os-hosts/{host}/startup",
+            "os_compute_api:os-hosts:start",
+            hosts::power,
+        )
+        .get(
+            "/v2.1/os-hosts/{host}/shutdown",
+            "os_compute_api:os-hosts:shutdown",
+            hosts::power,
+        )
+        .get(
+            "/v2.1/os-hosts/{host}/reboot",
+            "os_compute_api:os-hosts:reboot",
+            hosts::power,
+        )
         .get(
             "/v2.1/os-instance_usage_audit_log",
             "os_compute_api:os-instance-usage-audit-log:list",

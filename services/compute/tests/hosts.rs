@@ -359,6 +359,33 @@ async fn hypervisors_have_the_documented_keys() {
 }
 
 #[tokio::test]
+async fn what_os_hosts_cannot_do_it_says_after_what_is_wrong() {
+    let c = two().await;
+    let host = "/os-hosts/alpha";
+    for (body, field) in [
+        (json!({"status": "invalid", "maintenance_mode": "enable"}), "status"),
+        (
+            json!({"status": "enable", "maintenance_mode": "invalid"}),
+            "maintenance_mode",
+        ),
+        (json!({}), "status"),
+    ] {
+        let message = c.refused_at(42, 400, ADMIN, "PUT", host, body).await;
+        assert!(message.contains(field), "{message}");
+    }
+    let both = || json!({"status": "enable", "maintenance_mode": "enable"});
+    c.refused_at(42, 404, ADMIN, "PUT", "/os-hosts/nobody", both()).await;
+    c.refused_at(42, 501, ADMIN, "PUT", host, both()).await;
+    for action in ["startup", "shutdown", "reboot"] {
+        let at = |host: &str| format!("/os-hosts/{host}/{action}");
+        c.refused_at(42, 403, A, "GET", &at("alpha"), Value::Null).await;
+        c.refused_at(42, 404, ADMIN, "GET", &at("nobody"), Value::Null).await;
+        c.refused_at(42, 501, ADMIN, "GET", &at("alpha"), Value::Null).await;
+        c.refused_at(43, 404, ADMIN, "GET", &at("alpha"), Value::Null).await;
+    }
+}
+
+#[tokio::test]
 async fn aggregates_make_zones() {
     let c = two().await;
     let agg = "/os-aggregates";

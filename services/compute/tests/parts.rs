@@ -193,6 +193,48 @@ async fn addresses_are_shown_by_network() {
 }
 
 #[tokio::test]
+async fn a_password_that_the_guest_posted_is_told_and_forgotten() {
+    let c = cloud().await;
+    let server = c.create(A, json!({"networks": "none"})).await;
+    let path = format!("/servers/{server}/os-server-password");
+    // Not placed yet: no node to ask.
+    assert_eq!(c.get(A, &path).await, json!({"password": ""}));
+    c.settle().await;
+    assert_eq!(c.get(A, &path).await, json!({"password": ""}));
+    let keep = |text: &[u8]| c.passwords.lock().unwrap().insert(server.clone(), text.to_vec());
+    keep(b"c2VjcmV0");
+    assert_eq!(c.get(READER, &path).await, json!({"password": "c2VjcmV0"}));
+    c.want(404, B, "GET", &path, Value::Null).await;
+    c.want(403, READER, "DELETE", &path, Value::Null).await;
+    c.want(204, A, "DELETE", &path, Value::Null).await;
+    assert_eq!(c.get(A, &path).await, json!({"password": ""}));
+    // Whatever a guest posts is text in the answer.
+    keep(b"\xff\"}");
+    assert_eq!(c.get(A, &path).await, json!({"password": "\u{fffd}\"}"}));
+}
+
+#[tokio::test]
+async fn topology_and_live_migrations_are_told_of_ones_own_server() {
+    let c = cloud().await;
+    let server = c.create(A, json!({"networks": "none"})).await;
+    c.settle().await;
+    let topology = format!("/servers/{server}/topology");
+    assert_eq!(c.get(A, &topology).await, json!({"nodes": [], "pagesize_kb": null}));
+    c.refused_at(77, 404, A, "GET", &topology, Value::Null).await;
+    c.want(404, B, "GET", &topology, Value::Null).await;
+    let migrations = format!("/servers/{server}/migrations");
+    assert_eq!(c.get(ADMIN, &migrations).await, json!({"migrations": []}));
+    c.want(403, A, "GET", &migrations, Value::Null).await;
+    c.refused_at(22, 404, ADMIN, "GET", &migrations, Value::Null).await;
+    let message = c
+        .refused(404, ADMIN, "GET", &format!("{migrations}/1"), Value::Null)
+        .await;
+    assert!(message.contains("In-progress live migration 1"), "{message}");
+    c.refused(400, ADMIN, "GET", &format!("{migrations}/x"), Value::Null)
+        .await;
+}
+
+#[tokio::test]
 async fn a_project_without_a_network_is_given_one_when_it_asks() {
     let c = cloud().await;
     let public = json!({"network": {"name": "public", "router:external": true, "is_default": true}});

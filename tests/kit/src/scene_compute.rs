@@ -57,6 +57,7 @@ impl Scene {
             ("compute/os-extra_specs", "hw:cpu_policy".to_owned()),
             ("compute/os-keypairs", "kp".to_owned()),
             ("compute/os-hosts", "n1".to_owned()),
+            ("compute/migrations", "1".to_owned()),
             (
                 "compute/os-instance_usage_audit_log",
                 "2026-11-01%2000:00:00".to_owned(),

@@ -190,6 +190,12 @@ async fn every_route_has_a_sample_and_every_sample_is_a_good_request() {
         ("volume PUT /clusters/{id}", 404),
         // An image keeps its data in the last store that has it.
         ("image DELETE /v2/stores/{store}/{image}", 403),
+        // A machine is not the hypervisor's to switch.
+        ("compute GET /v2.1/os-hosts/{host}/startup", 501),
+        ("compute GET /v2.1/os-hosts/{host}/shutdown", 501),
+        ("compute GET /v2.1/os-hosts/{host}/reboot", 501),
+        // Servers are not moved while they run yet.
+        ("compute GET /v2.1/servers/{id}/migrations/{migration}", 404),
         // No task is made here: one would ask an address outside.
         ("image GET /v2/tasks/{task}", 404),
     ];

@@ -84,27 +84,46 @@ struct UpdateBody {
     maintenance_mode: Option<String>,
 }
 
+/// `enable` or `disable`, in any case.
+fn switch(name: &str, value: Option<&str>) -> Result<Option<bool>> {
+    match value.map(|v| v.trim().to_ascii_lowercase()).as_deref() {
+        None => Ok(None),
+        Some("enable") => Ok(Some(true)),
+        Some("disable") => Ok(Some(false)),
+        Some(other) => Err(invalid(name, format!("'{other}' is not one of ['enable', 'disable']"))),
+    }
+}
+
+/// `GET /os-hosts/{host}/startup`, `shutdown`, `reboot`: the machines are not the hypervisor's to switch, as with upstream's libvirt.
+pub(crate) async fn power(app: Arc<App>, request: Request) -> Result<Reply> {
+    wire::until(&request, LAST)?;
+    let host = request.param("host");
+    find_service(&app.store.current().await?, host).ok_or_else(|| missing(host))?;
+    Err(Error::not_implemented(
+        "The hypervisor cannot start, shut down or restart its machine; do it there, or by the machine's own management.",
+    ))
+}
+
 /// `PUT /os-hosts/{host}`: whether new servers may come.
 pub(crate) async fn update(app: Arc<App>, mut request: Request) -> Result<Reply> {
     wire::until(&request, LAST)?;
     let host = request.param("host").to_owned();
     let body: UpdateBody = request.json().await?;
-    if body.maintenance_mode.is_some() {
+    let status = switch("status", body.status.as_deref())?;
+    let maintenance = switch("maintenance_mode", body.maintenance_mode.as_deref())?;
+    if status.or(maintenance).is_none() {
+        return Err(invalid(
+            "status",
+            "'status' or 'maintenance_mode' is a required property",
+        ));
+    }
+    find_service(&app.store.current().await?, &host).ok_or_else(|| missing(&host))?;
+    let (Some(enabled), None) = (status, maintenance) else {
         return Err(Error::not_implemented(
             "The hypervisor has no maintenance mode; disable the service instead.",
         ));
-    }
-    let disabled = match body.status.as_deref().map(str::trim) {
-        Some("enable") => false,
-        Some("disable") => true,
-        Some(other) => {
-            return Err(invalid(
-                "status",
-                format!("'{other}' is not one of ['enable', 'disable']"),
-            ));
-        }
-        None => return Err(invalid("status", "'status' is a required property")),
     };
+    let disabled = !enabled;
     app.store
         .plan(|snapshot| {
             let service = find_service(snapshot, &host).ok_or_else(|| missing(&host))?;

@@ -13,6 +13,7 @@ pub(crate) mod migrations;
 pub(crate) mod proxy;
 pub(crate) mod quotas;
 pub(crate) mod server_actions;
+pub(crate) mod server_extras;
 pub(crate) mod server_list;
 pub(crate) mod server_parts;
 pub(crate) mod server_view;

@@ -48,8 +48,11 @@ impl TokenVerifier for Tokens {
     }
 }
 
-/// The nodes' lanes: a log, and a disk.
-struct Lanes(Store);
+/// What guests posted as their passwords, by server.
+pub type Passwords = Arc<std::sync::Mutex<std::collections::BTreeMap<String, Vec<u8>>>>;
+
+/// The nodes' lanes: a log, a disk, and the passwords.
+struct Lanes(Store, Passwords);
 
 #[async_trait::async_trait]
 impl Consoles for Lanes {
@@ -86,6 +89,13 @@ impl Consoles for Lanes {
     async fn inject_nmi(&self, _host: &str, _server: &str) -> Result<()> {
         Ok(())
     }
+    async fn password(&self, _host: &str, server: &str) -> Result<Option<Vec<u8>>> {
+        Ok(self.1.lock().unwrap().get(server).cloned())
+    }
+    async fn clear_password(&self, _host: &str, server: &str) -> Result<()> {
+        self.1.lock().unwrap().remove(server);
+        Ok(())
+    }
     async fn diagnostics(&self, _host: &str, _server: &str) -> Result<Value> {
         Ok(json!({"driver": "libvirt"}))
     }
@@ -96,6 +106,7 @@ pub struct Cloud {
     pub app: Arc<App>,
     pub gateway: Gateway,
     pub controllers: Vec<Arc<dyn Reconciler>>,
+    pub passwords: Passwords,
 }
 
 pub const ADMIN: &str = "ops:admin";
@@ -191,7 +202,9 @@ pub async fn cloud() -> Cloud {
 /// The same without a node.
 pub async fn bare() -> Cloud {
     let store = Store::in_memory(registry());
-    let app = Arc::new(App::new(store.clone(), Arc::new(Lanes(store.clone())), None));
+    let passwords = Passwords::default();
+    let lanes = Arc::new(Lanes(store.clone(), Arc::clone(&passwords)));
+    let app = Arc::new(App::new(store.clone(), lanes, None));
     let network = Arc::new(maru_network::App::new(store.clone()));
     let policy = Arc::new(Policy::build(&[maru_compute::POLICY, maru_network::POLICY], None).unwrap());
     let gateway = Gateway::new(
@@ -207,6 +220,7 @@ pub async fn bare() -> Cloud {
         app,
         gateway,
         controllers,
+        passwords,
     };
     cloud
         .plan(|snapshot, txn| {

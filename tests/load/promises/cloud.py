@@ -57,11 +57,15 @@ class Maru:
             sys.exit(f'{method} {path}: {status} {text[:600]!r}')
         return json.loads(text) if text else None
 
-    def log_in(self):
+    def credentials(self):
+        """What the administrator authenticates with."""
         password = json.load(open(self.data + '/admin.json'))['password']
-        self.want('POST', '/identity/v3/auth/tokens', {'auth': {
+        return {'auth': {
             'identity': {'methods': ['password'], 'password': {'user': {'name': 'admin', 'domain': {'id': 'default'}, 'password': password}}},
-            'scope': {'project': {'name': 'admin', 'domain': {'id': 'default'}}}}})
+            'scope': {'project': {'name': 'admin', 'domain': {'id': 'default'}}}}}
+
+    def log_in(self):
+        self.want('POST', '/identity/v3/auth/tokens', self.credentials())
         self.token = self.headers['X-Subject-Token']
         self.project = self.want('GET', '/identity/v3/projects?name=admin')['projects'][0]['id']
 

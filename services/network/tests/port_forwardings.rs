@@ -86,6 +86,8 @@ async fn a_forwarding_is_made_changed_shown_and_deleted() {
         (&shown["port_forwardings"], &shown["router_id"], &shown["port_id"]),
         (&json!([made]), &json!(s.router), &Value::Null)
     );
+    let by_router = s.c.get(A, &format!("/v2.0/floatingips?router_id={}", s.router)).await;
+    assert_eq!(by_router["floatingips"][0]["id"], shown["id"]);
     let other = s.port(6).await;
     let change = json!({"port_forwarding": {"external_port": 8081, "internal_port_id": other, "description": "d", "protocol": "UDP"}});
     let changed = s.c.want(200, A, "PUT", &one, change).await["port_forwarding"].clone();

@@ -3,7 +3,7 @@
 use crate::{
     App,
     api::servers::{find, target},
-    app::servers::{image_for, random_word},
+    app::servers::{flavor_of, image_for, random_password},
 };
 use maru_base::{Error, Result};
 use maru_compute_model::{Flavor, Server, begin_action, plan_rescue, plan_unrescue, rules};
@@ -17,18 +17,10 @@ const OF_VOLUMES: u16 = 87;
 /// A flavor that takes any image: the rescue disk has the image's own size, and goes again.
 fn room(server: &Object<Server>) -> Flavor {
     Flavor {
-        name: server.flavor.name.clone(),
-        description: None,
-        vcpus: server.flavor.vcpus,
-        memory_mb: server.flavor.memory_mb,
         root_gb: 0,
         ephemeral_gb: 0,
         swap_mb: 0,
-        rxtx_factor: 1.0,
-        is_public: true,
-        extra_specs: std::collections::BTreeMap::new(),
-        access: std::collections::BTreeSet::new(),
-        created: server.value.created,
+        ..flavor_of(server)
     }
 }
 
@@ -41,8 +33,7 @@ pub(crate) async fn rescue(
     image: Option<&str>,
 ) -> Result<Reply> {
     let caller = request.caller()?.clone();
-    let password =
-        password.unwrap_or_else(|| random_word(12, b"23456789ABCDEFGHJKLMNPQRSTUVWXYZabcdefghijkmnopqrstuvwxyz"));
+    let password = password.unwrap_or_else(random_password);
     app.store
         .plan(|snapshot| {
             let server = find(snapshot, request, id)?;

@@ -9,17 +9,15 @@ use crate::{
     },
     app::servers::{
         check_address, check_certificates, check_files, check_hostname, check_metadata, check_metadata_count,
-        check_user_data, disk_config, image_for, random_word, shortest,
+        check_user_data, disk_config, flavor_of, image_for, random_password, shortest,
     },
 };
 use maru_base::{Error, Result};
 use maru_compute_model::{
-    Flavor, KeyPair, Lock, Power, Server, ServerId, ServerKey, Task, VmState, begin_action, event, keypair_id, network,
-    rules,
+    KeyPair, Lock, Power, Server, ServerId, ServerKey, Task, VmState, begin_action, event, keypair_id, network, rules,
 };
 use maru_http::{Reply, Request};
 use maru_store::{Object, Snapshot, Txn};
-use std::collections::{BTreeMap, BTreeSet};
 
 /// A change of the power intent.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -268,10 +266,7 @@ pub(crate) async fn rebuild(app: &App, request: &Request, id: &str, body: Rebuil
     }
     check_address("rebuild.accessIPv4", body.access_ipv4.as_deref(), true)?;
     check_address("rebuild.accessIPv6", body.access_ipv6.as_deref(), false)?;
-    let password = body
-        .admin_pass
-        .clone()
-        .unwrap_or_else(|| random_word(12, b"23456789ABCDEFGHJKLMNPQRSTUVWXYZabcdefghijkmnopqrstuvwxyz"));
+    let password = body.admin_pass.clone().unwrap_or_else(random_password);
     let given = password.clone();
     let answer = change(
         app,
@@ -287,21 +282,7 @@ pub(crate) async fn rebuild(app: &App, request: &Request, id: &str, body: Rebuil
             }
             let mut new = (*server.value).clone();
             new.touch(&request.id, snapshot);
-            let flavor = Flavor {
-                name: server.flavor.name.clone(),
-                description: None,
-                vcpus: server.flavor.vcpus,
-                memory_mb: server.flavor.memory_mb,
-                root_gb: server.flavor.root_gb,
-                ephemeral_gb: server.flavor.ephemeral_gb,
-                swap_mb: server.flavor.swap_mb,
-                rxtx_factor: 1.0,
-                is_public: true,
-                extra_specs: BTreeMap::new(),
-                access: BTreeSet::new(),
-                created: server.value.created,
-            };
-            let image = image_for(snapshot, &caller, &body.image, &flavor)?;
+            let image = image_for(snapshot, &caller, &body.image, &flavor_of(&server))?;
             // The image may be another one: the host must fit it as if it were chosen anew (no filter is bypassed).
             let mut probe = new.clone();
             probe.image = Some(image.clone());

@@ -244,7 +244,7 @@ impl Wanted {
         }
         let admin_pass = match &body.admin_pass {
             Some(p) => p.clone(),
-            None => random_word(12, b"23456789ABCDEFGHJKLMNPQRSTUVWXYZabcdefghijkmnopqrstuvwxyz"),
+            None => random_password(),
         };
         Ok(Self {
             networks,
@@ -450,6 +450,25 @@ pub(crate) fn embed_flavor(flavor: &Object<Flavor>) -> ServerFlavor {
         ephemeral_gb: flavor.ephemeral_gb,
         swap_mb: flavor.swap_mb,
         extra_specs: flavor.extra_specs.clone(),
+    }
+}
+
+/// The room that a server's flavor has, as a flavor: the one that it was made with may be changed or gone.
+pub(crate) fn flavor_of(server: &Object<Server>) -> Flavor {
+    let flavor = &server.flavor;
+    Flavor {
+        name: flavor.name.clone(),
+        description: None,
+        vcpus: flavor.vcpus,
+        memory_mb: flavor.memory_mb,
+        root_gb: flavor.root_gb,
+        ephemeral_gb: flavor.ephemeral_gb,
+        swap_mb: flavor.swap_mb,
+        rxtx_factor: 1.0,
+        is_public: true,
+        extra_specs: BTreeMap::new(),
+        access: BTreeSet::new(),
+        created: server.value.created,
     }
 }
 
@@ -712,6 +731,11 @@ pub(crate) fn hostname_of(name: &str) -> String {
         .unwrap_or("")
         .trim_end_matches('-')
         .to_owned()
+}
+
+/// A password for a guest: 12 characters, none of which is taken for another one.
+pub(crate) fn random_password() -> String {
+    random_word(12, b"23456789ABCDEFGHJKLMNPQRSTUVWXYZabcdefghijkmnopqrstuvwxyz")
 }
 
 /// A random word of these characters.

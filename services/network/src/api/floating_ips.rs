@@ -110,11 +110,8 @@ pub(crate) async fn list(app: Arc<App>, request: Request) -> Result<Reply> {
         &request,
         &snapshot,
         "get_floatingip",
-        &[
-            ("port_id", "port"),
-            ("floating_ip_address", "address"),
-            ("router_id", "router"),
-        ],
+        // Not by router: one whose ports are forwarded has its router by those.
+        &[("port_id", "port"), ("floating_ip_address", "address")],
         |_, f: &FloatingIp| Target::project(&f.project_id),
         |_, _| Vec::new(),
     );

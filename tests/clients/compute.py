@@ -1,4 +1,5 @@
 """The commands of the compute service, with real guests."""
+import glob
 import os
 import subprocess
 
@@ -62,8 +63,14 @@ def aggregates(w):
     w.do("aggregate list", row=dict(name="ag1"))
     w.do("aggregate show ag1", has=dict(name="ag1"))
     w.do(f"aggregate add host ag1 {w.host}", by="aggregate show ag1", has=dict(hosts={w.host}))
-    # What it is for: the node has the image's bytes before a guest asks for them.
-    w.do("aggregate cache image ag1 cguest", by="aggregate show ag1", has=dict(hosts={w.host}))
+    # The node has the image's bytes before a guest asks for them.
+    bytes_of = os.path.join(w.work, "ahead.img")
+    with open(bytes_of, "wb") as file:
+        file.write(os.urandom(1 << 20))
+    w.quiet(f"image create --disk-format raw --container-format bare --file {bytes_of} ahead")
+    digest = w.quiet("image show ahead")["properties"]["os_hash_value"]
+    w.do("aggregate cache image ag1 ahead", by_sdk=lambda _: glob.glob(f"{w.work}/data/**/base/{digest}.raw", recursive=True), wait=30)
+    w.quiet("image delete ahead")
     w.do(f"aggregate remove host ag1 {w.host}", by="aggregate show ag1", has=dict(hosts=[]))
     w.do("aggregate delete ag1", gone="aggregate show ag1")
 

@@ -71,6 +71,9 @@ impl Consoles for LaneConsoles {
     async fn password(&self, host: &str, server: &str) -> Result<Option<Vec<u8>>> {
         self.0.lanes(host)?.password(server).await
     }
+    async fn cache_image(&self, host: &str, digest: &str, format: &str) -> Result<()> {
+        self.0.cache_image(host, digest, format).await
+    }
     async fn clear_password(&self, host: &str, server: &str) -> Result<()> {
         self.0.lanes(host)?.clear_password(server).await
     }

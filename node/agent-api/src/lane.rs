@@ -38,6 +38,12 @@ pub trait Lanes: Send + Sync + 'static {
         let _ = server;
         Ok(())
     }
+    /// Pulls an image into the node's cache, so that a server made of it does not wait for it; returns when it is there. `format` is
+    /// what inspection proved.
+    async fn cache_image(&self, digest: &str, format: &str) -> Result<()> {
+        let _ = (digest, format);
+        Err(maru_base::Error::not_implemented("This node keeps no images."))
+    }
     /// What the last slice item of a server said of its origin ([`crate::slice::Server::origin`]); empty when it said nothing.
     async fn origin(&self, server: &str) -> Result<String>;
     /// Removes a thing that the store does not know from the machine: what an [`crate::observed::UnknownThing`] named.

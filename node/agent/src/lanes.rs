@@ -67,6 +67,10 @@ impl Lanes for NodeLanes {
     async fn inject_nmi(&self, server: &str) -> Result<()> {
         self.0.hypervisor.inject_nmi(server).await
     }
+    async fn cache_image(&self, digest: &str, format: &str) -> Result<()> {
+        let pull = Box::new(|| Box::pin(crate::server::pull(&self.0, digest)) as _);
+        self.0.disks.base(digest, format, pull).await.map(drop)
+    }
     async fn password(&self, server: &str) -> Result<Option<Vec<u8>>> {
         self.0.register.password(server).await
     }

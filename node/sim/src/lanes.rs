@@ -66,6 +66,10 @@ impl Lanes for SimLanes {
             _ => vec![0; 1 << 16],
         })))
     }
+    /// A simulated node has no disks to fill.
+    async fn cache_image(&self, _digest: &str, _format: &str) -> Result<()> {
+        Ok(())
+    }
     async fn inject_nmi(&self, server: &str) -> Result<()> {
         self.check(server)
     }

@@ -57,6 +57,14 @@ pub trait Consoles: Send + Sync + 'static {
         let _ = (host, server);
         Err(Error::not_implemented("This node sends no interrupts."))
     }
+    /// Has a node pull an image now; returns when it is there.
+    ///
+    /// # Errors
+    /// 503 when the node cannot be asked now.
+    async fn cache_image(&self, host: &str, digest: &str, format: &str) -> Result<()> {
+        let _ = (host, digest, format);
+        Err(Error::not_implemented("This node keeps no images."))
+    }
     /// What a server's guest posted as its password, encrypted with its user's key.
     ///
     /// # Errors

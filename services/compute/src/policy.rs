@@ -138,6 +138,7 @@ pub const POLICY: &[RuleDefault] = &[
     r("os_compute_api:os-hypervisors:uptime", ADMIN),
     r("os_compute_api:os-hypervisors:search", ADMIN),
     r("os_compute_api:os-hypervisors:servers", ADMIN),
+    r("compute:aggregates:images", ADMIN),
     r("os_compute_api:os-aggregates:index", ADMIN),
     r("os_compute_api:os-aggregates:show", ADMIN),
     r("os_compute_api:os-aggregates:create", ADMIN),

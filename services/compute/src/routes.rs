@@ -476,6 +476,11 @@ fn other_routes(app: Arc<App>) -> Vec<Route> {
             "os_compute_api:os-aggregates:action",
             aggregates::act,
         )
+        .post(
+            "/v2.1/os-aggregates/{id}/images",
+            "compute:aggregates:images",
+            aggregates::cache_images,
+        )
         .build()
 }
 

@@ -359,6 +359,57 @@ async fn hypervisors_have_the_documented_keys() {
 }
 
 #[tokio::test]
+async fn images_are_pulled_ahead_by_the_hosts_of_an_aggregate() {
+    let c = two().await;
+    let made = c
+        .want(
+            200,
+            ADMIN,
+            "POST",
+            "/os-aggregates",
+            json!({"aggregate": {"name": "racks"}}),
+        )
+        .await["aggregate"]
+        .clone();
+    let path = format!("/os-aggregates/{}", made["id"]);
+    for host in ["alpha", "beta"] {
+        let body = json!({"add_host": {"host": host}});
+        c.want(200, ADMIN, "POST", &format!("{path}/action"), body).await;
+    }
+    let path = format!("{path}/images");
+    let of = |ids: &[&str]| json!({"cache": ids.iter().map(|id| json!({"id": id})).collect::<Vec<_>>()});
+    for (body, field) in [
+        (of(&[]), "cache"),
+        (of(&["x"]), "uuid"),
+        (of(&[IMAGE, IMAGE]), "twice"),
+        (of(&[IMAGE, NOBODY]), "could not be found"),
+        (json!({"cache": [{"id": IMAGE, "x": 1}]}), "x"),
+    ] {
+        let message = c.refused(400, ADMIN, "POST", &path, body).await;
+        assert!(message.contains(field), "{message}");
+    }
+    c.refused(404, ADMIN, "POST", "/os-aggregates/77/images", of(&[IMAGE]))
+        .await;
+    c.refused(403, A, "POST", &path, of(&[IMAGE])).await;
+    c.refused_at(80, 404, ADMIN, "POST", &path, of(&[IMAGE])).await;
+    assert!(
+        c.cached.lock().unwrap().is_empty(),
+        "nothing is begun for what is refused"
+    );
+    c.want(202, ADMIN, "POST", &path, of(&[IMAGE, IMAGE_A])).await;
+    // One host is away; it does not keep the other from it, nor from the second image.
+    for _ in 0..10_000 {
+        if c.cached.lock().unwrap().len() == 4 {
+            break;
+        }
+        tokio::task::yield_now().await;
+    }
+    let mut told: Vec<String> = c.cached.lock().unwrap().iter().map(|(host, _)| host.clone()).collect();
+    told.sort();
+    assert_eq!(told, ["alpha", "alpha", "beta", "beta"]);
+}
+
+#[tokio::test]
 async fn what_os_hosts_cannot_do_it_says_after_what_is_wrong() {
     let c = two().await;
     let host = "/os-hosts/alpha";

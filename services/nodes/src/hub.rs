@@ -86,6 +86,32 @@ pub struct Hub {
     /// How many nodes there are, for the feeders' pauses.
     count: Arc<AtomicUsize>,
     turns: Mutex<HashMap<NodeName, Turn>>,
+    /// Images that nodes were told to pull although nothing of theirs is made of them, for as long as they are told.
+    pull_rights: Mutex<Vec<(NodeName, String)>>,
+}
+
+/// A node's right to pull an image that it was told to pull; it ends with the telling.
+struct PullRight<'a> {
+    hub: &'a Hub,
+    what: (NodeName, String),
+}
+
+impl<'a> PullRight<'a> {
+    fn new(hub: &'a Hub, node: &str, digest: &str) -> Self {
+        let what = (NodeName::from(node), digest.to_owned());
+        hub.pull_rights().push(what.clone());
+        Self { hub, what }
+    }
+}
+
+impl Drop for PullRight<'_> {
+    fn drop(&mut self) {
+        let mut rights = self.hub.pull_rights();
+        // One of them: another one may be telling the same.
+        if let Some(at) = rights.iter().position(|t| *t == self.what) {
+            rights.swap_remove(at);
+        }
+    }
 }
 
 impl Hub {
@@ -99,6 +125,7 @@ impl Hub {
             nodes: Mutex::default(),
             count: Arc::default(),
             turns: Mutex::default(),
+            pull_rights: Mutex::default(),
         })
     }
 
@@ -156,6 +183,21 @@ impl Hub {
             .get(&NodeName::from(node))
             .and_then(|l| l.lanes.clone())
             .ok_or_else(|| Error::unavailable(format!("Node {node} is not connected; try again when it is back.")))
+    }
+
+    fn pull_rights(&self) -> MutexGuard<'_, Vec<(NodeName, String)>> {
+        // Each change is one push or one removal.
+        self.pull_rights.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Has a node pull an image now; returns when it is there.
+    ///
+    /// # Errors
+    /// 503 when the node is not connected; what keeps it from pulling.
+    pub async fn cache_image(&self, node: &str, digest: &str, format: &str) -> Result<()> {
+        let lanes = self.lanes(node)?;
+        let _right = PullRight::new(self, node, digest);
+        lanes.cache_image(digest, format).await
     }
 
     /// Removes an unknown thing from a node.
@@ -263,8 +305,12 @@ impl ControlPlane for Hub {
 
     async fn pull(&self, session: &Session, digest: &str) -> Result<ByteStream> {
         self.enter(session)?;
-        // A node may read only what servers and volumes of its own are made of.
-        if !slice::pulls(&self.store.snapshot(), &session.node, digest) {
+        // A node may read only what servers and volumes of its own are made of, and what it was told to keep.
+        let told = self
+            .pull_rights()
+            .iter()
+            .any(|(n, d)| *n == session.node && d == digest);
+        if !told && !slice::pulls(&self.store.snapshot(), &session.node, digest) {
             return Err(Error::forbidden(format!(
                 "no server and no volume of node {} is made from {digest}",
                 session.node

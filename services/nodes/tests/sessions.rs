@@ -269,6 +269,31 @@ async fn a_node_speaks_only_of_its_own() {
     );
 }
 
+/// An image that a node is told to pull it may read while it is told so, and no longer; no other image, and no other node.
+#[tokio::test]
+async fn a_node_pulls_what_it_is_told_to_pull_while_it_is_told() {
+    let world = two_servers().await;
+    let (session, _agent) = world.connect("here", 1).await;
+    let (there, _other) = world.connect("there", 1).await;
+    let lanes = Arc::new(Discards::default());
+    *lanes.1.lock().unwrap() = Some((Arc::clone(&world.hub), session.clone()));
+    world.hub.offer_lanes(&session, lanes.clone()).await.unwrap();
+    let refused = |e: maru_base::Error| e.kind();
+    // The bytes of `d2` are nowhere: a right to them ends in 404, none in 403.
+    let pulled = world.hub.cache_image("here", "d2", "qcow2").await;
+    assert_eq!(refused(pulled.unwrap_err()), ErrorKind::NotFound);
+    assert_eq!(
+        refused(world.hub.pull(&session, "d2").await.err().unwrap()),
+        ErrorKind::Forbidden
+    );
+    // Told of one, it asks with another node's session, or for another image.
+    *lanes.1.lock().unwrap() = Some((Arc::clone(&world.hub), there));
+    let pulled = world.hub.cache_image("here", "d3", "qcow2").await;
+    assert_eq!(refused(pulled.unwrap_err()), ErrorKind::Forbidden);
+    let away = world.hub.cache_image("nowhere", "d2", "qcow2").await;
+    assert_eq!(refused(away.unwrap_err()), ErrorKind::Unavailable);
+}
+
 /// What the store does not know is kept, shown, and removed only when an operator says so.
 #[tokio::test]
 async fn unknown_things_are_kept() {

@@ -119,6 +119,7 @@ impl Scene {
                 "rules": {"max_server_per_host": 2}}}),
             ("POST", "/v2.1/os-aggregates") => json!({"aggregate": {"name": "a2", "availability_zone": "az2"}}),
             ("PUT", "/v2.1/os-aggregates/{id}") => json!({"aggregate": {"name": "a3"}}),
+            ("POST", "/v2.1/os-aggregates/{id}/images") => json!({"cache": [{"id": self.image}]}),
             ("POST", "/v2.1/os-aggregates/{id}/action") => json!({"set_metadata": {"metadata": {"k": "v"}}}),
             _ => self.proxy_body(method, path)?,
         }))

@@ -7,6 +7,7 @@ use crate::{
 use maru_base::{Error, Result, time::micros_bare};
 use maru_compute_model::{Aggregate, AggregateId, Server, find_service};
 use maru_http::{Reply, Request};
+use maru_image_model::{ImageId, ImageStatus};
 use maru_store::{Key, Kind, Object, Snapshot, Txn};
 use serde::Deserialize;
 use serde_json::{Value, json};
@@ -29,6 +30,18 @@ struct UpdateBody {
     name: Option<String>,
     #[serde(default, deserialize_with = "present")]
     availability_zone: Option<Option<String>>,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct CacheBody {
+    cache: Vec<CachedImage>,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct CachedImage {
+    id: String,
 }
 
 #[derive(Debug, Deserialize)]
@@ -321,4 +334,44 @@ fn add_host(snapshot: &Snapshot, a: &mut Aggregate, host: &str) -> Result<()> {
     }
     a.hosts.insert(host.to_owned());
     Ok(())
+}
+
+/// `POST /os-aggregates/{id}/images`, since 2.81: every host of the aggregate pulls the images, one after another. As upstream it is
+/// begun and not waited for; what fails is in the log, and a server that needs the image pulls it then.
+pub(crate) async fn cache_images(app: Arc<App>, mut request: Request) -> Result<Reply> {
+    wire::since(&request, 81)?;
+    let body: CacheBody = request.json().await?;
+    let caller = request.caller()?.clone();
+    let snapshot = app.store.current().await?;
+    let aggregate = find(&snapshot, request.param("id"))?;
+    if body.cache.is_empty() {
+        return Err(invalid("cache", "[] is too short"));
+    }
+    let mut images: Vec<(String, String)> = Vec::new();
+    for CachedImage { id } in &body.cache {
+        if !wire::is_uuid(id) {
+            return Err(invalid("cache", format!("'{id}' is not a 'uuid'")));
+        }
+        if body.cache.iter().filter(|other| other.id == *id).count() > 1 {
+            return Err(invalid("cache", format!("image {id} is named twice")));
+        }
+        let image = maru_image_model::find_visible(&snapshot, &caller, &ImageId::from(id.as_str()))
+            .ok_or_else(|| Error::bad_request(format!("Image {id} could not be found.")))?;
+        match (&image.digest, &image.proven_format, image.status) {
+            (Some(digest), Some(format), ImageStatus::Active) => images.push((digest.clone(), format.clone())),
+            _ => return Err(Error::bad_request(format!("Image {id} is not active."))),
+        }
+    }
+    let request_id = request.id.clone();
+    for host in aggregate.hosts.clone() {
+        let (app, images, request_id) = (Arc::clone(&app), images.clone(), request_id.clone());
+        tokio::spawn(async move {
+            for (digest, format) in images {
+                if let Err(e) = app.consoles.cache_image(&host, &digest, &format).await {
+                    tracing::warn!(host, digest, %request_id, error = %e.chain(), "an image was not pulled ahead of its servers");
+                }
+            }
+        });
+    }
+    Ok(Reply::empty(202))
 }

@@ -51,8 +51,11 @@ impl TokenVerifier for Tokens {
 /// What guests posted as their passwords, by server.
 pub type Passwords = Arc<std::sync::Mutex<std::collections::BTreeMap<String, Vec<u8>>>>;
 
-/// The nodes' lanes: a log, a disk, and the passwords.
-struct Lanes(Store, Passwords);
+/// What nodes were told to pull: host and digest.
+pub type Cached = Arc<std::sync::Mutex<Vec<(String, String)>>>;
+
+/// The nodes' lanes: a log, a disk, the passwords, and the images.
+struct Lanes(Store, Passwords, Cached);
 
 #[async_trait::async_trait]
 impl Consoles for Lanes {
@@ -92,6 +95,14 @@ impl Consoles for Lanes {
     async fn password(&self, _host: &str, server: &str) -> Result<Option<Vec<u8>>> {
         Ok(self.1.lock().unwrap().get(server).cloned())
     }
+    /// The host `alpha` is away.
+    async fn cache_image(&self, host: &str, digest: &str, _format: &str) -> Result<()> {
+        self.2.lock().unwrap().push((host.to_owned(), digest.to_owned()));
+        if host == "alpha" {
+            return Err(Error::unavailable("alpha is away"));
+        }
+        Ok(())
+    }
     async fn clear_password(&self, _host: &str, server: &str) -> Result<()> {
         self.1.lock().unwrap().remove(server);
         Ok(())
@@ -107,6 +118,7 @@ pub struct Cloud {
     pub gateway: Gateway,
     pub controllers: Vec<Arc<dyn Reconciler>>,
     pub passwords: Passwords,
+    pub cached: Cached,
 }
 
 pub const ADMIN: &str = "ops:admin";
@@ -203,7 +215,8 @@ pub async fn cloud() -> Cloud {
 pub async fn bare() -> Cloud {
     let store = Store::in_memory(registry());
     let passwords = Passwords::default();
-    let lanes = Arc::new(Lanes(store.clone(), Arc::clone(&passwords)));
+    let cached = Cached::default();
+    let lanes = Arc::new(Lanes(store.clone(), Arc::clone(&passwords), Arc::clone(&cached)));
     let app = Arc::new(App::new(store.clone(), lanes, None));
     let network = Arc::new(maru_network::App::new(store.clone()));
     let policy = Arc::new(Policy::build(&[maru_compute::POLICY, maru_network::POLICY], None).unwrap());
@@ -221,6 +234,7 @@ pub async fn bare() -> Cloud {
         gateway,
         controllers,
         passwords,
+        cached,
     };
     cloud
         .plan(|snapshot, txn| {

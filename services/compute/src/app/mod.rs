@@ -1,5 +1,6 @@
 //! Validation and transactions, one file a noun.
 
+pub(crate) mod auto_network;
 pub(crate) mod flavors;
 pub(crate) mod keypairs;
 pub(crate) mod rescue;

@@ -7,6 +7,7 @@ use crate::{
         wire::{self, invalid},
     },
     app::{
+        auto_network,
         server_devices::{Devices, VolumeWish, check_devices, devices},
         server_volumes,
     },
@@ -14,7 +15,7 @@ use crate::{
 };
 use base64::Engine;
 use maru_auth::Caller;
-use maru_base::{Error, ProjectId, Result};
+use maru_base::{Error, Result};
 use maru_compute_model::{
     BlockDevice, Flavor, GroupId, KeyPair, Networks, Power, Reboot, Server, ServerFlavor, ServerGroup, ServerId,
     ServerImage, ServerKey, Task, VmState, WantedPort, begin_action, find_visible_flavor, keypair_id, network,
@@ -58,7 +59,7 @@ pub(crate) async fn create(app: &App, request: &Request, body: CreateBody, hints
     if matches!(wanted.networks, Networks::Auto) && request.at_least(2, 37) {
         // Nothing is made for a request that would be refused.
         wanted.resolve(&app.store.snapshot(), &caller, &hints, request)?;
-        auto_network(app, &project).await?;
+        auto_network::ensure(app, &project).await?;
     }
     let reservation_id = format!("r-{}", random_word(8, b"abcdefghijklmnopqrstuvwxyz0123456789"));
     // The ids are fixed before the plan: a transaction that is planned again makes the same servers.
@@ -114,23 +115,6 @@ pub(crate) async fn create(app: &App, request: &Request, body: CreateBody, hints
         auto_disk_config: made.auto_disk_config,
         security_groups: made.security_groups,
     })
-}
-
-/// Sees to it that a project which asks for a network without naming one has one.
-async fn auto_network(app: &App, project: &ProjectId) -> Result<()> {
-    loop {
-        let done = app.store.plan(|snapshot| {
-            let mut txn = Txn::new();
-            let done = network::plan_auto_network(snapshot, &mut txn, project)?;
-            Ok((txn, done))
-        });
-        if done
-            .await
-            .map_err(|e| maru_network_model::over_quota(&e).unwrap_or(e))?
-        {
-            return Ok(());
-        }
-    }
 }
 
 /// How many of `max` servers the quota allows; an error when it is fewer than `min`.

@@ -91,7 +91,7 @@ struct PoolBody {
     pool: Option<String>,
 }
 
-/// `POST /os-floating-ips`: from the pool of this name, or from the first.
+/// `POST /os-floating-ips`: from the pool of this name, or from the default external network, or from the first.
 pub(crate) async fn create(app: Arc<App>, mut request: Request) -> Result<Reply> {
     wire::until(&request, LAST)?;
     let Value::Object(body) = request.json_value().await? else {
@@ -100,13 +100,17 @@ pub(crate) async fn create(app: Arc<App>, mut request: Request) -> Result<Reply>
     let body: PoolBody = wire::typed("", Value::Object(body))?;
     let name = body.pool.as_deref();
     let pools = pools(&app, &request).await?;
-    let pool = pools
-        .iter()
-        .find(|p| name.is_none_or(|n| p["name"] == n || p["id"] == n))
-        .ok_or_else(|| match name {
-            Some(name) => Error::not_found(format!("Floating IP pool {name} not found.")),
-            None => Error::not_found("Floating IP pool not found: there is no external network."),
-        })?;
+    let pool = match name {
+        Some(name) => pools
+            .iter()
+            .find(|p| p["name"] == name || p["id"] == name)
+            .ok_or_else(|| Error::not_found(format!("Floating IP pool {name} not found.")))?,
+        None => pools
+            .iter()
+            .find(|p| p["is_default"] == true)
+            .or(pools.first())
+            .ok_or_else(|| Error::not_found("Floating IP pool not found: there is no external network."))?,
+    };
     let body = json!({"floatingip": {"floating_network_id": pool["id"]}});
     let made = ask(&app, &request, Method::POST, FLOATING_IPS, Some(&body)).await?;
     let shown = view(&app, &request, &made["floatingip"], &pools).await?;

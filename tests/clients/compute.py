@@ -1,7 +1,26 @@
 """The commands of the compute service, with real guests."""
 import glob
 import os
+import socket
 import subprocess
+import urllib.parse
+
+
+def shows_a_screen(url):
+    """Whether an address for noVNC leads to a WebSocket that speaks RFB (RFC 6143)."""
+    url = urllib.parse.urlsplit(url)
+    path = urllib.parse.parse_qs(url.query)["path"][0]
+    with socket.create_connection((url.hostname, url.port), timeout=10) as stream:
+        stream.sendall(f"GET /{path} HTTP/1.1\r\nHost: {url.netloc}\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n"
+                       "Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: x3JJHMbDL1EzLkh9GBhXDw==\r\n"
+                       "Sec-WebSocket-Protocol: binary\r\n\r\n".encode())
+        seen = b""
+        while b"RFB 003.008\n" not in seen:
+            more = stream.recv(4096)
+            if not more:
+                return False
+            seen += more
+        return seen.startswith(b"HTTP/1.1 101")
 
 
 def network(w, name):
@@ -113,7 +132,8 @@ def servers(w):
     # The client asks with `detailed=True`, which Compute does not take for its `1`: the servers stay empty, the hours do not.
     w.do("usage list", row=dict(project=w.project, cpu_hours=lambda n: float(n) > 0))
     w.do("console log show s1", text="Linux", wait=90)
-    connection = w.do("console url show --novnc s1", has=dict(url={"token"}))
+    # The screen answers behind the address, with the version of its protocol.
+    connection = w.do("console url show --novnc s1", has=dict(url=shows_a_screen), wait=10)
     token = str(connection["url"]).split("token%3D")[-1].split("token=")[-1]
     w.do(f"console connection show {token}", env=dict(OS_COMPUTE_API_VERSION="2.99"), has=dict(instance_uuid=lambda v: bool(v)))
 

@@ -3,6 +3,7 @@
 use maru_auth::{Audit, AuditRecord};
 use maru_base::{Error, ErrorKind, Result};
 use maru_compute::Consoles;
+use maru_compute_model::ConsoleType;
 use maru_image::{Inspected, Inspector};
 use maru_nodes::Hub;
 use maru_store::record::Records;
@@ -70,6 +71,14 @@ impl Consoles for LaneConsoles {
     }
     async fn password(&self, host: &str, server: &str) -> Result<Option<Vec<u8>>> {
         self.0.lanes(host)?.password(server).await
+    }
+    async fn console(&self, host: &str, server: &str, kind: ConsoleType) -> Result<Box<dyn maru_compute::Duplex>> {
+        let lanes = self.0.lanes(host)?;
+        let stream = match kind {
+            ConsoleType::Novnc => lanes.vnc(server).await?,
+            ConsoleType::Serial => lanes.serial(server).await?,
+        };
+        Ok(Box::new(stream))
     }
     async fn cache_image(&self, host: &str, digest: &str, format: &str) -> Result<()> {
         self.0.cache_image(host, digest, format).await

@@ -237,7 +237,7 @@ impl Gateway {
 
     async fn run(
         &self,
-        parts: http::request::Parts,
+        mut parts: http::request::Parts,
         body: RequestBody,
         remote: SocketAddr,
         scheme: &'static str,
@@ -347,9 +347,11 @@ impl Gateway {
             (None, None) => None,
         };
         seen.caller.clone_from(&caller);
+        let upgrade = parts.extensions.remove::<hyper::upgrade::OnUpgrade>();
         let request = Request {
             method: parts.method.clone(),
-            path: path[prefix.len()..].to_owned(),
+            upgrade: upgrade.filter(|_| parts.version == http::Version::HTTP_11),
+            path: below.to_owned(),
             query: Query::parse(parts.uri.query().unwrap_or(""))?,
             base: format!("{scheme}://{}{prefix}", seen.host),
             headers: parts.headers,

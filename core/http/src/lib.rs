@@ -19,6 +19,7 @@ mod reply;
 mod request;
 mod server;
 mod service;
+mod websocket;
 mod wire;
 
 pub use body::{Pace, limits};

@@ -32,6 +32,8 @@ pub struct Request {
     pub(crate) rule: Option<&'static str>,
     pub(crate) body: RequestBody,
     pub(crate) body_limit: u64,
+    /// What the connection can be turned into, over HTTP/1.1.
+    pub(crate) upgrade: Option<hyper::upgrade::OnUpgrade>,
 }
 
 impl Request {

@@ -15,6 +15,7 @@ pub use control::servers::{create_flow, unshelve_flow};
 pub use policy::POLICY;
 
 use maru_base::{Error, Result};
+use maru_compute_model::ConsoleType;
 use maru_control::Reconciler;
 use maru_http::{ErrorStyle, Gateway, Microversion, MicroversionHeader, Microversions, Neighbours, Service};
 use maru_store::{Store, record::Records};
@@ -24,6 +25,10 @@ use std::sync::Arc;
 pub const MIN_VERSION: Microversion = Microversion::new(2, 1);
 /// The highest microversion.
 pub const MAX_VERSION: Microversion = Microversion::new(2, 96);
+
+/// A two-way stream of bytes.
+pub trait Duplex: tokio::io::AsyncRead + tokio::io::AsyncWrite + Send + Unpin {}
+impl<T: tokio::io::AsyncRead + tokio::io::AsyncWrite + Send + Unpin> Duplex for T {}
 
 /// What only the node of a server can tell, on demand.
 #[async_trait::async_trait]
@@ -64,6 +69,14 @@ pub trait Consoles: Send + Sync + 'static {
     async fn cache_image(&self, host: &str, digest: &str, format: &str) -> Result<()> {
         let _ = (host, digest, format);
         Err(Error::not_implemented("This node keeps no images."))
+    }
+    /// A server's screen (RFB) or serial line.
+    ///
+    /// # Errors
+    /// 404 when it does not run, 503 when its node cannot be asked now.
+    async fn console(&self, host: &str, server: &str, kind: ConsoleType) -> Result<Box<dyn Duplex>> {
+        let _ = (host, server, kind);
+        Err(Error::not_implemented("This node has no consoles."))
     }
     /// What a server's guest posted as its password, encrypted with its user's key.
     ///

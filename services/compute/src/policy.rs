@@ -65,6 +65,8 @@ pub const POLICY: &[RuleDefault] = &[
     r("os_compute_api:os-security-groups:remove", MEMBER),
     r("os_compute_api:os-extended-server-attributes", ADMIN),
     r("os_compute_api:os-server-diagnostics", ADMIN),
+    r("os_compute_api:os-remote-consoles", MEMBER),
+    r("os_compute_api:os-console-auth-tokens", ADMIN),
     r("os_compute_api:os-server-password:show", READER),
     r("os_compute_api:os-server-password:clear", MEMBER),
     r("compute:server:topology:index", READER),

@@ -3,9 +3,9 @@
 use crate::{
     App,
     api::{
-        aggregates, audit_log, flavors, groups, hosts, hypervisors, instance_actions, keypairs, limits, migrations,
-        quotas, server_actions, server_extras, server_list, server_parts, server_volumes, servers, services, usage,
-        versions, zones,
+        aggregates, audit_log, consoles, flavors, groups, hosts, hypervisors, instance_actions, keypairs, limits,
+        migrations, quotas, server_actions, server_extras, server_list, server_parts, server_volumes, servers,
+        services, usage, versions, zones,
     },
 };
 use maru_http::{Route, Routes};
@@ -19,6 +19,8 @@ pub(crate) fn build(app: Arc<App>) -> Vec<Route> {
         .public(http::Method::GET, "/", versions::index)
         .public(http::Method::GET, "/v2", versions::show_frozen)
         .public(http::Method::GET, "/v2.1", versions::show)
+        .public(http::Method::GET, "/console", consoles::connect)
+        .public(http::Method::GET, "/console/novnc/{*file}", consoles::novnc)
         .get("/v2.1/extensions", "os_compute_api:extensions", versions::extensions)
         .get(
             "/v2.1/extensions/{alias}",
@@ -177,6 +179,16 @@ fn part_routes(app: Arc<App>) -> Vec<Route> {
             "/v2.1/servers/{id}/diagnostics",
             "os_compute_api:os-server-diagnostics",
             server_parts::diagnostics,
+        )
+        .post(
+            "/v2.1/servers/{id}/remote-consoles",
+            "os_compute_api:os-remote-consoles",
+            consoles::create,
+        )
+        .get(
+            "/v2.1/os-console-auth-tokens/{token}",
+            "os_compute_api:os-console-auth-tokens",
+            consoles::token,
         )
         .get(
             "/v2.1/servers/{id}/os-server-password",

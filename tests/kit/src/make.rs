@@ -51,7 +51,7 @@ impl Kit {
     /// The external network that every cloud begins with.
     pub async fn external_network(&self) -> String {
         let found = self
-            .get(&self.admin(), "/network/v2.0/networks?router:external=true")
+            .get(&self.admin(), "/network/v2.0/networks?router:external=true&name=public")
             .await;
         id(&found["networks"][0])
     }

@@ -58,6 +58,8 @@ impl Scene {
             ("compute/os-keypairs", "kp".to_owned()),
             ("compute/os-hosts", "n1".to_owned()),
             ("compute/migrations", "1".to_owned()),
+            ("compute/novnc", "nothing.html".to_owned()),
+            ("compute/os-console-auth-tokens", "no-such-token".to_owned()),
             (
                 "compute/os-instance_usage_audit_log",
                 "2026-11-01%2000:00:00".to_owned(),
@@ -119,6 +121,9 @@ impl Scene {
                 "rules": {"max_server_per_host": 2}}}),
             ("POST", "/v2.1/os-aggregates") => json!({"aggregate": {"name": "a2", "availability_zone": "az2"}}),
             ("PUT", "/v2.1/os-aggregates/{id}") => json!({"aggregate": {"name": "a3"}}),
+            ("POST", "/v2.1/servers/{id}/remote-consoles") => {
+                json!({"remote_console": {"protocol": "vnc", "type": "novnc"}})
+            }
             ("POST", "/v2.1/os-aggregates/{id}/images") => json!({"cache": [{"id": self.image}]}),
             ("POST", "/v2.1/os-aggregates/{id}/action") => json!({"set_metadata": {"metadata": {"k": "v"}}}),
             _ => self.proxy_body(method, path)?,

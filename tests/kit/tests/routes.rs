@@ -15,6 +15,9 @@ use std::collections::BTreeSet;
 const PUBLIC: &[&str] = &[
     "identity GET /",
     "identity GET /v3",
+    // A console's token opens it; the files of noVNC are anybody's.
+    "compute GET /console",
+    "compute GET /console/novnc/{*file}",
     "identity POST /v3/auth/tokens",
     // It proves itself by the old password, which may be expired.
     "identity POST /v3/users/{id}/password",
@@ -190,6 +193,10 @@ async fn every_route_has_a_sample_and_every_sample_is_a_good_request() {
         ("volume PUT /clusters/{id}", 404),
         // An image keeps its data in the last store that has it.
         ("image DELETE /v2/stores/{store}/{image}", 403),
+        // A console is opened by its own token, and noVNC's package need not be here.
+        ("compute GET /console", 404),
+        ("compute GET /console/novnc/{*file}", 404),
+        ("compute GET /v2.1/os-console-auth-tokens/{token}", 404),
         // A machine is not the hypervisor's to switch.
         ("compute GET /v2.1/os-hosts/{host}/startup", 501),
         ("compute GET /v2.1/os-hosts/{host}/shutdown", 501),

@@ -101,6 +101,22 @@ async fn show(_: Arc<Shop>, r: Request) -> Result<Reply> {
     )
 }
 
+/// A WebSocket with something that greets, and then says everything twice until it is told to end.
+async fn socket(_: Arc<Shop>, mut r: Request) -> Result<Reply> {
+    let (ours, mut theirs) = tokio::io::duplex(1 << 10);
+    tokio::spawn(async move {
+        theirs.write_all(b"hello").await.unwrap();
+        let mut buffer = [0; 256];
+        while let Ok(n @ 1..) = theirs.read(&mut buffer).await {
+            if &buffer[..n] == b"end" {
+                return;
+            }
+            theirs.write_all(&[&buffer[..n], &buffer[..n]].concat()).await.unwrap();
+        }
+    });
+    r.join_websocket(ours)
+}
+
 async fn order(_: Arc<Shop>, mut r: Request) -> Result<Reply> {
     let order: Order = r.json().await?;
     Reply::json(201, &order)
@@ -229,6 +245,7 @@ fn services(shop: &Arc<Shop>) -> Vec<Service> {
                 .public(http::Method::POST, "/panic", panics)
                 .public(http::Method::GET, "/panic-midway", panics_midway)
                 .public(http::Method::GET, "/download", download)
+                .public(http::Method::GET, "/socket", socket)
                 .build(),
         },
         Service {

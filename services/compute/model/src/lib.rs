@@ -7,6 +7,7 @@
 mod action;
 mod adopt;
 mod aggregate;
+mod console;
 mod flavor;
 mod group;
 mod intent;
@@ -28,6 +29,7 @@ mod volume;
 pub use action::{ActionEvent, ActionId, ServerAction, action_id, begin_action, event, finish_action, mark_deleted};
 pub use adopt::{Adopted, Origin, plan_adopt};
 pub use aggregate::{Aggregate, AggregateId, DEFAULT_ZONE, numeric_id, zone_of, zones};
+pub use console::{ConsoleToken, ConsoleTokenId, ConsoleType, good_console_token, plan_console_token};
 pub use flavor::{Flavor, FlavorId, find_visible as find_visible_flavor, plan_create_flavor, plan_delete_flavor};
 pub use group::{GroupId, ServerGroup};
 pub use intent::{DiskSource, GuestDisk, GuestIntent, GuestMetadata, GuestResize, guest_intent};
@@ -60,6 +62,7 @@ pub fn register(registry: &mut maru_store::Registry) {
         .register::<Server>()
         .register::<ObservedServer>()
         .register::<ServerAction>()
+        .register::<ConsoleToken>()
         .register::<Migration>()
         .register::<ServerGroup>()
         .register::<ComputeService>()

@@ -9,6 +9,7 @@
 use crate::{
     Fault, Power, PowerState, Server, ServerId, Task, VmState,
     action::{ServerAction, action_id, begin_action, event, finish_action, mark_deleted},
+    console::forget_consoles,
     migration::forget_migrations,
     network, quota,
     rescue::follow_rescue,
@@ -278,6 +279,7 @@ pub(crate) fn plan_forget(snapshot: &Snapshot, txn: &mut Txn, server: &Object<Se
     plan_release_volumes(snapshot, txn, server)?;
     plan_release(snapshot, txn, &ConsumerId::from(server.id.as_str()))?;
     forget_migrations(snapshot, txn, &server.id);
+    forget_consoles(snapshot, txn, &server.id);
     drop_image(snapshot, txn, &mut (*server.value).clone());
     for (resource, amount) in quota_of(server) {
         quota::consume(snapshot, txn, &server.project_id, resource, -amount);

@@ -2,6 +2,7 @@
 
 pub(crate) mod aggregates;
 pub(crate) mod audit_log;
+pub(crate) mod consoles;
 pub(crate) mod flavors;
 pub(crate) mod groups;
 pub(crate) mod hosts;

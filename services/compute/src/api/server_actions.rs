@@ -3,6 +3,7 @@
 use crate::{
     App,
     api::{
+        consoles,
         server_view::{self, Shape},
         servers::{Wrapped, find, target},
         wire::{self, Count, Flag, given, invalid, present},
@@ -339,6 +340,9 @@ pub(crate) async fn act(app: Arc<App>, mut request: Request) -> Result<Reply> {
             };
             let bytes = app.consoles.log(&host, &id, lines).await?;
             Reply::json(200, &json!({"output": console_text(&bytes)}))
+        }
+        "os-getVNCConsole" | "os-getSPICEConsole" | "os-getRDPConsole" | "os-getSerialConsole" => {
+            consoles::act(&app, &request, &id, &name, value).await
         }
         "changePassword" => {
             request.authorize_rule("os_compute_api:os-admin-password", &aim)?;

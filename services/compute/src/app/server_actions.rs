@@ -282,7 +282,7 @@ pub(crate) async fn rebuild(app: &App, request: &Request, id: &str, body: Rebuil
             }
             let mut new = (*server.value).clone();
             new.touch(&request.id, snapshot);
-            let image = image_for(snapshot, &caller, &body.image, &flavor_of(&server))?;
+            let image = image_for(snapshot, &caller, &body.image, &flavor_of(server))?;
             // The image may be another one: the host must fit it as if it were chosen anew (no filter is bypassed).
             let mut probe = new.clone();
             probe.image = Some(image.clone());

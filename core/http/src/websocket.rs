@@ -32,13 +32,14 @@ impl Request {
 
     /// Answers 101, and joins the client with `stream` from then on until either ends: what the client sends, binary or text, goes
     /// into the stream, and what comes out of it goes to the client as binary messages. Of the subprotocols that the client offers
-    /// it chooses `binary`, as proxies of consoles do, or none.
+    /// it chooses `binary`, as proxies of consoles do, or none. `held` is dropped when it has ended.
     ///
     /// # Errors
     /// 400 for a request that is no opening handshake, and on connections that cannot be turned into anything else (HTTP/2).
-    pub fn join_websocket<S>(&mut self, stream: S) -> Result<Reply>
+    pub fn join_websocket<S, H>(&mut self, stream: S, held: H) -> Result<Reply>
     where
         S: AsyncRead + AsyncWrite + Send + Unpin + 'static,
+        H: Send + 'static,
     {
         let refuse = |why: &str| {
             Error::bad_request(format!(
@@ -65,6 +66,7 @@ impl Request {
                 Err(e) => Err(e.to_string()),
             };
             tracing::debug!(%request_id, ?ended, "a WebSocket ended");
+            drop(held);
         });
         let reply = Reply::empty(101)
             .header("connection", "Upgrade")

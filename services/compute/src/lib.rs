@@ -102,6 +102,8 @@ pub struct App {
     pub(crate) consoles: Arc<dyn Consoles>,
     pub(crate) records: Option<Arc<dyn Records>>,
     pub(crate) neighbours: Neighbours,
+    /// Remote consoles that are open.
+    pub(crate) slots: api::console_slots::Slots,
 }
 
 impl App {
@@ -113,6 +115,7 @@ impl App {
             consoles,
             records,
             neighbours: Neighbours::default(),
+            slots: api::console_slots::Slots::default(),
         }
     }
     /// Opens the way to the other services, for the old addresses that stand for theirs.

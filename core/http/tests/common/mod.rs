@@ -114,7 +114,7 @@ async fn socket(_: Arc<Shop>, mut r: Request) -> Result<Reply> {
             theirs.write_all(&[&buffer[..n], &buffer[..n]].concat()).await.unwrap();
         }
     });
-    r.join_websocket(ours)
+    r.join_websocket(ours, ())
 }
 
 async fn order(_: Arc<Shop>, mut r: Request) -> Result<Reply> {

@@ -184,8 +184,9 @@ pub(crate) async fn connect(app: Arc<App>, mut request: Request) -> Result<Reply
             "This address is for WebSockets (RFC 6455). Open it with noVNC, or another client that speaks them.",
         ));
     }
+    let slot = app.slots.take(id)?;
     let console = app.consoles.console(host, id, token.kind).await?;
-    request.join_websocket(console)
+    request.join_websocket(console, slot)
 }
 
 /// `GET /console/novnc/{file}`: noVNC, where its package is installed.

@@ -2,6 +2,7 @@
 
 pub(crate) mod aggregates;
 pub(crate) mod audit_log;
+pub(crate) mod console_slots;
 pub(crate) mod consoles;
 pub(crate) mod flavors;
 pub(crate) mod groups;

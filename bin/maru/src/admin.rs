@@ -4,7 +4,7 @@
 //! long, by several. There is no token: who may open the socket owns the machine.
 
 use crate::{
-    options::{Backup, Debug, DebugWhat, Status, Unknown},
+    options::{Backup, Debug, DebugWhat, Status, Token, Unknown},
     show,
 };
 use anyhow::{Context, Result, bail};
@@ -55,6 +55,14 @@ pub enum Ask {
     Story {
         /// Its id.
         server: String,
+    },
+    /// Make a join token.
+    Token {
+        /// The only name that it is good for.
+        #[serde(default)]
+        node: Option<String>,
+        /// Hours that it is good for.
+        hours: u32,
     },
 }
 
@@ -200,4 +208,29 @@ pub async fn debug(options: Debug) -> Result<String> {
         .flatten()
         .map(|item| format!("{item}\n"))
         .collect())
+}
+
+/// `maru token`: what to print.
+///
+/// # Errors
+/// When no cloud runs, or no machine could reach it.
+pub async fn token(options: Token) -> Result<String> {
+    let Token { data, node, hours } = options;
+    let ask_for = Ask::Token {
+        node: node.clone(),
+        hours,
+    };
+    let made = ask(&data.data, &ask_for).await?;
+    let text = |name: &str| made[name].as_str().unwrap_or_default().to_owned();
+    let node = node.map(|node| format!(" --node {node}")).unwrap_or_default();
+    let control = text("control");
+    // The usual port needs no saying.
+    let address = control
+        .strip_suffix(":5001")
+        .filter(|a| !a.contains(':'))
+        .unwrap_or(&control);
+    Ok(format!(
+        "{}\n\nIt lets one machine in, within {hours} h. Run there, as root:\n\n  maru join {0} {address}{node}\n",
+        text("token")
+    ))
 }

@@ -65,6 +65,7 @@ pub fn registry() -> Registry {
     maru_network_model::register(&mut registry);
     maru_compute_model::register(&mut registry);
     maru_volume_model::register(&mut registry);
+    maru_nodes::joining::register(&mut registry);
     registry
 }
 

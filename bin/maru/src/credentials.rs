@@ -41,7 +41,7 @@ impl Admin {
     pub fn save(&self, data: &Path) -> Result<()> {
         let path = data.join("admin.json");
         let fresh = data.join("admin.json.new");
-        crate::tls::write_secret(&fresh, &serde_json::to_string_pretty(self)?)?;
+        maru::ca::write_secret(&fresh, &serde_json::to_string_pretty(self)?)?;
         std::fs::rename(&fresh, &path).with_context(|| format!("cannot write {}", path.display()))
     }
 }

@@ -1,11 +1,13 @@
 //! `maru`: a private cloud in one binary.
 //!
-//! `up` runs the control plane and, in the same process, this machine's node agent; the other commands talk to a
-//! running `up` over a socket in its data directory that only root may open ([`admin`]).
+//! `up` runs the control plane and, in the same process, this machine's node agent; `join` runs the agent alone, on a machine of
+//! somebody else's control plane. The other commands talk to a running process over a socket in its data directory that only root may
+//! open ([`admin`]).
 
 mod admin;
 mod credentials;
 mod install;
+mod join;
 mod logging;
 mod options;
 mod show;
@@ -53,6 +55,8 @@ fn main() -> ExitCode {
             Command::Adopt(o) => admin::adopt(o, true).await,
             Command::Discard(o) => admin::adopt(o, false).await,
             Command::Debug(o) => admin::debug(o).await,
+            Command::Token(o) => admin::token(o).await,
+            Command::Join(o) => join::run(*o).await.map(|()| String::new()),
         }
     });
     // Blocking work (a hash, a disk) must not hold up the end of the process.

@@ -38,6 +38,10 @@ pub enum Command {
     Discard(Unknown),
     /// Look into a running cloud.
     Debug(Debug),
+    /// Print a token that lets one machine join this cloud, and the command to run there.
+    Token(Token),
+    /// Run this machine as a node of a cloud until Ctrl-C or SIGTERM; guests go on after that. The token is needed the first time only.
+    Join(Box<Join>),
 }
 
 /// Where the data is unless it is said.
@@ -103,9 +107,13 @@ pub struct Up {
     #[arg(long, env = "MARU_SIMULATE")]
     pub simulate: Option<u32>,
     /// Address at which other nodes reach this one and the volumes that it holds (TCP ports 10809 to 12808, TLS with a key for each
-    /// attachment). Loopback unless given.
-    #[arg(long, env = "MARU_NODE_ADDRESS", default_value = "127.0.0.1")]
-    pub node_address: std::net::IpAddr,
+    /// attachment). Unless given, the address of --listen, or loopback if that is none of this machine's own.
+    #[arg(long, env = "MARU_NODE_ADDRESS")]
+    pub node_address: Option<std::net::IpAddr>,
+    /// Address and port that machines join at and their agents connect to. Unless given, port 5001 of the address of --listen, and none
+    /// if that is loopback: then no machine can join.
+    #[arg(long, env = "MARU_JOIN_LISTEN")]
+    pub join_listen: Option<SocketAddr>,
     /// Run this many nodes on this machine, each with namespaces and directories of its own, to try what takes several. Volumes cross
     /// between them, networks do not.
     #[arg(long, env = "MARU_AGENTS", default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=9), conflicts_with = "simulate")]
@@ -222,6 +230,71 @@ impl Compliance {
             ),
         ]
     }
+}
+
+impl Up {
+    /// Address at which other nodes reach this one.
+    #[must_use]
+    pub fn node_address(&self) -> std::net::IpAddr {
+        let listen = self.listen.ip();
+        self.node_address.unwrap_or(if listen.is_unspecified() {
+            std::net::Ipv4Addr::LOCALHOST.into()
+        } else {
+            listen
+        })
+    }
+    /// Where machines join, if they may.
+    #[must_use]
+    pub fn join_listen(&self) -> Option<SocketAddr> {
+        let port = maru::joining::PORT;
+        self.join_listen
+            .or_else(|| (!self.listen.ip().is_loopback()).then(|| SocketAddr::new(self.listen.ip(), port)))
+    }
+}
+
+/// Options of `maru token`.
+#[derive(Args, Clone)]
+pub struct Token {
+    /// Where the data is.
+    #[command(flatten)]
+    pub data: Data,
+    /// The only name that the machine may take. A node of that name that joined before may be made anew with this token.
+    #[arg(long)]
+    pub node: Option<String>,
+    /// Hours after which the token lets nobody in any more.
+    #[arg(long, default_value_t = 24, value_parser = clap::value_parser!(u32).range(1..=8760))]
+    pub hours: u32,
+}
+
+/// Options of `maru join`.
+#[derive(Args, Clone)]
+pub struct Join {
+    /// What `maru token` printed on a control node. Not needed again once the machine has joined.
+    #[arg(env = "MARU_TOKEN", hide_env_values = true)]
+    pub token: Option<String>,
+    /// Address of a control node, with the port if it is not 5001.
+    pub address: Option<String>,
+    /// Where the data is.
+    #[command(flatten)]
+    pub data: Data,
+    /// Name of this node; the host name unless given.
+    #[arg(long, env = "MARU_NODE")]
+    pub node: Option<String>,
+    /// Prefix of everything that is made on the machine (namespaces, links).
+    #[arg(long, env = "MARU_INSTANCE", default_value = "maru")]
+    pub instance: String,
+    /// Network device to join the external network to. Without it, floating IPs of routers here are reached from this host only.
+    #[arg(long, env = "MARU_UPLINK")]
+    pub uplink: Option<String>,
+    /// Address at which other nodes reach this one; the one that it reaches the control plane from unless given.
+    #[arg(long, env = "MARU_NODE_ADDRESS")]
+    pub node_address: Option<std::net::IpAddr>,
+    /// What is logged: `info`, `debug`, or per part, such as `info,maru_qemu=debug`.
+    #[arg(long, env = "MARU_LOG", default_value = "info")]
+    pub log: String,
+    /// Form of the log on standard error: `text` or `json`.
+    #[arg(long, env = "MARU_LOG_FORMAT", default_value = "text", value_parser = ["text", "json"])]
+    pub log_format: String,
 }
 
 /// Options of `maru down`.

@@ -65,9 +65,9 @@ fn plain(value: &Value) -> String {
 #[must_use]
 pub fn status(mut status: Value, all: bool) -> String {
     let nodes = status.as_object_mut().and_then(|s| s.remove("nodes"));
-    let mut nodes = match nodes {
-        Some(Value::Array(nodes)) => nodes,
-        _ => Vec::new(),
+    // A machine that has joined knows itself alone.
+    let Some(Value::Array(mut nodes)) = nodes else {
+        return nested(&status);
     };
     let mut out = String::new();
     // What is asked for most often first; where the options came from last.

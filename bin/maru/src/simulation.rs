@@ -38,5 +38,5 @@ pub fn load(data: &Path) -> Result<Guests> {
 /// When the file cannot be written.
 pub fn save(data: &Path, nodes: &[(String, SimNode)]) -> Result<()> {
     let guests: Guests = nodes.iter().map(|(name, sim)| (name.clone(), sim.guests())).collect();
-    crate::tls::write_secret(&data.join(FILE), &serde_json::to_string(&guests)?)
+    maru::ca::write_secret(&data.join(FILE), &serde_json::to_string(&guests)?)
 }

@@ -8,7 +8,11 @@ use crate::{
     simulation, tls,
 };
 use anyhow::{Context, Result, bail};
-use maru::cloud::{Cloud, Parts, Settings};
+use maru::{
+    ca::Authority,
+    cloud::{Cloud, Parts, Settings},
+    joining::Gatekeeper,
+};
 use maru_agent::{Agent, AgentConfig};
 use maru_agent_api::NodeName;
 use rustix::fs::{FlockOperation, flock};
@@ -27,9 +31,13 @@ use tokio::{
 };
 
 /// The lock on a data directory: one process at a time; the kernel frees it when the process dies.
-struct DataLock(#[allow(dead_code)] File);
+pub struct DataLock(#[allow(dead_code)] File);
 
-fn lock(data: &Path) -> Result<DataLock> {
+/// Locks a data directory, made if it is not there.
+///
+/// # Errors
+/// When another process has it.
+pub fn lock(data: &Path) -> Result<DataLock> {
     std::fs::create_dir_all(data).with_context(|| format!("cannot make the data directory {}", data.display()))?;
     std::fs::set_permissions(data, std::os::unix::fs::PermissionsExt::from_mode(0o700))?;
     let path = data.join("lock");
@@ -62,6 +70,8 @@ pub async fn run(options: Up, origins: Vec<(String, &'static str)>) -> Result<()
         Some(name) => name.clone(),
         None => rustix::system::uname().nodename().to_string_lossy().into_owned(),
     };
+    let parts = Parts::open(&data, &node).await?;
+    let authority = Authority::settle(&parts.store, &data).await?;
     let plain = options.listen.ip().is_loopback() && options.tls_cert.is_none();
     let tls = match (&options.tls_cert, &options.tls_key) {
         (Some(cert), Some(key)) => Some(tls::from_files(cert, key)?),
@@ -106,7 +116,7 @@ pub async fn run(options: Up, origins: Vec<(String, &'static str)>) -> Result<()
     };
     admin.save(&data)?;
     let settings = settings(&options, &url, &admin.password)?;
-    let cloud = Arc::new(Cloud::open(Parts::open(&data, &node).await?, &settings).await?);
+    let cloud = Arc::new(Cloud::open(parts, &settings).await?);
 
     let (stop, stopped) = watch::channel(false);
     let serving = tokio::spawn(maru_http::serve(listener, Arc::clone(cloud.gateway()), stopped.clone()));
@@ -115,6 +125,10 @@ pub async fn run(options: Up, origins: Vec<(String, &'static str)>) -> Result<()
         let gateway = cloud.metrics().gateway().map_err(|e| anyhow::anyhow!("metrics: {e}"))?;
         tokio::spawn(maru_http::serve(listener, Arc::new(gateway), stopped.clone()));
     }
+    let gatekeeper = match options.join_listen() {
+        Some(address) => Some(take_agents(&cloud, &authority, address, &options, stopped.clone()).await?),
+        None => None,
+    };
     let shown = url.clone();
     let with_guests = Arc::new(AtomicBool::new(false));
     let door = admin::serve(
@@ -126,6 +140,7 @@ pub async fn run(options: Up, origins: Vec<(String, &'static str)>) -> Result<()
             url,
             stop: stop.clone(),
             with_guests: Arc::clone(&with_guests),
+            gatekeeper,
         }),
     )?;
 
@@ -148,7 +163,7 @@ pub async fn run(options: Up, origins: Vec<(String, &'static str)>) -> Result<()
         for n in 1..=options.agents {
             let mut config = agent_config(&data, &options.instance, &node, n);
             config.uplink = options.uplink.clone().filter(|_| n == 1);
-            config.address = options.node_address.to_string();
+            config.address = options.node_address().to_string();
             agents.push(Agent::new(config, Arc::clone(&link)).await?);
         }
     }
@@ -188,6 +203,40 @@ pub async fn run(options: Up, origins: Vec<(String, &'static str)>) -> Result<()
     Ok(())
 }
 
+/// Takes the agents of machines that have joined or want to.
+async fn take_agents(
+    cloud: &Arc<Cloud>,
+    authority: &Authority,
+    address: std::net::SocketAddr,
+    options: &Up,
+    stop: watch::Receiver<bool>,
+) -> Result<Arc<Gatekeeper>> {
+    let (certificate, key) = authority.control()?;
+    let tls = maru_agent_rpc::tls::server(&authority.certificate, &certificate, &key)?;
+    let listener = tokio::net::TcpListener::bind(address)
+        .await
+        .with_context(|| format!("machines cannot join at {address}; choose another address with --join-listen"))?;
+    let bound = listener.local_addr()?;
+    let told = match bound.ip().is_unspecified() {
+        true => std::net::SocketAddr::new(options.node_address(), bound.port()),
+        false => bound,
+    };
+    let gatekeeper = Arc::new(Gatekeeper::new(
+        cloud.store().clone(),
+        authority.clone(),
+        vec![told.to_string()],
+    ));
+    let control: Arc<dyn maru_agent_api::ControlPlane> = cloud.hub().clone();
+    let registrar = Arc::clone(&gatekeeper) as Arc<dyn maru_agent_rpc::Registrar>;
+    tokio::spawn(async move {
+        if let Err(error) = maru_agent_rpc::serve(listener, tls, control, registrar, stop).await {
+            tracing::error!(error = %error.chain(), "machines cannot join or reach this control plane any more; start it anew");
+        }
+    });
+    tracing::info!(address = %bound, "machines can join");
+    Ok(gatekeeper)
+}
+
 /// Where the `n`-th node of this machine keeps its things; the first one's are where the cloud's are.
 fn node_dir(data: &Path, n: u32) -> PathBuf {
     if n == 1 {
@@ -207,7 +256,7 @@ fn agent_config(data: &Path, instance: &str, node: &str, n: u32) -> AgentConfig 
 }
 
 /// Each connection and each guest holds file descriptors: use as many as this process may have.
-fn more_files() {
+pub fn more_files() {
     use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
     let limit = getrlimit(Resource::Nofile);
     let most = Rlimit {
@@ -297,9 +346,22 @@ struct Door {
     url: String,
     stop: watch::Sender<bool>,
     with_guests: Arc<AtomicBool>,
+    gatekeeper: Option<Arc<Gatekeeper>>,
 }
 
 impl Door {
+    async fn token(&self, node: Option<&str>, hours: u32) -> Result<Value> {
+        let Some(gatekeeper) = &self.gatekeeper else {
+            bail!(
+                "no machine can reach this cloud: it listens on {}. Start it with `maru up --listen ADDRESS:5000`, an address that the \
+                 other machines reach, or with --join-listen",
+                self.options.listen
+            );
+        };
+        let token = gatekeeper.token(node, hours).await?;
+        Ok(json!({"token": token.to_string(), "control": gatekeeper.control().first()}))
+    }
+
     async fn status(&self) -> Result<Value> {
         let o = &self.options;
         let mut used = serde_json::Map::new();
@@ -330,7 +392,12 @@ impl Door {
         );
         put(
             "node_address",
-            format!("{}, volumes for other nodes at ports 10809 to 12808", o.node_address),
+            format!("{}, volumes for other nodes at ports 10809 to 12808", o.node_address()),
+        );
+        put(
+            "join_listen",
+            o.join_listen()
+                .map_or_else(|| "none: no machine can join".to_owned(), |a| a.to_string()),
         );
         put("agents", o.agents.to_string());
         put("external_cidr", o.external_cidr.to_string());
@@ -385,6 +452,7 @@ impl Answer for Door {
             Ask::Dump { prefix } => self.cloud.dump(prefix).await,
             Ask::Check => self.cloud.check().await,
             Ask::Story { server } => self.cloud.story(server).await,
+            Ask::Token { node, hours } => self.token(node.as_deref(), *hours).await,
         }
     }
     fn answered(&self, ask: &Ask) {

@@ -73,6 +73,31 @@ impl ErrorKind {
             Self::Unavailable => 503,
         }
     }
+    /// The kind of this HTTP status, if one has it.
+    #[must_use]
+    pub fn of_status(status: u16) -> Option<Self> {
+        const ALL: [ErrorKind; 18] = [
+            ErrorKind::BadRequest,
+            ErrorKind::Unauthorized,
+            ErrorKind::Forbidden,
+            ErrorKind::NotFound,
+            ErrorKind::MethodNotAllowed,
+            ErrorKind::NotAcceptable,
+            ErrorKind::Timeout,
+            ErrorKind::Conflict,
+            ErrorKind::Gone,
+            ErrorKind::PreconditionFailed,
+            ErrorKind::TooLarge,
+            ErrorKind::AddressTooLong,
+            ErrorKind::UnsupportedMedia,
+            ErrorKind::RangeNotSatisfiable,
+            ErrorKind::TooMany,
+            ErrorKind::Internal,
+            ErrorKind::NotImplemented,
+            ErrorKind::Unavailable,
+        ];
+        ALL.into_iter().find(|kind| kind.status() == status)
+    }
 }
 
 /// An error: a kind, a message a user can act on, and where it came from.

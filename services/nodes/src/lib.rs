@@ -2,6 +2,7 @@
 //!
 //! - [`slice`]: what a node shall have, as a pure function of the snapshot.
 //! - [`Hub`]: sessions of the agents: streams each its slice, stores what it observes, opens lanes into it.
+//! - [`joining`]: who may come in: one-time tokens, the keys of the nodes that have joined.
 //! - [`liveness`]: notices nodes that fell silent; heartbeats live in memory, only transitions are written.
 //!
 //! ```text
@@ -13,6 +14,7 @@
 //! ```
 
 mod hub;
+pub mod joining;
 pub mod liveness;
 mod report;
 pub mod slice;

@@ -12,6 +12,7 @@ use maru_firewall::{FirewallInput, RouterNat, compile, compile_nat};
 use nix::sched::{CloneFlags, unshare};
 use proptest::prelude::*;
 use proptest::test_runner::{Config, TestRunner};
+use std::collections::BTreeMap;
 use std::net::IpAddr;
 
 type World = (Vec<Network>, Vec<Port>, Vec<SecurityGroup>);
@@ -143,30 +144,36 @@ fn any_world() -> impl Strategy<Value = World> {
     )
 }
 
-/// What the kernel has, in an order that does not depend on how it came to be.
-fn listed() -> Vec<String> {
+/// What the kernel has, in an order that does not depend on how it came to be: chains, sets and maps by table and name; the
+/// rules of a chain as they stand; the elements of a set, which the kernel keeps by hash, sorted.
+fn listed() -> BTreeMap<String, Vec<String>> {
     let text = nft(&["list", "ruleset"], "").unwrap();
-    // nft breaks long element lists into lines; the order of chains is that of their making.
-    let joined = text
-        .replace(",\n", ", ")
-        .split_whitespace()
-        .collect::<Vec<_>>()
-        .join(" ");
-    let mut blocks: Vec<String> = joined
-        .split(" chain ")
-        .flat_map(|b| b.split(" set "))
-        .flat_map(|b| b.split(" map "))
-        .map(|b| {
-            // Elements of hash sets come in any order.
-            let mut words: Vec<&str> = b
+    let mut blocks: BTreeMap<String, Vec<String>> = BTreeMap::new();
+    let mut table = "";
+    let mut block: Option<String> = None;
+    for line in text.lines() {
+        let name = line.trim().trim_end_matches(" {");
+        match (line.chars().take_while(|c| *c == '\t').count(), &block) {
+            (0, _) if line.starts_with("table ") => table = name,
+            (1, None) if line.ends_with('{') => block = Some(format!("{table} {name}")),
+            (1, _) if name == "}" => block = None,
+            (_, Some(block)) => blocks.entry(block.clone()).or_default().push(name.to_owned()),
+            _ => {}
+        }
+    }
+    for (name, lines) in &mut blocks {
+        if !name.contains(" chain ") {
+            // nft breaks a long list of elements into lines.
+            let joined = lines.join(" ");
+            *lines = joined
                 .split([' ', ','])
-                .filter(|w| !matches!(*w, "" | "}" | "table"))
+                .filter(|w| !w.is_empty())
+                .map(str::to_owned)
                 .collect();
-            words.sort_unstable();
-            words.join(" ")
-        })
-        .collect();
-    blocks.sort();
+            lines.sort_unstable();
+        }
+    }
+    assert!(blocks.len() > 10, "{text}");
     blocks
 }
 

@@ -9,7 +9,8 @@ MARU=${MARU:-$top/target/release/maru}
 OPENSTACK=$top/target/venv/bin/openstack
 GUEST=${GUEST:-$top/target/guest/guest.qcow2}
 KEEP=${KEEP:-}
-NAME=${DEMO_NAME:-maru${script:0:4}}
+# Seven characters: a second node's instance has a digit more, and eight are the most.
+NAME=${DEMO_NAME:-maru${script:0:3}}
 WORK=${DEMO_DIR:-/var/tmp/$NAME}
 # Not with the instance's name in front: `maru down --guests` removes namespaces named so.
 NS=host-$NAME
